@@ -1,0 +1,32 @@
+"""Adapt a pretrained language model to another language within a budget.
+
+The public names. They are imported on first use, so that ``langadapt --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from langadapt._core import __version__
+
+if TYPE_CHECKING:
+    from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
+
+_HOMES = {
+    "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["ConfigError", "DataError", "LangadaptError", "MismatchError", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'langadapt' has no attribute {name!r}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,19 @@
+"""What langadapt raises. All messages name the place (file, line, value) and the remedy; none needs a traceback."""
+
+from __future__ import annotations
+
+
+class LangadaptError(Exception):
+    """Base of everything that langadapt itself raises; the command line prints it and exits with code 1."""
+
+
+class DataError(LangadaptError):
+    """A file's content is not what its name, format or manifest promises."""
+
+
+class ConfigError(LangadaptError, ValueError):
+    """A recipe or a combination of arguments cannot work. The command line exits with code 2."""
+
+
+class MismatchError(LangadaptError):
+    """Two artefacts do not belong together, such as a token store and another tokenizer."""

@@ -1,0 +1,188 @@
+"""Artefact folders that are whole or absent, and know what they were made from.
+
+Every stage writes its result into a folder beside the final place, describes it in ``manifest.json`` and renames it: a
+killed process leaves the old state. A manifest holds the stage's name, the settings, fingerprints of the inputs, sizes
+and hashes of all files and a summary for people. :func:`matches` tells whether a stage need not run again;
+:func:`verify` finds a half-written or altered artefact and names it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from langadapt import __version__, _core
+from langadapt.errors import DataError
+
+MANIFEST_NAME = "manifest.json"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` as UTF-8 so that after a crash the file is either the old or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``out`` when the block ends well, and vanishes when it does not.
+
+    An existing ``out`` is replaced only at that moment.
+    """
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            sync_file(file)
+        replaced = out.with_name(f".{out.name}.{os.getpid()}.old")
+        if out.exists():
+            out.rename(replaced)
+        temporary.rename(out)
+        sync_folder(out.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def sync_file(file: Path) -> None:
+    """Flush one file, or the entries of one folder, to the disk."""
+    if file.is_dir():
+        sync_folder(file)
+        return
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Delete temporary folders that killed runs left beside ``out``; call only while no other run writes there."""
+    for path in out.parent.glob(f".{out.name}.*"):
+        if path.suffix == ".old" and not out.exists():
+            # Killed between the two renames of `new_folder`: the old state is the only whole one.
+            path.rename(out)
+        elif path.suffix in {".tmp", ".old"}:
+            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):
+                path.unlink()
+
+
+def fingerprint(path: Path) -> str:
+    """A 128-bit hash, in hex, of a file's bytes, or of the names and bytes of all files below a folder."""
+    path = Path(path)
+    if path.is_dir():
+        manifest = path / MANIFEST_NAME
+        # A described folder is known by its description, which holds the hashes of all its files.
+        if manifest.is_file():
+            return str(_core.hash_file(manifest))
+        lines = [f"{file.relative_to(path)} {_core.hash_file(file)}" for file in files_below(path)]
+        return str(_core.hash_bytes("\n".join(lines).encode()))
+    return str(_core.hash_file(path))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below ``folder`` in a fixed order, hidden ones left out."""
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def write_manifest(
+    folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], summary: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Describe all files of ``folder`` and return the manifest.
+
+    ``settings`` and ``inputs`` (name to fingerprint) decide whether the stage need run again; ``summary`` does not.
+    """
+    files = {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "xxh3_128": _core.hash_file(file)}
+        for file in files_below(folder)
+        if file != folder / MANIFEST_NAME
+    }
+    manifest = {
+        "stage": stage,
+        "langadapt": __version__,
+        "settings": dict(settings),
+        "inputs": dict(inputs),
+        "summary": dict(summary),
+        "files": files,
+    }
+    write_atomically(folder / MANIFEST_NAME, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    return manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of ``folder``.
+
+    Raises:
+        DataError: there is none, or it is not one of ours.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no {MANIFEST_NAME}; this is no finished langadapt folder, make it again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a valid manifest ({error}); delete the folder and make it again") from None
+    if not isinstance(manifest, dict) or not {"stage", "files", "settings", "inputs"} <= manifest.keys():
+        raise DataError(f"{path}: not a langadapt manifest; delete the folder and make it again")
+    return manifest
+
+
+def matches(folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
+    """Whether ``folder`` holds a whole result of ``stage`` for these settings and inputs.
+
+    Raises:
+        DataError: the folder has a manifest but its files are not those that the manifest lists.
+    """
+    if not (Path(folder) / MANIFEST_NAME).is_file():
+        return False
+    manifest = read_manifest(folder)
+    wanted = json.loads(json.dumps({"stage": stage, "settings": dict(settings), "inputs": dict(inputs)}))
+    if {key: manifest[key] for key in wanted} != wanted:
+        return False
+    verify(folder, hashes=False)
+    return True
+
+
+def verify(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
+    """Check the files of ``folder`` against its manifest and return the manifest.
+
+    ``hashes=False`` compares sizes only: enough against half-written files, and free on large stores.
+
+    Raises:
+        DataError: names the first file that is missing or differs.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    for name, expected in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise DataError(f"{file}: missing, although the manifest lists it; delete {folder} and make it again")
+        if file.stat().st_size != expected["bytes"] or (hashes and _core.hash_file(file) != expected["xxh3_128"]):
+            raise DataError(f"{file}: differs from its manifest (altered or half-written); delete {folder} and make it again")
+    return manifest

@@ -1,0 +1,12 @@
+//! The algorithms of langadapt, without Python.
+//!
+//! The way of the data: `corpus` turns files into documents, `pretokenize` cuts documents into pieces, `bpe` learns
+//! and applies merges, `store` keeps token ids on disk, `fertility` counts, `vectors` learns one vector per token.
+//! Counts are `u64`/`i64`, token ids are `u32`. Nothing here prints, draws or reads the environment.
+
+pub mod error;
+pub mod hash;
+pub mod progress;
+
+pub use error::{Error, Result};
+pub use progress::{Monitor, Progress};

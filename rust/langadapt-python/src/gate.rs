@@ -1,0 +1,55 @@
+//! The one way into long work.
+//!
+//! Every bound function that may take more than a few milliseconds goes through [`run`]: it detaches from Python, so
+//! that other Python threads go on, and attaches again every [`POLL`] to ask for signals and to call the progress
+//! callback. A Python callback is only ever called on the thread that called us; workers never attach, so no lock is
+//! held while waiting for the interpreter.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use langadapt_core::progress::watched;
+use langadapt_core::{Monitor, Result};
+use pyo3::prelude::*;
+
+use crate::error::to_python;
+
+/// Ctrl-C is answered within this time plus the workers' longest stretch without a check.
+const POLL: Duration = Duration::from_millis(80);
+
+/// Runs `work` detached. `progress`, if any, is called as `progress(phase, done, total_or_None, unit)`; what it raises
+/// stops the work and is raised from here.
+pub fn run<T: Send>(
+    py: Python<'_>,
+    progress: Option<Py<PyAny>>,
+    work: impl FnOnce(&Monitor) -> Result<T> + Send,
+) -> PyResult<T> {
+    let mut raised: Option<PyErr> = None;
+    let outcome = py.detach(|| {
+        watched(
+            POLL,
+            |reading| {
+                let answer = Python::attach(|py| -> PyResult<()> {
+                    py.check_signals()?;
+                    if let Some(callback) = &progress {
+                        callback.call1(py, (reading.phase, reading.done, reading.total, reading.unit))?;
+                    }
+                    Ok(())
+                });
+                match answer {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        raised = Some(error);
+                        ControlFlow::Break(())
+                    }
+                }
+            },
+            work,
+        )
+    });
+    match (raised, outcome) {
+        (Some(error), _) => Err(error),
+        (None, Ok(value)) => Ok(value),
+        (None, Err(error)) => Err(to_python(py, error)),
+    }
+}

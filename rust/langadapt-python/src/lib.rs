@@ -1,0 +1,26 @@
+//! Python bindings: conversions only.
+//!
+//! | file | concern |
+//! |---|---|
+//! | `gate.rs` | the one way into long work: detach from Python, poll for Ctrl-C, report progress, map errors |
+//! | `error.rs` | core errors to Python exceptions |
+//! | `hash.rs` | fingerprints |
+
+mod error;
+mod gate;
+mod hash;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::hash::{hash_bytes, hash_file};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
