@@ -1,0 +1,79 @@
+# `make` lists the targets. Everything CI runs is here; every install step is here.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+RUST := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
+
+.PHONY: help setup setup-dev demo test quick format lint rust-test python-test wheels bench fuzz clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+# Debian splits `venv` off into a package of its own.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "langadapt needs Python >= 3.10, and $(PYTHON) is $$($(PYTHON) --version); set PYTHON=..."; exit 1; }
+	@command -v cargo >/dev/null || { echo "langadapt needs a Rust toolchain (cargo), see rustup.rs"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); } \
+	  || { echo "cannot make a virtual environment: install python3-venv"; exit 1; }
+
+$(VENV)/.runtime: constraints.txt pyproject.toml kernels/pyproject.toml | $(BIN)/python
+	$(PIP) install -c constraints.txt maturin pip
+	$(BIN)/python .ci/requirements.py > $(VENV)/requirements.txt
+	$(PIP) install -c constraints.txt -r $(VENV)/requirements.txt
+	$(PIP) install --no-deps -e kernels
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime .ci/requirements-dev.txt
+	$(PIP) install -c constraints.txt -r .ci/requirements-dev.txt
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.runtime $(RUST)
+	VIRTUAL_ENV=$(abspath $(VENV)) PATH=$(abspath $(BIN)):$$PATH $(BIN)/maturin develop --release --locked -q
+	@touch $@
+
+setup: $(VENV)/.built ## environment, dependencies and release build in .venv
+
+setup-dev: setup $(VENV)/.dev ## the same, with what tests and lints need
+
+demo: setup ## adapt a tiny model from English to German, offline, and print what it bought
+	$(BIN)/langadapt demo --out runs/demo
+
+test: setup-dev lint rust-test python-test ## what CI runs: formats, lints, all tests
+
+quick: setup-dev ## Python tests without the slow ones
+	$(BIN)/python -m pytest -q -m "not slow"
+
+format: setup-dev ## rewrite sources in house format
+	cargo fmt --all
+	$(BIN)/ruff format python kernels tests benches .ci
+	$(BIN)/ruff check --fix python kernels tests benches .ci
+
+lint: setup-dev ## rustfmt, clippy, ruff, mypy; changes nothing
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -q -- -D warnings
+	$(BIN)/ruff format --check python kernels tests benches .ci
+	$(BIN)/ruff check python kernels tests benches .ci
+	$(BIN)/mypy
+
+rust-test: ## unit, property and documentation tests of the core
+	cargo test --release --locked -q
+
+python-test: setup-dev ## Python tests, Triton kernels in the interpreter
+	$(BIN)/python -m pytest -q
+
+wheels: setup-dev ## both wheels and both sdists into dist/
+	rm -rf dist
+	$(BIN)/maturin build --release --locked -q -o dist
+	$(BIN)/maturin sdist -q -o dist
+	$(BIN)/python -m build -q kernels -o dist
+
+clean: ## remove what was built
+	rm -rf dist target $(VENV) runs

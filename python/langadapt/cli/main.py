@@ -1,0 +1,104 @@
+"""Puts the commands together and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+import traceback
+from typing import Annotated
+
+import click
+import typer
+
+from langadapt import __version__
+from langadapt.cli import adapt, corpus, demo, evaluate, fertility, plan, report, swap, tokenize, tokenizer, train, vectors
+from langadapt.cli.progress import console
+from langadapt.errors import ConfigError, LangadaptError
+
+app = typer.Typer(
+    name="langadapt",
+    help="Adapt a pretrained language model to another language within a budget.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.command)
+app.command("adapt")(adapt.command)
+app.command("plan")(plan.command)
+app.add_typer(corpus.app, name="corpus", help="Files to documents: stream, filter, deduplicate, split.")
+app.add_typer(tokenizer.app, name="tokenizer", help="Train, extend, trim and check tokenizers.")
+app.command("fertility")(fertility.command)
+app.command("tokenize")(tokenize.command)
+app.add_typer(vectors.app, name="vectors", help="Auxiliary token vectors.")
+app.command("swap")(swap.command)
+app.command("train")(train.command)
+app.command("evaluate")(evaluate.command)
+app.command("report")(report.command)
+
+DEBUG = {"on": False}
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        typer.echo(f"langadapt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+    DEBUG["on"] = debug
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr, force=True
+    )
+    for noisy in ("transformers", "urllib3", "httpx", "filelock", "fsspec", "datasets", "matplotlib", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def describe(error: BaseException) -> tuple[str, int]:
+    """One line for a user and the exit code."""
+    if isinstance(error, ConfigError):
+        return str(error), 2
+    if isinstance(error, OSError) and error.filename is not None:
+        hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+        return f"{error.filename}: {error.strerror}{hint}", 1
+    if isinstance(error, (LangadaptError, ValueError, OSError)):
+        return str(error), 1
+    return f"{type(error).__name__}: {error} (a defect of langadapt; --debug shows where)", 1
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the ``langadapt`` command."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        code = 2
+    except click.ClickException as error:
+        error.show()
+        code = 1
+    except (KeyboardInterrupt, click.Abort):
+        console.print("interrupted; the same command goes on from here", style="yellow")
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone; say nothing, and do not let Python flush into the void.
+        sys.stdout = None  # type: ignore[assignment]
+        code = 0
+    except Exception as error:
+        if DEBUG["on"]:
+            traceback.print_exc()
+        text, code = describe(error)
+        console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def escape(text: str) -> str:
+    """Keep rich from reading ``[...]`` in file names and patterns as markup."""
+    return text.replace("[", "\\[")

@@ -1,0 +1,82 @@
+"""Progress of long calls: a bar on a terminal, a plain line every few seconds elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+
+Callback = Callable[[str, int, "int | None", str], None]
+"""What long calls report to: ``(phase, done, total or None, unit)``."""
+
+PLAIN_INTERVAL = 5.0
+"""Seconds between two lines where there is no terminal."""
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callback]:
+    """A callback for one long call; every new phase gets a bar of its own."""
+    if console.is_terminal:
+        with Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        ) as bars:
+            yield bar_callback(bars, title)
+    else:
+        yield plain_callback(title)
+
+
+def bar_callback(bars: Progress, title: str) -> Callback:
+    """Draw into ``bars``."""
+    tasks: dict[str, tuple[int, float]] = {}
+
+    def report(phase: str, done: int, total: int | None, unit: str) -> None:
+        if phase not in tasks:
+            task = bars.add_task(f"{title}: {phase}" if phase else title, total=total, rate="")
+            tasks[phase] = (int(task), time.monotonic())
+        identity, started = tasks[phase]
+        task_id = bars.task_ids[[int(known) for known in bars.task_ids].index(identity)]
+        rate = speed(done, time.monotonic() - started, unit)
+        bars.update(task_id, completed=done, total=total, rate=rate)
+
+    return report
+
+
+def plain_callback(title: str) -> Callback:
+    """Print a line every :data:`PLAIN_INTERVAL` seconds."""
+    started: dict[str, float] = {}
+    last = time.monotonic()
+
+    def report(phase: str, done: int, total: int | None, unit: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        started.setdefault(phase, now)
+        if now - last < PLAIN_INTERVAL:
+            return
+        last = now
+        elapsed = now - started[phase]
+        share = f" {100 * done / total:.0f} %" if total else ""
+        left = f", {elapsed * (total - done) / done:.0f} s left" if total and done else ""
+        console.print(f"{title}: {phase}{share} ({speed(done, elapsed, unit)}{left})", highlight=False)
+
+    return report
+
+
+def speed(done: int, seconds: float, unit: str) -> str:
+    """A rate for people, such as ``31.4 MB/s``."""
+    if seconds <= 0:
+        return ""
+    rate = done / seconds
+    if unit == "bytes":
+        return f"{rate / 1e6:.1f} MB/s"
+    return f"{rate:,.0f} {unit}/s"
