@@ -1,0 +1,321 @@
+"""A recipe: one YAML file that says everything about a run, read into checked dataclasses.
+
+Reading does nothing but read: no file is opened but the recipe, torch is not imported. Unknown keys are errors and name
+the nearest valid one. Paths in a recipe are relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from langadapt.errors import ConfigError
+from langadapt.training.settings import TrainSettings
+
+Section = TypeVar("Section")
+
+
+@dataclass
+class CorpusSettings:
+    """What is read, what is left out, what is set aside."""
+
+    target: list[str] = field(default_factory=list)
+    """Files, folders or globs with text in the new language."""
+    source: list[str] = field(default_factory=list)
+    """Text in the language that the model already speaks: for measuring what it forgets, and for replay."""
+    source_share: float = 0.0
+    """Share of training tokens taken from ``source`` (replay), in [0, 1)."""
+    text_field: str = "text"
+    """Field of JSON lines and column of Parquet files that holds the text."""
+    strict: bool = False
+    """Stop at the first malformed line instead of counting and skipping it."""
+    validation_bytes: int = 1_000_000
+    """UTF-8 bytes of each language set aside for bits per byte, at most."""
+    validation_share: float = 0.02
+    """Share of documents set aside, at most."""
+    min_chars: int | None = None
+    """Shorter documents are left out."""
+    max_chars: int | None = None
+    """Longer documents are left out."""
+    exact_duplicates: bool = False
+    """Drop documents whose text was seen before."""
+    near_duplicates: bool = False
+    """Drop documents that nearly equal an earlier one (MinHash)."""
+    repetition: bool = False
+    """Drop documents that repeat themselves, in the manner of Gopher."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.source_share < 1:
+            raise ConfigError(f"corpus.source_share: {self.source_share} is not in [0, 1)")
+        if self.source_share > 0 and not self.source:
+            raise ConfigError("corpus.source_share is above 0, but corpus.source names no text")
+        if not 0 < self.validation_share < 1:
+            raise ConfigError(f"corpus.validation_share: {self.validation_share} is not in (0, 1)")
+
+
+@dataclass
+class TokenizerSettings:
+    """The new tokenizer: trained, or taken from a folder."""
+
+    path: str | None = None
+    """An existing tokenizer folder; nothing is trained then."""
+    vocab_size: int = 32_768
+    """Entries, special tokens and bytes included."""
+    style: Literal["sentencepiece", "byte_level"] = "sentencepiece"
+    """Metaspace with byte fallback and split digits, or byte-level with the Llama-3 pattern."""
+    like: str | None = None
+    """Copy normalizer, pre-tokenizer, decoder, special tokens and chat template of this tokenizer; ``source`` means the model's own."""
+    min_frequency: int = 2
+    """Pairs seen less often are not merged."""
+
+
+@dataclass
+class VectorSettings:
+    """Auxiliary token vectors for FOCUS (CBOW on the target text)."""
+
+    dim: int = 300
+    """Width of a vector."""
+    epochs: int = 3
+    """Passes over the target tokens."""
+    window: int = 5
+    """Tokens of context on each side, at most."""
+    negative: int = 10
+    """Negative samples per position."""
+    min_count: int = 10
+    """Tokens seen less often get no vector."""
+    threads: int | None = None
+    """Threads; 1 makes the vectors, and with them the run, reproducible bit by bit; none = all cores."""
+
+
+@dataclass
+class SwapSettings:
+    """How rows of new tokens are made."""
+
+    method: str = "focus"
+    """``focus``, ``subword_mean``, ``mean``, ... (see ``langadapt swap --help``), or ``keep``: no swap at all."""
+    pad_to_multiple_of: int = 128
+    """Rows of the embedding matrices are rounded up to this."""
+
+
+@dataclass
+class EvaluateSettings:
+    """What is measured before and after."""
+
+    window: int | None = None
+    """Tokens per forward pass for bits per byte; none = the model's context, 2048 at most."""
+    stride: int | None = None
+    """Tokens scored per window of a long document; none = half a window."""
+    suites: list[str] = field(default_factory=list)
+    """lm-eval suites: ``german``, ``arabic``, or a folder of multiple-choice ``.jsonl`` files."""
+    limit: int | None = None
+    """Items per task, at most."""
+    parallel: str | None = None
+    """JSON lines of aligned sentences, ``{"source": ..., "target": ...}``, for tokenizer parity."""
+
+
+@dataclass
+class BudgetSettings:
+    """What may be spent; the plan fits the run into it."""
+
+    gpus: str | None = None
+    """Such as ``2 x h100-80gb``; none = what this machine has."""
+    hours: float | None = None
+    """Wall-clock hours."""
+    price_per_gpu_hour: float | None = None
+    """In your currency, for the plan's estimate."""
+
+
+@dataclass
+class Recipe:
+    """Everything about a run."""
+
+    name: str
+    """Shown in the report and used in the model card."""
+    model: str
+    """Folder or hub id of the pretrained causal language model."""
+    out: str
+    """Folder for everything that the run makes."""
+    corpus: CorpusSettings
+    """Text."""
+    tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
+    """The new tokenizer."""
+    vectors: VectorSettings = field(default_factory=VectorSettings)
+    """Auxiliary token vectors."""
+    swap: SwapSettings = field(default_factory=SwapSettings)
+    """The swap."""
+    train: TrainSettings = field(default_factory=TrainSettings)
+    """Continued pretraining."""
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    """Measurements."""
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    """What may be spent."""
+    compare: list[str] = field(default_factory=list)
+    """Other methods (``keep``, ``random``, ...) that get the same training, for the report."""
+    seed: int = 42
+    """Of everything that is random."""
+    source_language: str = "source"
+    """Name for tables."""
+    target_language: str = "target"
+    """Name for tables."""
+
+    def __post_init__(self) -> None:
+        if not self.corpus.target:
+            raise ConfigError("corpus.target: names no text in the new language")
+        if self.swap.method in self.compare:
+            raise ConfigError(f"compare: {self.swap.method!r} is the method of `swap.method` already")
+        if "/" in self.name or self.name.startswith("."):
+            raise ConfigError(f"name: {self.name!r} must do as a folder's name")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+        """Read a recipe; ``overrides`` are strings such as ``train.steps=100`` (values in YAML).
+
+        Raises:
+            ConfigError: not YAML, an unknown key (with the nearest valid one), a value of the wrong kind, or values
+                that do not go together.
+            FileNotFoundError: no such recipe.
+        """
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML: {str(error).replace(chr(10), ' ')}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8 ({error})") from None
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: a recipe is a mapping such as `model: ...`, this is {kind(content)}")
+        for override in overrides:
+            apply_override(content, override)
+        try:
+            return build(cls, content, "")
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in YAML."""
+        return asdict(self)
+
+    def to_yaml(self) -> str:
+        """YAML that :meth:`from_yaml` reads back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Set ``a.b=c`` in nested mappings."""
+    dotted, separator, text = override.partition("=")
+    if not separator or not dotted:
+        raise ConfigError(f"--set {override}: expected KEY=VALUE, such as train.steps=100")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: the value is not valid YAML") from None
+    *parents, last = dotted.split(".")
+    place: Any = content
+    for parent in parents:
+        place = place.setdefault(parent, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {override}: `{parent}` is not a section")
+    place[last] = value
+
+
+def build(cls: type[Section], content: Mapping[str, Any], where: str) -> Section:
+    """Make a checked dataclass out of plain values; ``where`` is the dotted path for messages."""
+    known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean `{where}{near[0]}`?" if near else f"; valid keys: {', '.join(known)}"
+            raise ConfigError(f"unknown key `{where}{key}`{hint}")
+    for name, item in known.items():
+        if name not in content and item.default is MISSING and item.default_factory is MISSING:
+            raise ConfigError(f"`{where}{name}` is missing")
+    values = {key: convert(value, hints[key], f"{where}{key}") for key, value in content.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(where) else f"{where}{text}") from None
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """``value`` as ``hint``, or an error that names ``where``."""
+    origin, options = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"`{where}` is a section, but got {kind(value)}")
+        return build(typing.cast("type[Any]", hint), value, f"{where}.")
+    if origin in (Union, types.UnionType):
+        return convert_union(value, options, where)
+    if origin is Literal:
+        if value not in options:
+            raise ConfigError(f"`{where}`: {value!r} is none of {', '.join(map(repr, options))}")
+        return value
+    if origin in (list, tuple):
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            value = [value]
+        items = [convert(item, options[0], where) for item in value]
+        return tuple(items) if origin is tuple else items
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"`{where}` is a mapping, but got {kind(value)}")
+        return {convert(k, options[0], where): convert(v, options[1], f"{where}.{k}") for k, v in value.items()}
+    return convert_scalar(value, hint, where)
+
+
+def convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
+    """The first option that fits; ``None`` only where it is one of them."""
+    if value is None and type(None) in options:
+        return None
+    errors = []
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return convert(value, option, where)
+        except ConfigError as error:
+            errors.append(str(error))
+    raise ConfigError(errors[-1])
+
+
+def convert_scalar(value: Any, hint: Any, where: str) -> Any:
+    """Numbers and strings. YAML 1.1 reads ``4e-5`` as a string; a field of numbers takes it as a number."""
+    if hint is float and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if hint is int and isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.5
+        if number.is_integer():
+            return int(number)
+    if hint in (int, float, str, bool) and (type(value) is not hint):
+        raise ConfigError(f"`{where}`: expected {kind(hint())}, got {kind(value)} {value!r}")
+    return value
+
+
+def kind(value: Any) -> str:
+    """What a YAML value is, in a reader's words."""
+    names: dict[type, str] = {
+        dict: "a mapping",
+        list: "a list",
+        str: "a text",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        type(None): "nothing",
+    }
+    return names.get(type(value), type(value).__name__)
