@@ -1,0 +1,96 @@
+"""Learning-rate schedules: pure functions of progress.
+
+`progress` is the share of the run that is done before a step, in [0, 1]; a schedule answers with a rate between 0 and
+``settings.learning_rate``. Steps and clocks are turned into progress elsewhere (`deadline`), so that one schedule serves
+a run of known steps and a run that must end at a moment.
+
+Every schedule starts with (1) a linear warm-up over ``warmup``; then
+
+- ``cosine``: (2) half a cosine from peak to minimum;
+- ``linear``: (2) a straight line from peak to minimum;
+- ``rex``: (2) ``(1 - t) / (1 - t / 2)`` from peak to minimum, slow first and fast at the end (arXiv 2107.04197);
+- ``constant``: (2) the peak, to the end;
+- ``wsd``: (2) the peak, (3) over the last ``anneal`` of the run ``1 - sqrt(t)`` down to the minimum (arXiv 2404.06395,
+  2405.18392);
+- ``infinite``: (2) half a cosine from peak to ``infinite_learning_rate`` until ``cooldown``, (3) that rate, (4) over the
+  last ``anneal`` exponentially down to the minimum (arXiv 2403.08763).
+"""
+
+from __future__ import annotations
+
+import math
+
+from langadapt.training.settings import TrainSettings
+
+
+def rate_at(progress: float, settings: TrainSettings) -> float:
+    """The rate of a step that starts at ``progress`` (clamped to [0, 1])."""
+    progress = min(max(progress, 0.0), 1.0)
+    peak, low = settings.learning_rate, settings.min_learning_rate
+    if progress < settings.warmup:
+        return peak * progress / settings.warmup
+    name = settings.schedule
+    if name == "constant":
+        return peak
+    if name == "infinite":
+        return infinite(progress, settings)
+    if name == "wsd":
+        start = 1 - settings.anneal
+        return peak if progress < start else anneal(share(progress, start, 1.0), peak, low, "sqrt")
+    done = share(progress, settings.warmup, 1.0)
+    if name == "cosine":
+        return half_cosine(done, peak, low)
+    if name == "linear":
+        return peak + (low - peak) * done
+    return low + (peak - low) * (1 - done) / (1 - done / 2)
+
+
+def infinite(progress: float, settings: TrainSettings) -> float:
+    """Phases 2 to 4 of the infinite schedule."""
+    plateau, start = settings.plateau_learning_rate, 1 - settings.anneal
+    if progress < settings.cooldown:
+        return half_cosine(share(progress, settings.warmup, settings.cooldown), settings.learning_rate, plateau)
+    if progress < start:
+        return plateau
+    return anneal(share(progress, start, 1.0), plateau, settings.min_learning_rate, "exponential")
+
+
+def anneal(done: float, high: float, low: float, shape: str) -> float:
+    """The final decay from ``high`` to ``low``; ``done`` is its own progress. An exponential needs ``low`` > 0."""
+    if shape == "exponential" and low > 0 and high > 0:
+        return high * (low / high) ** done
+    return low + (high - low) * (1 - math.sqrt(done))
+
+
+def anneal_shape(settings: TrainSettings) -> str:
+    """How this schedule decays when told to finish now."""
+    return "exponential" if settings.schedule == "infinite" else "sqrt"
+
+
+def half_cosine(done: float, high: float, low: float) -> float:
+    """From ``high`` at 0 to ``low`` at 1."""
+    return low + (high - low) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def share(progress: float, start: float, end: float) -> float:
+    """How much of [start, end] is done; 1 for an empty interval."""
+    return 1.0 if end <= start else min(max((progress - start) / (end - start), 0.0), 1.0)
+
+
+def phases(settings: TrainSettings) -> list[tuple[str, float, float]]:
+    """Names and bounds, as shares of the run, of the schedule's phases that have a length."""
+    if settings.schedule == "infinite":
+        bounds = [("warm-up", settings.warmup), ("cool-down", settings.cooldown), ("constant", 1 - settings.anneal)]
+        bounds.append(("anneal", 1.0))
+    elif settings.schedule == "wsd":
+        bounds = [("warm-up", settings.warmup), ("stable", 1 - settings.anneal), ("anneal", 1.0)]
+    elif settings.schedule == "constant":
+        bounds = [("warm-up", settings.warmup), ("constant", 1.0)]
+    else:
+        bounds = [("warm-up", settings.warmup), (f"{settings.schedule} decay", 1.0)]
+    found, start = [], 0.0
+    for name, end in bounds:
+        if end > start:
+            found.append((name, start, end))
+        start = max(start, end)
+    return found

@@ -1,0 +1,254 @@
+"""What a training run can be asked for: plain values, checked against each other, readable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from langadapt.errors import ConfigError
+
+Schedule = Literal["cosine", "linear", "infinite", "wsd", "rex", "constant"]
+Precision = Literal["pure-bf16", "mixed-bf16", "fp32"]
+Rounding = Literal["nearest", "stochastic", "kahan", "split"]
+
+# May change between the start of a run and its resumption: none of these alters which update follows which.
+FREE_TO_CHANGE = frozenset(
+    {
+        "activation_checkpointing",
+        "asynchronous_checkpoints",
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "compile",
+        "deadline",
+        "device",
+        "keep_checkpoints",
+        "log_every",
+        "micro_batch",
+        "sharding",
+        "stale_every",
+        "tensorboard",
+        "threads",
+        "validate_every",
+        "wandb_project",
+    }
+)
+# How much is trained; changed on purpose by `extend`.
+BUDGET = frozenset({"steps", "tokens", "epochs", "hours"})
+
+
+@dataclass
+class TrainSettings:
+    """Continued pretraining. Exactly one of ``steps``, ``tokens``, ``epochs`` and ``hours`` says for how long."""
+
+    steps: int | None = None
+    """Optimizer steps in all."""
+    tokens: int | None = None
+    """Training tokens in all; rounded up to whole steps."""
+    epochs: float | None = None
+    """Passes over the first store; rounded up to whole steps. The default, one pass, where nothing else is set."""
+    hours: float | None = None
+    """Hours of training, summed over restarts; the schedule stretches so that its decay ends in time."""
+    deadline: str | None = None
+    """Moment (ISO 8601, such as `2026-01-31T18:00`) at which the run must be over; may be combined with any budget."""
+
+    sequence_length: int = 2048
+    """Tokens per window."""
+    batch_tokens: int | None = None
+    """Tokens per optimizer step over all processes; a multiple of ``sequence_length``."""
+    batch_sequences: int | None = None
+    """Windows per optimizer step over all processes; instead of ``batch_tokens``. Default 256."""
+    micro_batch: int | Literal["auto"] = "auto"
+    """Windows per forward pass and process; `auto` finds the fastest that fits."""
+
+    learning_rate: float = 4e-5
+    """Peak rate of everything but embeddings."""
+    min_learning_rate: float = 2e-6
+    """Rate at the very end."""
+    embedding_learning_rate: float | None = None
+    """Peak rate of input and output embeddings; none = ``learning_rate``. Scaled by the same schedule."""
+    schedule: Schedule = "cosine"
+    """Shape of the rate over the run, see ``langadapt.training.schedule``."""
+    warmup: float = 0.01
+    """Share of the run over which the rate rises linearly from 0."""
+    cooldown: float = 0.6
+    """`infinite` only: share of the run, warm-up included, until the cosine reaches ``infinite_learning_rate``."""
+    infinite_learning_rate: float | None = None
+    """`infinite` only: the constant rate; none = 0.55 of the peak, as in the paper."""
+    anneal: float = 0.14
+    """`infinite` and `wsd`: share of the run, at its end, over which the rate falls to the minimum."""
+    weight_decay: float = 0.05
+    """Decoupled decay of weight matrices; never applied to norms, biases and embeddings."""
+    betas: tuple[float, ...] = (0.9, 0.95)
+    """Decay of Adam's first and second moment."""
+    eps: float = 1e-8
+    """Added to the denominator of Adam."""
+    max_grad_norm: float | None = 1.0
+    """Gradients are scaled down to this global norm; none = never."""
+    optimizer: Literal["adamw", "galore-adamw", "adamw-8bit"] = "adamw"
+    """`galore-adamw` needs `galore-torch`, `adamw-8bit` needs `bitsandbytes` or `torchao`."""
+
+    precision: Precision = "pure-bf16"
+    """All of parameters, gradients and states in bf16; or fp32 parameters with bf16 compute; or fp32."""
+    rounding: Rounding = "nearest"
+    """How pure-bf16 updates are rounded: 8 bytes per parameter (nearest, stochastic) or 10 (kahan, split)."""
+    norms_in_fp32: bool = False
+    """Keep norm weights in fp32 under `pure-bf16`: they are near 1, where bf16 cannot hold small updates."""
+    accumulate: Literal["auto", "bf16", "fp32"] = "auto"
+    """Gradient sums over micro-batches: fp32 loses nothing and costs 2 bytes per parameter; auto = fp32 if there is
+    more than one micro-batch per step."""
+
+    isolate_documents: bool = True
+    """No attention from one document of a window to another."""
+    document_start: Literal["auto", "bos", "eos", "none"] = "auto"
+    """Token set before each document so that its first token is learnt too; auto = BOS, or EOS where there is none."""
+    embeddings_first_steps: int = 0
+    """Steps of a first phase that trains embeddings only, before the budget counts."""
+    embeddings_first_learning_rate: float | None = None
+    """Peak rate of that phase; none = 10 x ``learning_rate``. It falls by a cosine to a tenth."""
+    new_rows_only: bool = True
+    """That phase trains only rows of new tokens, if the caller names them; all other rows stay as they are, exactly."""
+
+    seed: int = 42
+    """Of the data order, of dropout and of stochastic rounding."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints; none = by time only."""
+    checkpoint_minutes: float | None = 30.0
+    """Minutes between checkpoints; none = by steps only."""
+    keep_checkpoints: int = 2
+    """Older ones are deleted."""
+    asynchronous_checkpoints: bool = True
+    """On a GPU: copy to memory, go on, write meanwhile."""
+    validate_every: int | None = None
+    """Steps between validations; none = a tenth of the run."""
+    log_every: int = 10
+    """Steps between lines of the log; losses are averaged over them."""
+    stale_every: int = 100
+    """Steps between measurements of the share of weights that an update leaves unmoved; 0 = never."""
+    tensorboard: bool = False
+    """Write TensorBoard events beside the log."""
+    wandb_project: str | None = None
+    """Log to Weights & Biases, too."""
+
+    compile: bool = False
+    """Compile each block of the model."""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """Recompute in the backward pass: nothing, all but matrix products and attention, whole blocks."""
+    loss_chunk: int | Literal["auto"] = "auto"
+    """Tokens whose logits are held at once; auto = about 64 MB of logits; 0 = the model's own loss, all at once."""
+    sharding: Literal["auto", "none", "full", "grad-op", "hybrid"] = "auto"
+    """Under `torchrun`: nothing, everything (FSDP2), parameters kept gathered between forward and backward, or full
+    inside a node and replicated between nodes; auto = full."""
+    attention: Literal["auto", "varlen", "flex", "sdpa"] = "auto"
+    """Kernel for packed documents; auto = the fastest that agrees with `sdpa` on this machine."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`; auto = a GPU if there is one."""
+    threads: int | None = None
+    """CPU threads; none = torch's choice."""
+
+    def __post_init__(self) -> None:
+        self.check_budget()
+        self.check_batch()
+        self.check_rates()
+        for name in ("log_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: {getattr(self, name)}, but at least 1 is needed")
+        for name in ("checkpoint_every", "checkpoint_minutes", "validate_every", "threads"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name}: {value} is not positive")
+        if self.precision != "pure-bf16" and self.rounding != "nearest":
+            raise ConfigError(
+                f"rounding: {self.rounding} is for `precision: pure-bf16`, but precision is {self.precision}, "
+                "whose fp32 parameters need none"
+            )
+        if self.precision != "pure-bf16" and self.norms_in_fp32:
+            raise ConfigError(f"norms_in_fp32 is for `precision: pure-bf16`, but precision is {self.precision}")
+        if self.optimizer != "adamw" and self.rounding != "nearest":
+            raise ConfigError(f"rounding: {self.rounding} needs `optimizer: adamw`, but optimizer is {self.optimizer}")
+
+    def check_budget(self) -> None:
+        """At most one budget, each positive; a deadline that can be read and is not past."""
+        given = [name for name in ("steps", "tokens", "epochs", "hours") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} are both set; keep one of them")
+        for name in given:
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}: {getattr(self, name)} is not positive")
+        if self.deadline is not None:
+            self.deadline_timestamp()
+
+    def check_batch(self) -> None:
+        """Batch, window and micro-batch fit together."""
+        if self.sequence_length < 2:
+            raise ConfigError(f"sequence_length: {self.sequence_length}, but at least 2 is needed")
+        if self.batch_tokens is not None and self.batch_sequences is not None:
+            raise ConfigError("batch_tokens and batch_sequences are both set; keep one of them")
+        if self.batch_tokens is not None and (self.batch_tokens < 1 or self.batch_tokens % self.sequence_length):
+            raise ConfigError(
+                f"batch_tokens: {self.batch_tokens} is not a multiple of sequence_length: {self.sequence_length}"
+            )
+        if self.batch_sequences is not None and self.batch_sequences < 1:
+            raise ConfigError(f"batch_sequences: {self.batch_sequences}, but at least 1 is needed")
+        if self.micro_batch != "auto" and not 1 <= self.micro_batch <= self.sequences_per_step:
+            raise ConfigError(
+                f"micro_batch: {self.micro_batch} is not between 1 and the {self.sequences_per_step} windows of a step "
+                "(batch_tokens / sequence_length)"
+            )
+        if self.loss_chunk != "auto" and self.loss_chunk < 0:
+            raise ConfigError(f"loss_chunk: {self.loss_chunk} is negative")
+
+    def check_rates(self) -> None:
+        """Rates are ordered and phases fit into the run."""
+        if not 0 <= self.min_learning_rate <= self.learning_rate:
+            raise ConfigError(
+                f"min_learning_rate: {self.min_learning_rate} is not between 0 and learning_rate: {self.learning_rate}"
+            )
+        for name in ("warmup", "cooldown", "anneal"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}: {getattr(self, name)} is not in [0, 1]")
+        if self.schedule == "infinite" and not self.warmup <= self.cooldown <= 1 - self.anneal:
+            raise ConfigError(
+                f"cooldown: {self.cooldown} is not between warmup: {self.warmup} and 1 - anneal: {1 - self.anneal:g}"
+            )
+        if self.schedule == "wsd" and self.warmup + self.anneal > 1:
+            raise ConfigError(f"warmup: {self.warmup} and anneal: {self.anneal} together are longer than the run")
+        if not self.min_learning_rate <= self.plateau_learning_rate <= self.learning_rate:
+            raise ConfigError(
+                f"infinite_learning_rate: {self.plateau_learning_rate} is not between min_learning_rate: "
+                f"{self.min_learning_rate} and learning_rate: {self.learning_rate}"
+            )
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas: {self.betas} are not two numbers in [0, 1)")
+
+    @property
+    def sequences_per_step(self) -> int:
+        """Windows per optimizer step over all processes."""
+        if self.batch_tokens is not None:
+            return self.batch_tokens // self.sequence_length
+        return self.batch_sequences if self.batch_sequences is not None else 256
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens per optimizer step over all processes."""
+        return self.sequences_per_step * self.sequence_length
+
+    @property
+    def plateau_learning_rate(self) -> float:
+        """The constant rate of the infinite schedule."""
+        if self.infinite_learning_rate is not None:
+            return self.infinite_learning_rate
+        return max(0.55 * self.learning_rate, self.min_learning_rate)
+
+    def deadline_timestamp(self) -> float | None:
+        """The deadline in seconds since 1970; without a zone it is local time."""
+        if self.deadline is None:
+            return None
+        try:
+            return datetime.fromisoformat(str(self.deadline)).timestamp()
+        except ValueError:
+            raise ConfigError(f"deadline: {self.deadline!r} is not a time such as 2026-01-31T18:00") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in YAML and JSON."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
