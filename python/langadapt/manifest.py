@@ -111,6 +111,31 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
+def describe_files(path: Path) -> dict[str, dict[str, Any]]:
+    """Sizes and hashes of a file, or of all files below a folder (its manifest left out), by relative name."""
+    if path.is_file():
+        return {"": {"bytes": path.stat().st_size, "xxh3_128": _core.hash_file(path)}}
+    return {
+        file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "xxh3_128": _core.hash_file(file)}
+        for file in files_below(path)
+        if file != path / MANIFEST_NAME
+    }
+
+
+def check_files(path: Path, expected: Mapping[str, Mapping[str, Any]], *, hashes: bool = True) -> None:
+    """Compare a file or folder with what :func:`describe_files` once said.
+
+    Raises:
+        DataError: names the first file that is missing or differs.
+    """
+    for name, wanted in expected.items():
+        file = path / name if name else path
+        if not file.is_file():
+            raise DataError(f"{file}: missing, although the manifest lists it; delete {path} and make it again")
+        if file.stat().st_size != wanted["bytes"] or (hashes and _core.hash_file(file) != wanted["xxh3_128"]):
+            raise DataError(f"{file}: altered or half-written, it differs from its manifest; delete {path} and make it again")
+
+
 def write_manifest(
     folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], summary: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -118,18 +143,13 @@ def write_manifest(
 
     ``settings`` and ``inputs`` (name to fingerprint) decide whether the stage need run again; ``summary`` does not.
     """
-    files = {
-        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "xxh3_128": _core.hash_file(file)}
-        for file in files_below(folder)
-        if file != folder / MANIFEST_NAME
-    }
     manifest = {
         "stage": stage,
         "langadapt": __version__,
         "settings": dict(settings),
         "inputs": dict(inputs),
         "summary": dict(summary),
-        "files": files,
+        "files": describe_files(folder),
     }
     write_atomically(folder / MANIFEST_NAME, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     return manifest
@@ -177,12 +197,6 @@ def verify(folder: Path, *, hashes: bool = True) -> dict[str, Any]:
     Raises:
         DataError: names the first file that is missing or differs.
     """
-    folder = Path(folder)
     manifest = read_manifest(folder)
-    for name, expected in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
-            raise DataError(f"{file}: missing, although the manifest lists it; delete {folder} and make it again")
-        if file.stat().st_size != expected["bytes"] or (hashes and _core.hash_file(file) != expected["xxh3_128"]):
-            raise DataError(f"{file}: differs from its manifest (altered or half-written); delete {folder} and make it again")
+    check_files(Path(folder), manifest["files"], hashes=hashes)
     return manifest

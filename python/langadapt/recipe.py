@@ -116,6 +116,8 @@ class EvaluateSettings:
     """lm-eval suites: ``german``, ``arabic``, or a folder of multiple-choice ``.jsonl`` files."""
     limit: int | None = None
     """Items per task, at most."""
+    bytes_while_training: int = 200_000
+    """UTF-8 bytes of each language that are measured at intervals during training."""
     parallel: str | None = None
     """JSON lines of aligned sentences, ``{"source": ..., "target": ...}``, for tokenizer parity."""
 

@@ -8,7 +8,6 @@ import sys
 import traceback
 from typing import Annotated
 
-import click
 import typer
 
 from langadapt import __version__
@@ -74,17 +73,24 @@ def describe(error: BaseException) -> tuple[str, int]:
     return f"{type(error).__name__}: {error} (a defect of langadapt; --debug shows where)", 1
 
 
+def report_error(error: Exception) -> int:
+    """Print ``error`` for a user and return the exit code."""
+    # Usage errors of the parser; which package defines their class depends on typer's version.
+    if hasattr(error, "show") and hasattr(error, "exit_code"):
+        error.show()
+        return int(error.exit_code)
+    if DEBUG["on"]:
+        traceback.print_exc()
+    text, code = describe(error)
+    console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    return code
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``langadapt`` command."""
     try:
         code = app(args=arguments, standalone_mode=False)
-    except click.UsageError as error:
-        error.show()
-        code = 2
-    except click.ClickException as error:
-        error.show()
-        code = 1
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         console.print("interrupted; the same command goes on from here", style="yellow")
         code = 130
     except BrokenPipeError:
@@ -92,10 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout = None  # type: ignore[assignment]
         code = 0
     except Exception as error:
-        if DEBUG["on"]:
-            traceback.print_exc()
-        text, code = describe(error)
-        console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
+        code = report_error(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -1,0 +1,469 @@
+"""``adapt``: the stages of a recipe, in order.
+
+    files -> documents -> tokenizer -> token stores -> token vectors -> swapped model -> training -> evaluation -> report
+
+Every arm of the comparison (the recipe's method, and each of ``compare``) shares the corpus, the tokenizer and the
+budget; they differ in how the rows of new tokens are made. ``keep`` trains the model as it is, with its own tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from langadapt.errors import ConfigError
+from langadapt.manifest import write_atomically
+from langadapt.recipe import Recipe
+from langadapt.stages import Run
+
+log = logging.getLogger(__name__)
+
+KEEP = "keep"
+"""The arm that does not swap."""
+
+Progress = Callable[[str, int, "int | None", str], None]
+
+
+def adapt(recipe: Recipe, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Run all stages of ``recipe`` and return the results, as written to ``OUT/results.json``.
+
+    Stages whose inputs and settings have not changed are not run again, an interrupted training goes on from its last
+    checkpoint: call it again after any interruption.
+
+    Raises:
+        ConfigError: the recipe cannot work.
+        DataError: an input or an artefact is broken; the message names the file.
+        LangadaptError: another process is running in the same folder.
+    """
+    run = Run(Path(recipe.out), log.info)
+    with run.locked():
+        write_atomically(run.folder / "recipe.yaml", recipe.to_yaml())
+        return Adaptation(recipe, run, progress).results()
+
+
+class Adaptation:
+    """One run of one recipe; the methods are the stages."""
+
+    def __init__(self, recipe: Recipe, run: Run, progress: Progress | None) -> None:
+        self.recipe = recipe
+        self.run = run
+        self.progress = progress
+        self.folder = run.folder
+        self.model = resolve_model(recipe.model)
+        self.languages = ["target", "source"] if recipe.corpus.source else ["target"]
+        self.arms = [recipe.swap.method, *recipe.compare]
+
+    def results(self) -> dict[str, Any]:
+        """All stages, then ``results.json`` and the report."""
+        from langadapt.report import write_report
+
+        recipe = self.recipe
+        corpus = {language: self.build_corpus(language) for language in self.languages}
+        tokenizer = self.make_tokenizer()
+        fertility = self.measure_fertility(tokenizer)
+        swaps: dict[str, Any] = {}
+        trainings: dict[str, Any] = {}
+        rows = [self.evaluate("source", self.model, self.model, method=None, phase="source")]
+        for method in self.arms:
+            start, its_tokenizer = self.model, self.model
+            if method != KEEP:
+                start, its_tokenizer = self.folder / "swapped" / method, tokenizer
+                swaps[method] = self.swap(method, tokenizer)
+                rows.append(self.evaluate(f"{method}-swapped", start, its_tokenizer, method=method, phase="swapped"))
+            trainings[method] = self.train(method, start, its_tokenizer)
+            final = self.trained(method) / "final"
+            rows.append(self.evaluate(f"{method}-trained", final, its_tokenizer, method=method, phase="trained"))
+        results = {
+            "name": recipe.name,
+            "languages": {"source": recipe.source_language, "target": recipe.target_language},
+            "versions": versions(),
+            "device": describe_device(),
+            "method": recipe.swap.method,
+            "tokenizers": {
+                "source": describe_tokenizer(self.model, Path(recipe.model).name),
+                "target": describe_tokenizer(tokenizer, "new"),
+            },
+            "fertility": fertility,
+            "corpus": corpus,
+            "swap": swaps,
+            "rows": rows,
+            "training": trainings,
+            "cost": self.cost(trainings),
+        }
+        write_atomically(self.folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_report(self.folder)
+        return results
+
+    def build_corpus(self, language: str) -> dict[str, Any]:
+        """Documents of one language, split into training and validation text."""
+        from langadapt.corpus import build_corpus, expand_inputs
+
+        settings = self.recipe.corpus
+        inputs = settings.target if language == "target" else settings.source
+        out = self.folder / "corpus" / language
+        options = {
+            "text_field": settings.text_field,
+            "strict": settings.strict,
+            "validation_bytes": settings.validation_bytes,
+            "validation_share": settings.validation_share,
+            "min_chars": settings.min_chars,
+            "max_chars": settings.max_chars,
+            "exact_duplicates": settings.exact_duplicates,
+            "near_duplicates": settings.near_duplicates,
+            "repetition": settings.repetition,
+        }
+        return self.run.stage(
+            f"corpus-{language}",
+            out,
+            lambda: build_corpus(inputs, out, **options, progress=self.progress).to_dict(),
+            settings=options,
+            inputs={str(path): Path(path) for path in expand_inputs(inputs)},
+        )
+
+    def make_tokenizer(self) -> Path:
+        """The new tokenizer's folder: trained here, or copied from where the recipe says."""
+        from langadapt.tokenizer import Tokenizer
+        from langadapt.tokenizer_training import train_bpe
+
+        settings = self.recipe.tokenizer
+        out = self.folder / "tokenizer"
+        text = self.folder / "corpus" / "target" / "train.jsonl.zst"
+        inputs = {"corpus": text}
+        if settings.path is not None:
+            inputs = {"tokenizer": Path(settings.path)}
+        like = str(self.model) if settings.like == "source" else settings.like
+        if like is not None and settings.path is None:
+            inputs["like"] = tokenizer_file(Path(like))
+
+        def make() -> dict[str, Any]:
+            if settings.path is not None:
+                tokenizer = Tokenizer.from_pretrained(settings.path)
+            else:
+                tokenizer = train_bpe(
+                    [str(text)],
+                    settings.vocab_size,
+                    style=settings.style,
+                    like=like,
+                    min_frequency=settings.min_frequency,
+                    progress=self.progress,
+                )
+            tokenizer.save_pretrained(out)
+            return {"vocab_size": tokenizer.vocab_size}
+
+        self.run.stage("tokenizer", out, make, settings=asdict(settings), inputs=inputs)
+        return out
+
+    def measure_fertility(self, tokenizer: Path) -> dict[str, Any]:
+        """Both tokenizers on both languages' validation text, and on aligned sentences where the recipe names some."""
+        from langadapt.fertility import measure_fertility
+        from langadapt.tokenizer import Tokenizer
+
+        out = self.folder / "fertility.json"
+        names = {"source": self.recipe.source_language, "target": self.recipe.target_language}
+        texts = {names[language]: self.validation(language) for language in self.languages}
+
+        def make() -> dict[str, Any]:
+            tokenizers = {
+                "source": Tokenizer.from_pretrained(self.model),
+                "new": Tokenizer.from_pretrained(tokenizer),
+            }
+            report: dict[str, Any] = measure_fertility(
+                tokenizers, {name: [str(file)] for name, file in texts.items()}
+            ).to_dict()
+            if self.recipe.evaluate.parallel is not None:
+                aligned = read_aligned(Path(self.recipe.evaluate.parallel))
+                parity = measure_fertility(
+                    tokenizers, {names[side]: lines for side, lines in aligned.items()}, reference=names["source"]
+                )
+                report = {"text": report, "aligned": parity.to_dict()}
+            else:
+                report = {"text": report}
+            write_atomically(out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+            return report
+
+        inputs = {"source": tokenizer_file(self.model), "target": tokenizer_file(tokenizer), **texts}
+        if self.recipe.evaluate.parallel is not None:
+            inputs["parallel"] = Path(self.recipe.evaluate.parallel)
+        return self.run.stage("fertility", out, make, settings={"names": names}, inputs=inputs)
+
+    def store(self, language: str, tokenizer: Path) -> Path:
+        """The token store of one language's training text under one tokenizer."""
+        from langadapt.store import tokenize_corpus
+        from langadapt.tokenizer import Tokenizer
+
+        which = "own" if tokenizer == self.model else "new"
+        out = self.folder / "stores" / f"{language}-{which}"
+        text = self.folder / "corpus" / language / "train.jsonl.zst"
+
+        def make() -> Mapping[str, Any]:
+            store = tokenize_corpus([str(text)], Tokenizer.from_pretrained(tokenizer), out, progress=self.progress)
+            return dict(store.manifest["summary"])
+
+        self.run.stage(
+            f"store-{language}-{which}",
+            out,
+            make,
+            settings={},
+            inputs={"text": text, "tokenizer": tokenizer_file(tokenizer)},
+        )
+        return out
+
+    def vectors(self, tokenizer: Path) -> Path:
+        """Token vectors of the target language."""
+        from langadapt.store import TokenStore
+        from langadapt.vectors import save_vectors, train_vectors
+
+        settings = asdict(self.recipe.vectors)
+        store = self.store("target", tokenizer)
+        out = self.folder / "vectors.safetensors"
+
+        def make() -> dict[str, Any]:
+            opened = TokenStore.open(store)
+            vectors = train_vectors(opened, **settings, seed=self.recipe.seed, progress=self.progress)
+            save_vectors(vectors, out, store=opened)
+            return {"rows": int(vectors.shape[0]), "dim": int(vectors.shape[1])}
+
+        self.run.stage("vectors", out, make, settings={**settings, "seed": self.recipe.seed}, inputs={"store": store})
+        return out
+
+    def swap(self, method: str, tokenizer: Path) -> dict[str, Any]:
+        """The model with the new tokenizer, rows made by ``method``."""
+        from langadapt.swap import VECTOR_METHODS, swap_folder
+
+        out = self.folder / "swapped" / method
+        inputs = {"model": self.model, "tokenizer": tokenizer}
+        if method in VECTOR_METHODS:
+            inputs["vectors"] = self.vectors(tokenizer)
+        multiple = self.recipe.swap.pad_to_multiple_of
+
+        def make() -> dict[str, Any]:
+            report = swap_folder(
+                self.model,
+                tokenizer,
+                out,
+                method=method,
+                vectors=inputs.get("vectors"),
+                pad_to_multiple_of=multiple,
+                seed=self.recipe.seed,
+            )
+            return report.to_dict()
+
+        settings = {"method": method, "pad_to_multiple_of": multiple, "seed": self.recipe.seed}
+        return self.run.stage(f"swap-{method}", out, make, settings=settings, inputs=inputs)
+
+    def trained(self, method: str) -> Path:
+        """Where an arm's training leaves its logs, checkpoints and final model."""
+        return self.folder / "trained" / method
+
+    def train(self, method: str, start: Path, tokenizer: Path) -> dict[str, Any]:
+        """Continued pretraining of one arm."""
+        from langadapt.tokenizer import Tokenizer
+        from langadapt.training import StoreShare, train_model
+
+        share = self.recipe.corpus.source_share
+        stores = [StoreShare(self.store("target", tokenizer), 1.0 - share, "target")]
+        if share > 0:
+            stores.append(StoreShare(self.store("source", tokenizer), share, "source"))
+        out = self.trained(method)
+
+        def make() -> dict[str, Any]:
+            result = train_model(
+                start,
+                stores,
+                out,
+                self.recipe.train,
+                tokenizer=Tokenizer.from_pretrained(tokenizer),
+                validate=self.validator(tokenizer),
+            )
+            return {**result.to_dict(), "log": str((out / "log.jsonl").relative_to(self.folder))}
+
+        settings = {"train": asdict(self.recipe.train), "share": share}
+        inputs = {"model": start, **{store.name: store.path for store in stores}}
+        return self.run.stage(f"train-{method}", out / "final", make, settings=settings, inputs=inputs)
+
+    def validator(self, tokenizer: Path) -> Callable[[Any, int], dict[str, float]]:
+        """A callback for training: bits per byte of both languages on a part of the validation text."""
+        from langadapt.evaluate import measure_bits_per_byte
+        from langadapt.tokenizer import Tokenizer
+
+        settings = self.recipe.evaluate
+        loaded = Tokenizer.from_pretrained(tokenizer)
+        texts = {language: self.validation_texts(language, settings.bytes_while_training) for language in self.languages}
+
+        def validate(model: Any, step: int) -> dict[str, float]:
+            return {
+                f"bits_per_byte_{language}": measure_bits_per_byte(
+                    model, loaded, some, window=settings.window, stride=settings.stride
+                ).bits_per_byte
+                for language, some in texts.items()
+            }
+
+        return validate
+
+    def validation(self, language: str) -> Path:
+        """The file of documents that were set aside."""
+        return self.folder / "corpus" / language / "validation.jsonl.zst"
+
+    def validation_texts(self, language: str, limit: int | None = None) -> list[str]:
+        """Documents that were set aside, up to ``limit`` UTF-8 bytes but at least one."""
+        from langadapt.corpus import read_documents
+
+        texts: list[str] = []
+        size = 0
+        for text in read_documents([str(self.validation(language))]):
+            size += len(text.encode())
+            if limit is not None and texts and size > limit:
+                break
+            texts.append(text)
+        return texts
+
+    def evaluate(self, name: str, model: Path, tokenizer: Path, *, method: str | None, phase: str) -> dict[str, Any]:
+        """One row of the results: parameters, bits per byte on both languages, and the suites."""
+        settings = self.recipe.evaluate
+        out = self.folder / "evaluation" / f"{name}.json"
+        which = "source" if tokenizer == self.model else "target"
+
+        def make() -> dict[str, Any]:
+            row = self.measure(model, tokenizer)
+            row = {"label": label(method, phase), "method": method, "phase": phase, "tokenizer": which, **row}
+            out.parent.mkdir(exist_ok=True)
+            write_atomically(out, json.dumps(row, indent=2) + "\n")
+            return row
+
+        inputs = {"model": model, "tokenizer": tokenizer_file(tokenizer)}
+        inputs |= {language: self.validation(language) for language in self.languages}
+        return self.run.stage(f"evaluate-{name}", out, make, settings=asdict(settings), inputs=inputs)
+
+    def measure(self, model: Path, tokenizer: Path) -> dict[str, Any]:
+        """Numbers of one model."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from langadapt.evaluate import evaluate_suites, measure_bits_per_byte
+        from langadapt.tokenizer import Tokenizer
+
+        settings = self.recipe.evaluate
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+        loaded.to(choose_device(self.recipe.train.device)).eval()
+        its_tokenizer = Tokenizer.from_pretrained(tokenizer)
+        bits = {
+            language: measure_bits_per_byte(
+                loaded,
+                its_tokenizer,
+                self.validation_texts(language),
+                window=settings.window,
+                stride=settings.stride,
+                progress=self.progress,
+            ).bits_per_byte
+            for language in self.languages
+        }
+        suites = {}
+        if settings.suites:
+            suites = evaluate_suites(loaded, tokenizer, settings.suites, limit=settings.limit)
+        return {"parameters": loaded.num_parameters(), "bits_per_byte": bits, "suites": suites}
+
+    def cost(self, trainings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Seconds per stage, and what the accelerators cost."""
+        import torch
+
+        gpus = torch.cuda.device_count()
+        price = self.recipe.budget.price_per_gpu_hour
+        hours = self.run.seconds[f"train-{self.recipe.swap.method}"] * gpus / 3600 if gpus else None
+        money = hours * price if hours is not None and price is not None else None
+        seconds = {name: round(value, 3) for name, value in self.run.seconds.items()}
+        return {"seconds": seconds, "gpu_hours": hours, "price": money}
+
+
+def label(method: str | None, phase: str) -> str:
+    """A row's name for readers."""
+    if method is None:
+        return "source model"
+    if method == KEEP:
+        return "trained without a swap"
+    return f"{method}, before training" if phase == "swapped" else f"{method}, trained"
+
+
+def resolve_model(name: str) -> Path:
+    """The folder of a model: a local one, or the hub's after download to the cache.
+
+    Raises:
+        ConfigError: neither.
+    """
+    path = Path(name)
+    if (path / "config.json").is_file():
+        return path
+    if path.exists() or name.startswith((".", "/")):
+        raise ConfigError(f"model: {name} is no model folder (no config.json in it)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"model: {name} is no folder here, and the hub did not give it: {reason}") from None
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """What identifies the tokenizer in ``folder``."""
+    for name in ("tokenizer.json", "tokenizer.model"):
+        if (folder / name).is_file():
+            return folder / name
+    raise ConfigError(f"{folder}: no tokenizer.json and no tokenizer.model")
+
+
+def read_aligned(file: Path) -> dict[str, list[str]]:
+    """Sides of a file of JSON lines ``{"source": ..., "target": ...}``."""
+    sides: dict[str, list[str]] = {"source": [], "target": []}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            pair = json.loads(line)
+            for side, lines in sides.items():
+                lines.append(str(pair[side]))
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ConfigError(f'{file}:{number}: expected {{"source": "...", "target": "..."}}') from None
+    return sides
+
+
+def describe_tokenizer(folder: Path, name: str) -> dict[str, Any]:
+    """Name and size for the report."""
+    from langadapt.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_pretrained(folder)
+    return {"name": name, "vocab_size": tokenizer.vocab_size, "backend": tokenizer.backend}
+
+
+def choose_device(name: str) -> str:
+    """``auto`` becomes the best device of this machine."""
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def describe_device() -> str:
+    """The machine in words."""
+    import os
+
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"CPU, {os.cpu_count()} cores"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    found = {"python": platform.python_version()}
+    for package in ("langadapt", "langadapt-kernels", "torch", "transformers", "tokenizers", "triton", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
