@@ -1,0 +1,93 @@
+"""Artefact folders are whole or absent, and a damaged one is named."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from langadapt.errors import DataError
+from langadapt.manifest import (
+    fingerprint,
+    matches,
+    new_folder,
+    read_manifest,
+    remove_leftovers,
+    verify,
+    write_atomically,
+    write_manifest,
+)
+
+
+def make(out: Path, text: str = "hello") -> None:
+    with new_folder(out) as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "data.txt").write_text(text)
+        write_manifest(folder, "stage", {"a": 1}, {"input": "x"}, {"n": 2})
+
+
+def test_a_finished_folder_matches_its_settings(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(out)
+    assert matches(out, "stage", {"a": 1}, {"input": "x"})
+    assert not matches(out, "stage", {"a": 2}, {"input": "x"})
+    assert not matches(out, "stage", {"a": 1}, {"input": "y"})
+    assert not matches(tmp_path / "absent", "stage", {}, {})
+    assert verify(out)["summary"] == {"n": 2}
+
+
+def test_a_failed_block_leaves_the_old_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(out, "old")
+    with pytest.raises(RuntimeError), new_folder(out) as folder:
+        (folder / "data.txt").write_text("half")
+        raise RuntimeError
+    assert (out / "inner" / "data.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_altered_and_missing_files_are_named(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(out)
+    file = out / "inner" / "data.txt"
+    file.write_text("HELLO")
+    verify(out, hashes=False)
+    with pytest.raises(DataError, match=r"data\.txt: altered"):
+        verify(out)
+    file.unlink()
+    with pytest.raises(DataError, match=r"data\.txt: missing"):
+        verify(out, hashes=False)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"stage": "x"}', "\udcff"])
+def test_broken_manifests(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataError, match=r"manifest\.json"):
+        read_manifest(tmp_path)
+
+
+def test_a_kill_between_the_two_renames_is_healed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(out)
+    out.rename(tmp_path / f".out.{os.getpid()}.old")
+    (tmp_path / ".out.1.tmp").mkdir()
+    remove_leftovers(out)
+    assert verify(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_atomic_text(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_atomically(file, json.dumps({"ä": 1}, ensure_ascii=False))
+    assert json.loads(file.read_text(encoding="utf-8")) == {"ä": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_fingerprints_follow_content(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder in (first, second):
+        folder.mkdir()
+        (folder / "x").write_text("same")
+    assert fingerprint(first) == fingerprint(second)
+    (second / "x").write_text("other")
+    assert fingerprint(first) != fingerprint(second)

@@ -1,0 +1,63 @@
+"""Recipes: defaults, overrides, and errors that name the key and the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from langadapt.errors import ConfigError
+from langadapt.recipe import Recipe
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
+MINIMAL = "name: tiny\nmodel: m\nout: o\ncorpus: {target: [a.jsonl]}\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "recipe.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_examples_are_valid(file: Path) -> None:
+    assert Recipe.from_yaml(file).name == file.stem
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    recipe = Recipe.from_yaml(write(tmp_path, MINIMAL), ["train.steps=7", "compare=[keep]"])
+    again = Recipe.from_yaml(write(tmp_path, recipe.to_yaml()))
+    assert again == recipe
+    assert again.train.steps == 7
+
+
+def test_rates_may_be_written_without_a_point(tmp_path: Path) -> None:
+    recipe = Recipe.from_yaml(write(tmp_path, MINIMAL + "train: {learning_rate: 4e-5, steps: 1e3}\n"))
+    assert recipe.train.learning_rate == 4e-5
+    assert recipe.train.steps == 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MINIMAL + "train: {stepz: 3}\n", "unknown key `train.stepz`; did you mean `train.steps`?"),
+        (MINIMAL + "train: {steps: many}\n", "`train.steps`: expected a whole number, got a text 'many'"),
+        (MINIMAL + "tokenizer: {style: wordpiece}\n", "'wordpiece' is none of 'sentencepiece', 'byte_level'"),
+        (MINIMAL + "swap: focus\n", "`swap` is a section, but got a text"),
+        ("name: tiny\nmodel: m\nout: o\n", "`corpus` is missing"),
+        ("- a\n- b\n", "a recipe is a mapping"),
+        ("a: [\n", "not valid YAML"),
+        (MINIMAL.replace("{target: [a.jsonl]}", "{target: []}"), "corpus.target: names no text"),
+        (MINIMAL.replace("]}", "], source_share: 0.5}"), "corpus.source names no text"),
+    ],
+)
+def test_errors_name_the_place(tmp_path: Path, text: str, message: str) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        Recipe.from_yaml(file)
+    assert message in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["train.steps", "=3", "name.first=x"])
+def test_bad_overrides(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        Recipe.from_yaml(write(tmp_path, MINIMAL), [override])

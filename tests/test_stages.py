@@ -1,0 +1,86 @@
+"""Stages run once, again when something changed, and never on a damaged artefact."""
+
+import fcntl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langadapt.errors import DataError, LangadaptError
+from langadapt.stages import Run
+
+
+class Counter:
+    """A stage that copies its input in upper case and counts how often it ran."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = Run(folder, lambda line: None)
+        self.input = folder / "input.txt"
+        self.input.write_text("hello")
+        self.output = folder / "out.txt"
+        self.times = 0
+
+    def make(self) -> dict[str, Any]:
+        self.times += 1
+        self.output.write_text(self.input.read_text().upper())
+        return {"times": self.times}
+
+    def go(self, **settings: Any) -> dict[str, Any]:
+        return self.run.stage("upper", self.output, self.make, settings=settings, inputs={"text": self.input})
+
+
+@pytest.fixture
+def counter(tmp_path: Path) -> Counter:
+    return Counter(tmp_path)
+
+
+def test_runs_once(counter: Counter) -> None:
+    assert counter.go(a=1) == {"times": 1}
+    assert counter.go(a=1) == {"times": 1}
+    assert counter.times == 1
+
+
+def test_runs_again_after_a_change(counter: Counter) -> None:
+    counter.go(a=1)
+    counter.go(a=2)
+    counter.input.write_text("other")
+    counter.go(a=2)
+    assert counter.times == 3
+    assert counter.output.read_text() == "OTHER"
+
+
+def test_a_failed_stage_is_not_stamped(counter: Counter) -> None:
+    good = counter.make
+
+    def bad() -> dict[str, Any]:
+        raise RuntimeError
+
+    counter.make = bad  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        counter.go()
+    counter.make = good  # type: ignore[method-assign]
+    assert counter.go() == {"times": 1}
+
+
+def test_a_damaged_artefact_is_named(counter: Counter) -> None:
+    counter.go()
+    counter.output.write_text("HELLX")
+    with pytest.raises(DataError, match=r"out\.txt: altered"):
+        counter.go()
+    counter.output.unlink()
+    with pytest.raises(DataError, match=r"out\.txt: missing"):
+        counter.go()
+
+
+def test_a_half_written_stamp_counts_as_none(counter: Counter) -> None:
+    counter.go()
+    (counter.run.folder / "stages" / "upper.json").write_text('{"stage": "up')
+    counter.go()
+    assert counter.times == 2
+
+
+def test_one_process_at_a_time(counter: Counter) -> None:
+    with (counter.run.folder / "stages" / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(LangadaptError, match="another langadapt process"), counter.run.locked():
+            pass
