@@ -10,7 +10,7 @@ from importlib.metadata import distributions
 
 OURS = {"langadapt", "langadapt-kernels", "pip", "setuptools", "wheel"}
 
-sys.stdout.write("# Versions for development and CI; `pyproject.toml` holds the honest ranges. Made by .ci/freeze.py.\n")
+sys.stdout.write("# Versions for development and CI, by .ci/freeze.py; `pyproject.toml` holds the honest ranges.\n")
 lines = set()
 for distribution in distributions():
     name = distribution.metadata["Name"]

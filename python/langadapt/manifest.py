@@ -133,7 +133,9 @@ def check_files(path: Path, expected: Mapping[str, Mapping[str, Any]], *, hashes
         if not file.is_file():
             raise DataError(f"{file}: missing, although the manifest lists it; delete {path} and make it again")
         if file.stat().st_size != wanted["bytes"] or (hashes and _core.hash_file(file) != wanted["xxh3_128"]):
-            raise DataError(f"{file}: altered or half-written, it differs from its manifest; delete {path} and make it again")
+            raise DataError(
+                f"{file}: altered or half-written, it differs from its manifest; delete {path} and make it again"
+            )
 
 
 def write_manifest(

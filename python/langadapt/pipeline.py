@@ -294,7 +294,9 @@ class Adaptation:
 
         settings = self.recipe.evaluate
         loaded = Tokenizer.from_pretrained(tokenizer)
-        texts = {language: self.validation_texts(language, settings.bytes_while_training) for language in self.languages}
+        texts = {
+            language: self.validation_texts(language, settings.bytes_while_training) for language in self.languages
+        }
 
         def validate(model: Any, step: int) -> dict[str, float]:
             return {

@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from langadapt import __version__
-from langadapt.cli import adapt, corpus, demo, evaluate, fertility, plan, report, swap, tokenize, tokenizer, train, vectors
+from langadapt.cli import (
+    adapt,
+    corpus,
+    demo,
+    evaluate,
+    fertility,
+    plan,
+    report,
+    swap,
+    tokenize,
+    tokenizer,
+    train,
+    vectors,
+)
 from langadapt.cli.progress import console
 from langadapt.errors import ConfigError, LangadaptError
 
