@@ -1,6 +1,6 @@
 """``adapt``: the stages of a recipe, in order.
 
-    files -> documents -> tokenizer -> token stores -> token vectors -> swapped model -> training -> evaluation -> report
+    files -> documents -> tokenizer -> token store -> token vectors -> swapped model -> training -> evaluation -> report
 
 Every arm of the comparison (the recipe's method, and each of ``compare``) shares the corpus, the tokenizer and the
 budget; they differ in how the rows of new tokens are made. ``keep`` trains the model as it is, with its own tokenizer.

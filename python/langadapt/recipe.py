@@ -71,7 +71,8 @@ class TokenizerSettings:
     style: Literal["sentencepiece", "byte_level"] = "sentencepiece"
     """Metaspace with byte fallback and split digits, or byte-level with the Llama-3 pattern."""
     like: str | None = None
-    """Copy normalizer, pre-tokenizer, decoder, special tokens and chat template of this tokenizer; ``source`` means the model's own."""
+    """Copy normalizer, pre-tokenizer, decoder, special tokens and chat template of this tokenizer; ``source`` means the
+    model's own."""
     min_frequency: int = 2
     """Pairs seen less often are not merged."""
 

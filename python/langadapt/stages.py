@@ -122,7 +122,7 @@ def counts(path: Path, root: Path) -> bool:
 
 
 def read_stamp(file: Path) -> dict[str, Any] | None:
-    """The JSON mapping in ``file``; none where there is no whole one (a stamp lost means a stage run again, no more)."""
+    """The JSON mapping in ``file``; none where there is no whole one: a lost stamp costs a stage run again, no more."""
     try:
         stamp = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
