@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from langadapt.errors import ConfigError
+from langadapt.machine import choose_device, describe_device, versions
 from langadapt.manifest import write_atomically
+from langadapt.model_folder import resolve_model, tokenizer_file
 from langadapt.recipe import Recipe
 from langadapt.stages import Run
 
@@ -391,34 +391,6 @@ def label(method: str | None, phase: str) -> str:
     return f"{method}, before training" if phase == "swapped" else f"{method}, trained"
 
 
-def resolve_model(name: str) -> Path:
-    """The folder of a model: a local one, or the hub's after download to the cache.
-
-    Raises:
-        ConfigError: neither.
-    """
-    path = Path(name)
-    if (path / "config.json").is_file():
-        return path
-    if path.exists() or name.startswith((".", "/")):
-        raise ConfigError(f"model: {name} is no model folder (no config.json in it)")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"model: {name} is no folder here, and the hub did not give it: {reason}") from None
-
-
-def tokenizer_file(folder: Path) -> Path:
-    """What identifies the tokenizer in ``folder``."""
-    for name in ("tokenizer.json", "tokenizer.model"):
-        if (folder / name).is_file():
-            return folder / name
-    raise ConfigError(f"{folder}: no tokenizer.json and no tokenizer.model")
-
-
 def read_aligned(file: Path) -> dict[str, list[str]]:
     """Sides of a file of JSON lines ``{"source": ..., "target": ...}``."""
     sides: dict[str, list[str]] = {"source": [], "target": []}
@@ -438,34 +410,3 @@ def describe_tokenizer(folder: Path, name: str) -> dict[str, Any]:
 
     tokenizer = Tokenizer.from_pretrained(folder)
     return {"name": name, "vocab_size": tokenizer.vocab_size, "backend": tokenizer.backend}
-
-
-def choose_device(name: str) -> str:
-    """``auto`` becomes the best device of this machine."""
-    import torch
-
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def describe_device() -> str:
-    """The machine in words."""
-    import os
-
-    import torch
-
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return f"CPU, {os.cpu_count()} cores"
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    found = {"python": platform.python_version()}
-    for package in ("langadapt", "langadapt-kernels", "torch", "transformers", "tokenizers", "triton", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

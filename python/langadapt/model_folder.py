@@ -1,0 +1,35 @@
+"""Where a model lies: a folder in Hugging Face form, here or in the hub's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from langadapt.errors import ConfigError
+
+
+def resolve_model(name: str) -> Path:
+    """The folder of a model: a local one, or the hub's after download to the cache.
+
+    Raises:
+        ConfigError: neither.
+    """
+    path = Path(name)
+    if (path / "config.json").is_file():
+        return path
+    if path.exists() or name.startswith((".", "/")):
+        raise ConfigError(f"model: {name} is no model folder (no config.json in it)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"model: {name} is no folder here, and the hub did not give it: {reason}") from None
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """What identifies the tokenizer in ``folder``."""
+    for name in ("tokenizer.json", "tokenizer.model"):
+        if (folder / name).is_file():
+            return folder / name
+    raise ConfigError(f"{folder}: no tokenizer.json and no tokenizer.model")
