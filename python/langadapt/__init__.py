@@ -12,13 +12,24 @@ from langadapt._core import __version__
 
 if TYPE_CHECKING:
     from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
+    from langadapt.evaluate import BitsPerByte, bits_per_byte, measure_bits_per_byte
 
 _HOMES = {
     "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),
+    "langadapt.evaluate": ("BitsPerByte", "bits_per_byte", "measure_bits_per_byte"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["ConfigError", "DataError", "LangadaptError", "MismatchError", "__version__"]
+__all__ = [
+    "BitsPerByte",
+    "ConfigError",
+    "DataError",
+    "LangadaptError",
+    "MismatchError",
+    "__version__",
+    "bits_per_byte",
+    "measure_bits_per_byte",
+]
 
 
 def __getattr__(name: str) -> Any:
