@@ -1,0 +1,95 @@
+"""What one tensor's step needs to know: how its weight is stored, and where its elements stand in the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ROUNDINGS = ("nearest", "stochastic", "kahan", "split", "split8")
+
+# The tensor kept beside a bfloat16 weight: its name in the optimizer's state, and its type.
+LOW_BITS: dict[str, tuple[str, torch.dtype]] = {
+    "kahan": ("compensation", torch.bfloat16),
+    "split": ("low_bits", torch.int16),
+    "split8": ("low_bits", torch.uint8),
+}
+
+
+class ElementIndex(NamedTuple):
+    """Where the elements of a (shard of a) tensor stand in the whole model; keys the random bits of stochastic rounding.
+
+    Local element `i` is element `base + (i // run) * stride + i % run` of the model.
+    """
+
+    base: int
+    """Index of the first element. Tensors start at multiples of eight."""
+    run: int
+    """Length of the runs of consecutive elements; the whole tensor unless it is sharded along an inner dimension."""
+    stride: int
+    """Distance between the starts of neighbouring runs."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One tensor of a step. All tensors are local, of one device and `[numel]`, sharing one memory order."""
+
+    param: Tensor
+    """bfloat16 or float32."""
+    grad: Tensor
+    """bfloat16 or float32."""
+    exp_avg: Tensor
+    """bfloat16 or float32, as is `exp_avg_sq`."""
+    exp_avg_sq: Tensor
+    low: Tensor | None
+    """See `LOW_BITS`; None for the other roundings and for float32 parameters."""
+    rounding: str
+    stochastic_states: bool
+    seed: int
+    index: ElementIndex
+
+    def contiguous_index(self) -> bool:
+        """Whether the elements are consecutive in the model."""
+        return self.index.run >= self.param.numel()
+
+
+# Columns of the table of scalars, float32 [n_tensors, 9], that `scalar_table` fills and the step reads.
+SCALARS = (
+    "decay",  # 1 - lr * weight_decay
+    "step_size",  # lr / (1 - beta1 ** step)
+    "variance_scale",  # 1 / sqrt(1 - beta2 ** step)
+    "eps",
+    "beta1",
+    "one_minus_beta1",
+    "beta2",
+    "one_minus_beta2",
+    "step",
+)
+
+
+def scalar_table(settings: Tensor, steps: Tensor) -> Tensor:
+    """The scalars of a step for every tensor, computed on the device in float64 and rounded once.
+
+    Args:
+        settings: float64 `[n, 5]`: lr, beta1, beta2, eps, weight_decay.
+        steps: float32 `[n]`, counting this step (from 1).
+
+    Returns:
+        float32 `[n, 9]`, columns as in `SCALARS`.
+    """
+    lr, beta1, beta2, eps, weight_decay = settings.unbind(1)
+    bias = 1 - settings[:, 1:3] ** steps.double().unsqueeze(1)
+    columns = (
+        1 - lr * weight_decay,
+        lr / bias[:, 0],
+        1 / bias[:, 1].sqrt(),
+        eps,
+        beta1,
+        1 - beta1,
+        beta2,
+        1 - beta2,
+        steps.double(),
+    )
+    return torch.stack(columns, dim=1).float()

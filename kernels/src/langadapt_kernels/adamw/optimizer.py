@@ -1,0 +1,377 @@
+"""`FusedAdamW`: the fused step as a `torch.optim.Optimizer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..backend import BACKENDS, choose_backend
+from .groups import DTYPES, Sealed, check_group, seal
+from .modes import LOW_BITS, Entry, scalar_table
+from .run import StepCache, run_step, square_sum
+from .sharding import element_index, flat, local, reduction_groups
+
+
+class FusedAdamW(Optimizer):
+    """AdamW whose whole step is one pass over memory, made for bfloat16 parameters without a float32 master.
+
+    Each parameter is updated as `p <- p (1 - lr wd) - lr m_hat / (sqrt(v_hat) + eps)` in float32 and rounded once. Weight
+    decay is decoupled as in `torch.optim.AdamW`, whose state dicts are loaded, and which loads those of this class.
+
+    Args:
+        params: bfloat16 or float32 parameters, or parameter groups (`lr`, `betas`, `eps`, `weight_decay` and `rounding` may
+            differ per group). Plain tensors or DTensors (FSDP2), also with empty shards. A parameter named twice in a group
+            (tied weights) is stepped once.
+        lr: learning rate; a tensor of no dimensions is read on the device, without a sync (and so may change between
+            replays of a CUDA graph).
+        betas: decay rates of the first and second moment, in [0, 1).
+        eps: added to the square root of the second moment.
+        weight_decay: decoupled decay, per unit of `lr`.
+        rounding: how a bfloat16 parameter is stored, and the bytes per parameter that a step moves with bfloat16 states:
+            "nearest" (14): updates below half a unit in the last place are lost.
+            "stochastic" (14): rounds up with the probability of the lost part, so that updates survive on average.
+            "kahan" (18): a bfloat16 compensation beside the weight, 16 bits of mantissa together.
+            "split" (18): the low 16 bits of a float32 master beside the weight: the trajectory of a float32 master.
+            "split8" (16): the next 8 bits only, 16 bits of mantissa together.
+            float32 parameters are updated in float32 in every mode.
+        stochastic_states: round bfloat16 moments stochastically too; None means: where `rounding` is "stochastic". With
+            beta2 = 0.999 a bfloat16 second moment rounded to nearest cannot decay: its change is below half a unit.
+        state_dtype: dtype of the moments, torch.bfloat16 or torch.float32; None takes the parameter's.
+        max_grad_norm: clip the global gradient norm to this; the factor stays on the device and is applied inside the step,
+            so that gradients are read once more and never written. `grad_norm` then holds the norm before clipping.
+        seed: key of the random bits. They depend on the element's place in the model and the step alone, not on sharding,
+            launches or block sizes. Saved in the state dict.
+        gradient_release: step each parameter as soon as its gradient is accumulated and free that gradient, so that bfloat16
+            gradients never all exist at once; `step()` then does nothing. Not with `max_grad_norm`, nor with gradients
+            accumulated over several backward passes.
+        stale_meter: count the weights that a step left as they were, see `stale_share`.
+        backend: "triton", "reference" or None: Triton for CUDA tensors where it is installed, else the reference.
+
+    Raises:
+        ValueError: a setting out of range, an unsupported dtype, or settings that exclude each other.
+        RuntimeError: the Triton backend was asked for and is not installed.
+
+    A step can be captured in a CUDA graph after one step outside of it (gradients must keep their addresses: use
+    `zero_grad(set_to_none=False)`), with `lr` as a tensor if it changes.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        *,
+        rounding: str = "nearest",
+        stochastic_states: bool | None = None,
+        state_dtype: torch.dtype | None = None,
+        max_grad_norm: float | None = None,
+        seed: int = 0,
+        gradient_release: bool = False,
+        stale_meter: bool = False,
+        backend: str | None = None,
+    ) -> None:
+        if state_dtype not in (None, *DTYPES):
+            raise ValueError(f"`state_dtype` must be one of {DTYPES} or None, got: {state_dtype}")
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise ValueError(f"`max_grad_norm` must be positive, got: {max_grad_norm}")
+        if max_grad_norm is not None and gradient_release:
+            raise ValueError("`max_grad_norm` needs all gradients at once; it excludes `gradient_release`")
+        if backend not in (None, *BACKENDS):
+            raise ValueError(f"unknown backend: {backend!r}; choose one of {BACKENDS} or None for the automatic choice")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"`seed` must be in [0, 2**63), got: {seed}")
+        self.state_dtype = state_dtype
+        self.max_grad_norm = max_grad_norm
+        self.gradient_release = gradient_release
+        self.stale_meter = stale_meter
+        self.backend = backend
+        self.grad_norm: Tensor | None = None
+        self._reset()
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "rounding": rounding,
+            "stochastic_states": stochastic_states,
+            "seed": seed,
+        }
+        super().__init__(params, defaults)
+
+    def _reset(self) -> None:
+        """Forget what was derived from states and parameters; it is made anew by the next step."""
+        self._steps: dict[torch.device, Tensor] = {}
+        self._rows: dict[Tensor, int] = {}
+        self._bases: dict[Tensor, int] = {}
+        self._entries: dict[Tensor, Entry] = {}
+        self._settings: dict[torch.device, tuple[list[tuple[float, ...]], Tensor]] = {}
+        self._active: dict[tuple[int, ...], Tensor] = {}
+        self._stale: dict[Tensor, Tensor] = {}
+        self._cache = StepCache()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters; the same parameter twice in the group (tied weights) is one parameter."""
+        params = param_group["params"]
+        named = [params] if isinstance(params, Tensor) else list(params)
+        unique: dict[int, Any] = {}
+        for item in named:
+            unique.setdefault(id(item[1] if isinstance(item, tuple) else item), item)
+        super().add_param_group({**param_group, "params": list(unique.values())})
+        group = self.param_groups[-1]
+        check_group(group)
+        # torch.optim.AdamW reads this key when it loads our state dict: its step counters may then stay on the GPU.
+        group["capturable"] = all(p.is_cuda for p in group["params"])
+        if self.gradient_release:
+            for param in group["params"]:
+                param.register_post_accumulate_grad_hook(self._release)
+        self._reset()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update all parameters that have a gradient; returns what `closure` (run first, if given) returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not self.gradient_release:
+            active = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+            if active:
+                self._update(active)
+        return loss
+
+    @torch.no_grad()
+    def _release(self, param: Tensor) -> None:
+        self._update([param])
+        param.grad = None
+
+    @torch.compiler.disable
+    def _update(self, active: list[Tensor]) -> None:
+        self._prepare(active)
+        grad_scale = None if self.max_grad_norm is None else self._clip_factor(active)
+        devices: dict[torch.device, list[Tensor]] = {}
+        for param in active:
+            devices.setdefault(param.device, []).append(param)
+        for device, params in devices.items():
+            entries = [self._entry(p) for p in params]
+            rows = [self._rows[p] for p in params]
+            steps, settings = self._steps[device], self._device_settings(device)
+            if len(rows) == 1:
+                # One row alone, as in gradient release: the table need not be filled for the whole model.
+                steps, settings, rows = steps[rows[0] :][:1], settings[rows[0] :][:1], [0]
+                steps += 1
+            else:
+                steps += 1 if len(rows) == len(steps) else self._active_mask(device, rows)
+            scale = None if grad_scale is None else grad_scale.to(device, non_blocking=True)
+            stale = run_step(
+                entries,
+                rows,
+                scalar_table(settings, steps),
+                scale,
+                backend=choose_backend(self.backend, device),
+                cache=self._cache,
+                count_stale=self.stale_meter,
+            )
+            if stale is not None:
+                self._stale.update(zip(params, stale.unbind(), strict=True))
+
+    def _prepare(self, active: list[Tensor]) -> None:
+        """Give new parameters their states, and all step counters one tensor per device to be counted in together."""
+        if not any(p not in self._rows for p in active):
+            return
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None and not self.state[param]:
+                    self._init_state(param, group["rounding"])
+        self._reset()
+        base = 0
+        places: dict[int, Tensor] = {}
+        counters: dict[torch.device, list[Tensor]] = {}
+        for group in self.param_groups:
+            for param in group["params"]:
+                shard = local(param)
+                if shard.numel() and places.setdefault(shard.data_ptr(), param) is not param:
+                    raise ValueError(
+                        f"two parameters of shapes {tuple(places[shard.data_ptr()].shape)} and {tuple(param.shape)} share "
+                        "memory\n\nhint: tie weights by using one Parameter object in both places"
+                    )
+                # Groups of eight elements share a call of the random generator, so no two tensors share a group.
+                self._bases[param] = base
+                base += -(-param.numel() // 8) * 8
+                steps = counters.setdefault(param.device, [])
+                self._rows[param] = len(steps)
+                zero = torch.zeros((), device=param.device)
+                steps.append(self.state[param]["step"].to(zero) if self.state.get(param) else zero)
+        for device, steps in counters.items():
+            self._steps[device] = torch.stack(steps)
+        for param, row in self._rows.items():
+            if self.state.get(param):
+                self.state[param]["step"] = self._steps[param.device][row]
+
+    def _init_state(self, param: Tensor, rounding: str) -> None:
+        state = self.state[param]
+        dtype = self.state_dtype or param.dtype
+        state["step"] = torch.zeros((), device=param.device)
+        state["exp_avg"] = torch.zeros_like(param, dtype=dtype)
+        state["exp_avg_sq"] = torch.zeros_like(param, dtype=dtype)
+        if rounding in LOW_BITS and param.dtype == torch.bfloat16:
+            name, low_dtype = LOW_BITS[rounding]
+            state[name] = torch.zeros_like(param, dtype=low_dtype)
+
+    def _entry(self, param: Tensor) -> Entry:
+        """The parameter's flat local view, kept between steps as long as its memory stays where it is."""
+        shard, state = local(param), self.state[param]
+        grad = param.grad
+        if grad is None or grad.dtype not in DTYPES or grad.is_sparse:
+            kind = "none" if grad is None else f"{grad.dtype}, {grad.layout}"
+            raise ValueError(f"gradients must be dense and bfloat16 or float32, got: {kind}")
+        entry = self._entries.get(param)
+        if entry is None or entry.param.data_ptr() != shard.data_ptr():
+            group = next(g for g in self.param_groups if any(p is param for p in g["params"]))
+            rounding = group["rounding"] if param.dtype == torch.bfloat16 else "nearest"
+            stochastic_states = group["stochastic_states"]
+            low = state[LOW_BITS[rounding][0]] if rounding in LOW_BITS else None
+            entry = Entry(
+                param=flat(shard),
+                grad=flat(local(grad), like=shard),
+                exp_avg=flat(local(state["exp_avg"])),
+                exp_avg_sq=flat(local(state["exp_avg_sq"])),
+                low=None if low is None else flat(local(low)),
+                rounding=rounding,
+                stochastic_states=rounding == "stochastic" if stochastic_states is None else stochastic_states,
+                seed=group["seed"],
+                index=element_index(param, self._bases[param]),
+            )
+            self._entries[param] = entry
+        else:
+            entry.grad = flat(local(grad), like=shard)
+        return entry
+
+    def _device_settings(self, device: torch.device) -> Tensor:
+        """float64 `[rows, 5]`: lr, betas, eps, weight decay of each parameter; uploaded only when a value changes."""
+        values: list[tuple[float, ...]] = []
+        tensors: list[tuple[int, int, Tensor]] = []
+        for group in self.param_groups:
+            count, lr = sum(p.device == device for p in group["params"]), group["lr"]
+            if isinstance(lr, Tensor):
+                tensors.append((len(values), len(values) + count, lr))
+                lr = 0.0
+            values += [(lr, *group["betas"], group["eps"], group["weight_decay"])] * count
+        known = self._settings.get(device)
+        if known is None or known[0] != values:
+            known = values, self._cache.upload(torch.tensor(values, dtype=torch.float64), device)
+            self._settings[device] = known
+        for start, end, lr in tensors:
+            known[1][start:end, 0] = lr
+        return known[1]
+
+    def _active_mask(self, device: torch.device, rows: list[int]) -> Tensor:
+        """float32 `[rows]`: 1 for the parameters that have a gradient in this step."""
+        key = tuple(rows)
+        if key not in self._active:
+            mask = torch.zeros(len(self._steps[device]))
+            mask[rows] = 1
+            self._active[key] = self._cache.upload(mask, device)
+        return self._active[key]
+
+    def _clip_factor(self, active: list[Tensor]) -> Tensor:
+        """min(1, max_grad_norm / norm) on the device; the norm is over all parameters, shards and ranks."""
+        parts: dict[tuple[Any, ...], list[Tensor]] = {}
+        for param in active:
+            key = (param.device, *reduction_groups(param.grad)) if param.grad is not None else ()
+            parts.setdefault(key, []).append(self._entry(param).grad)
+        totals = []
+        for (device, *process_groups), grads in parts.items():
+            total = square_sum(grads, backend=choose_backend(self.backend, device), cache=self._cache)
+            for process_group in process_groups:
+                torch.distributed.all_reduce(total, group=process_group)
+            totals.append(total.to(active[0].device, non_blocking=True))
+        norm = torch.stack(totals).sum().sqrt()
+        self.grad_norm = norm.float()
+        assert self.max_grad_norm is not None
+        # As torch.nn.utils.clip_grad_norm_: NaN goes through.
+        return torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0).float()
+
+    def stale_share(self) -> Tensor:
+        """Share of stored weights (low bits included) that their last step left as they were.
+
+        Returns:
+            float32 tensor of no dimensions, on the device of the parameters; reading it waits for the step. It covers the
+            weights that this rank holds.
+
+        Raises:
+            RuntimeError: the meter is off, or no step was made yet.
+        """
+        shares = self.stale_counts()
+        device = next(iter(shares)).device
+        total = sum(local(p).numel() for p in shares)
+        stale = torch.stack([count.to(device) for count in shares.values()]).sum()
+        return (stale.double() / max(total, 1)).float()
+
+    def stale_counts(self) -> dict[Tensor, Tensor]:
+        """Per parameter, how many of its (local) stored weights its last step left as they were: int64, no dimensions.
+
+        Raises:
+            RuntimeError: the meter is off, or no step was made yet.
+        """
+        if not self._stale:
+            raise RuntimeError(
+                "no stale updates counted: " + ("no step was made yet" if self.stale_meter else "pass `stale_meter=True`")
+            )
+        return self._stale
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict of this class or of `torch.optim.AdamW`.
+
+        Moments are converted to `state_dtype`; a tensor that the rounding keeps beside the weights starts at zero where the
+        state dict has none of its kind.
+
+        Raises:
+            ValueError: other parameter groups or shapes, or a state of AMSGrad.
+        """
+        # torch casts every state to the parameter's dtype, which would destroy low bits and float32 moments: it is handed
+        # sealed states instead. Registered last, so that hooks of the user see and change the real ones.
+        handle = self.register_load_state_dict_pre_hook(seal)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("state_dtype", "max_grad_norm", "gradient_release", "stale_meter", "backend")
+        return {**super().__getstate__(), "grad_norm": None, **{name: getattr(self, name) for name in names}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._reset()
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+            if group.get("amsgrad") or group.get("maximize"):
+                raise ValueError("`amsgrad` and `maximize` are not supported; the loaded state dict uses one of them")
+            group["capturable"] = all(p.is_cuda for p in group["params"])
+            check_group(group)
+            for param in group["params"]:
+                sealed = self.state.get(param)
+                if isinstance(sealed, Sealed):
+                    del self.state[param]
+                    self._restore(param, group["rounding"], sealed.state)
+
+    def _restore(self, param: Tensor, rounding: str, saved: dict[str, Any]) -> None:
+        if not saved:
+            return
+        self._init_state(param, rounding)
+        state = self.state[param]
+        for name, value in state.items():
+            loaded = saved.get(name)
+            if loaded is None or (name == "low_bits" and loaded.dtype != value.dtype):
+                continue
+            loaded = torch.as_tensor(loaded)
+            if loaded.shape != value.shape:
+                raise ValueError(f"loaded `{name}` has shape {tuple(loaded.shape)}, expected: {tuple(value.shape)}")
+            state[name] = loaded.to(device=value.device, dtype=value.dtype)

@@ -1,0 +1,115 @@
+"""AdamW in plain torch: float32 math in the kernel's order of operations, one rounding at the store.
+
+Bit-equal to the kernel, in every mode; it is also what runs on a CPU.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..rounding.reference import random_bits, random_bits_at, round_stochastic, split, unsplit
+from .modes import Entry
+
+# Elements per pass: the dozen float32 temporaries of a pass stay in a CPU's cache.
+_BLOCK = 1 << 17
+
+
+def adamw_step(entry: Entry, scalars: Tensor, grad_scale: Tensor | None) -> Tensor:
+    """Update one tensor in place.
+
+    Args:
+        entry: the tensor and its states.
+        scalars: float32 `[9]`, see `modes.SCALARS`.
+        grad_scale: float32 tensor of no dimensions that the gradient is multiplied with, or None.
+
+    Returns:
+        int64 tensor of no dimensions: how many stored weights the step left as they were.
+    """
+    stale = torch.zeros((), dtype=torch.int64, device=entry.param.device)
+    for start in range(0, entry.param.numel(), _BLOCK):
+        stale += _step_block(entry, slice(start, start + _BLOCK), scalars.unbind(), grad_scale)
+    return stale
+
+
+def _step_block(entry: Entry, part: slice, scalars: tuple[Tensor, ...], grad_scale: Tensor | None) -> Tensor:
+    decay, step_size, variance_scale, eps, beta1, one_minus_beta1, beta2, one_minus_beta2, step = scalars
+    weight, low = entry.param[part], None if entry.low is None else entry.low[part]
+    grad = entry.grad[part].float()
+    if grad_scale is not None:
+        grad = grad * grad_scale
+    exp_avg = entry.exp_avg[part].float() * beta1 + grad * one_minus_beta1
+    exp_avg_sq = entry.exp_avg_sq[part].float() * beta2 + (grad * grad) * one_minus_beta2
+    ratio = exp_avg / (exp_avg_sq.sqrt() * variance_scale + eps)
+    updated = _widen(weight, low, entry.rounding) * decay - ratio * step_size
+
+    new_weight, new_low = _narrow(updated, entry, part, step)
+    unmoved = _pattern(new_weight) == _pattern(weight)
+    if low is not None and new_low is not None:
+        unmoved &= _pattern(new_low) == _pattern(low)
+        low.copy_(new_low)
+    weight.copy_(new_weight)
+    _store_state(entry.exp_avg, exp_avg, entry, part, step, stream=1)
+    _store_state(entry.exp_avg_sq, exp_avg_sq, entry, part, step, stream=2)
+    return unmoved.sum()
+
+
+def _widen(weight: Tensor, low: Tensor | None, rounding: str) -> Tensor:
+    if low is None:
+        return weight.float()
+    if rounding == "kahan":
+        return weight.float() + low.float()
+    return unsplit(weight, low)
+
+
+def _narrow(updated: Tensor, entry: Entry, part: slice, step: Tensor) -> tuple[Tensor, Tensor | None]:
+    if entry.param.dtype == torch.float32:
+        return updated, None
+    if entry.rounding == "stochastic":
+        return round_stochastic(updated, _bits(entry, part, updated.numel(), step, stream=0)), None
+    if entry.rounding == "kahan":
+        weight = updated.to(torch.bfloat16)
+        # The subtraction is exact. Beside an infinite weight the difference has no meaning.
+        missing = updated - weight.float()
+        return weight, torch.where(missing.isfinite(), missing, 0.0).to(torch.bfloat16)
+    if entry.rounding in ("split", "split8"):
+        return split(updated, 16 if entry.rounding == "split" else 8)
+    return updated.to(torch.bfloat16), None
+
+
+def _store_state(state: Tensor, value: Tensor, entry: Entry, part: slice, step: Tensor, stream: int) -> None:
+    if entry.stochastic_states and state.dtype == torch.bfloat16:
+        value = round_stochastic(value, _bits(entry, part, value.numel(), step, stream))
+    state[part].copy_(value)
+
+
+def _bits(entry: Entry, part: slice, count: int, step: Tensor, stream: int) -> Tensor:
+    index, device = entry.index, entry.param.device
+    if entry.contiguous_index():
+        return random_bits(entry.seed, index.base + part.start, count, step.long(), stream, device)
+    local = torch.arange(part.start, part.start + count, device=device)
+    place = index.base + (local // index.run) * index.stride + local % index.run
+    return random_bits_at(entry.seed, place, step.long(), stream)
+
+
+def _pattern(x: Tensor) -> Tensor:
+    """Bits as integers: NaN equals itself, and a weight that went from 0.0 to -0.0 has moved."""
+    kinds = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
+    return x.view(kinds[x.dtype]) if x.dtype in kinds else x
+
+
+def square_sum(grad: Tensor) -> Tensor:
+    """Sum of squares of a gradient `[numel]`: float64 tensor of no dimensions.
+
+    Groups of eight are summed as a float32 tree, the groups in float64: the same bits as the kernel's, whatever its blocks
+    are, up to the order of the float64 sums.
+    """
+    total = torch.zeros((), dtype=torch.float64, device=grad.device)
+    for start in range(0, grad.numel(), _BLOCK):
+        squares = grad[start : start + _BLOCK].float().square()
+        squares = torch.nn.functional.pad(squares, (0, -squares.numel() % 8)).view(-1, 4, 2)
+        pairs = squares[..., 0] + squares[..., 1]
+        quads = pairs.view(-1, 2, 2)
+        halves = quads[..., 0] + quads[..., 1]
+        total += (halves[:, 0] + halves[:, 1]).double().sum()
+    return total

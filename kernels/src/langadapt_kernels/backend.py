@@ -1,0 +1,48 @@
+"""Which implementation runs: asked for and missing is an error, unasked is automatic."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+
+import torch
+
+BACKENDS = ("triton", "reference")
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton can be imported; looks for the package without importing it."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def interpreting() -> bool:
+    """Whether Triton kernels run in its interpreter (on CPU tensors, without a GPU)."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+def choose_backend(backend: str | None, device: torch.device) -> str:
+    """The implementation for tensors on `device`: `"triton"` or `"reference"`.
+
+    `None` takes Triton for CUDA tensors where it is installed, and the reference everywhere else. `"triton"` on CPU tensors
+    runs the kernels in Triton's interpreter, for tests, and needs `TRITON_INTERPRET=1` in the environment.
+
+    Raises:
+        ValueError: unknown name, or `"triton"` for a device on which its kernels cannot run.
+        RuntimeError: `"triton"` asked for and not installed.
+    """
+    if backend is None:
+        return "triton" if device.type == "cuda" and has_triton() else "reference"
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend: {backend!r}; choose one of {BACKENDS} or None for the automatic choice")
+    if backend == "reference":
+        return backend
+    if not has_triton():
+        raise RuntimeError("backend 'triton' was asked for, but the package `triton` is not installed")
+    if device.type != "cuda" and not interpreting():
+        raise ValueError(
+            f"backend 'triton' needs CUDA tensors, got tensors on: {device}\n\n"
+            "hint: leave `backend` unset for the reference, or set TRITON_INTERPRET=1 to run the kernels in the interpreter"
+        )
+    return backend
