@@ -3,9 +3,10 @@
 import subprocess
 import sys
 
-import langadapt_kernels
 import pytest
 import torch
+
+import langadapt_kernels
 from langadapt_kernels import FusedAdamW, adamw_step, focus_combine, sparsemax
 
 

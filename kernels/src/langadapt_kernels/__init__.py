@@ -1,7 +1,8 @@
 """Triton kernels of langadapt, each with a torch reference that runs on a CPU.
 
 `FusedAdamW` / `adamw_step`: AdamW for pure bf16 training, one launch for a whole model.
-`focus_combine`: cosine similarity, row-wise sparsemax and the convex combination of rows, without the matrix of similarities.
+`focus_combine`: cosine similarity, row-wise sparsemax and the convex combination of rows, without the matrix of
+similarities.
 `sparsemax`: the projection onto the simplex, forward and backward, for rows of any length.
 
 Importing this package needs torch alone. Triton is imported by the first call that runs a kernel; on a CPU, or without

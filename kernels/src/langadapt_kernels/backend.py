@@ -25,8 +25,8 @@ def interpreting() -> bool:
 def choose_backend(backend: str | None, device: torch.device) -> str:
     """The implementation for tensors on `device`: `"triton"` or `"reference"`.
 
-    `None` takes Triton for CUDA tensors where it is installed, and the reference everywhere else. `"triton"` on CPU tensors
-    runs the kernels in Triton's interpreter, for tests, and needs `TRITON_INTERPRET=1` in the environment.
+    `None` takes Triton for CUDA tensors where it is installed, and the reference everywhere else. `"triton"` on
+    CPU tensors runs the kernels in Triton's interpreter, for tests, and needs `TRITON_INTERPRET=1` in the environment.
 
     Raises:
         ValueError: unknown name, or `"triton"` for a device on which its kernels cannot run.
@@ -43,6 +43,6 @@ def choose_backend(backend: str | None, device: torch.device) -> str:
     if device.type != "cuda" and not interpreting():
         raise ValueError(
             f"backend 'triton' needs CUDA tensors, got tensors on: {device}\n\n"
-            "hint: leave `backend` unset for the reference, or set TRITON_INTERPRET=1 to run the kernels in the interpreter"
+            "hint: leave `backend` unset for the reference, or set TRITON_INTERPRET=1 to interpret the kernels"
         )
     return backend

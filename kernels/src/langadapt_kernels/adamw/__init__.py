@@ -39,7 +39,7 @@ def adamw_step(
 ) -> Tensor:
     """One AdamW step on lists of tensors, in place: all of them in one launch per combination of dtypes.
 
-    `p <- p (1 - lr wd) - lr m_hat / (sqrt(v_hat) + eps)`, computed in float32 and rounded once. Decoupled weight decay as in
+    `p <- p (1 - lr wd) - lr m_hat / (sqrt(v_hat) + eps)`, computed in float32 and rounded once. Source:
     "Decoupled Weight Decay Regularization" (Loshchilov & Hutter, 2019), algorithm 2, with the schedule in `lr`.
 
     Args:
@@ -52,22 +52,24 @@ def adamw_step(
         betas: decay rates of the moments, in [0, 1).
         eps: added to the square root of the second moment.
         weight_decay: decoupled decay, per unit of `lr`.
-        rounding: how bfloat16 parameters are stored: "nearest", "stochastic", "kahan" (bfloat16 compensation), "split" (the low 16
-            bits of a float32 master), "split8" (the next 8 bits of it). float32 parameters are stored as they are.
-        low_bits: for the last three, what is kept beside each parameter: bfloat16, int16 or uint8 of the same shape, zero at
-            first. Changed.
+        rounding: how bfloat16 parameters are stored: "nearest", "stochastic", "kahan" (bfloat16 compensation),
+            "split" (the low 16 bits of a float32 master), "split8" (the next 8 bits of it). float32 parameters are
+            stored as they are.
+        low_bits: for the last three, what is kept beside each parameter: bfloat16, int16 or uint8 of the same
+            shape, zero at first. Changed.
         stochastic_states: round bfloat16 moments stochastically too.
         grad_scale: float32 tensor of no dimensions on the same device that gradients are multiplied with.
         seed: key of the random bits, 64 bits.
-        first_elements: index in the whole model of each tensor's first element, which keys its random bits; by default the
-            tensors follow each other, each starting at a multiple of 8.
+        first_elements: index in the whole model of each tensor's first element, which keys its random bits; by
+            default the tensors follow each other, each starting at a multiple of 8.
         backend: "triton", "reference", or None: Triton on CUDA tensors where it is installed, else the reference.
 
     Returns:
         int64 `[len(params)]`: how many stored weights of each tensor the step left as they were.
 
     Raises:
-        ValueError: lists of different lengths, shapes, strides or devices; an unsupported dtype; an unknown mode or backend.
+        ValueError: lists of different lengths, shapes, strides or devices; an unsupported dtype; an unknown mode
+            or backend.
         RuntimeError: the Triton backend was asked for and is not installed.
     """
     _check_lists(params, grads, exp_avgs, exp_avg_sqs, rounding, low_bits)
@@ -113,7 +115,9 @@ def _check_lists(
     if rounding not in ROUNDINGS:
         raise ValueError(f"unknown rounding: {rounding!r}; choose one of {ROUNDINGS}")
     if rounding in LOW_BITS and low_bits is None:
-        raise ValueError(f"rounding {rounding!r} needs `low_bits`: {LOW_BITS[rounding][1]} tensors shaped like the parameters")
+        raise ValueError(
+            f"rounding {rounding!r} needs `low_bits`: {LOW_BITS[rounding][1]} tensors shaped like the parameters"
+        )
     if rounding not in LOW_BITS and low_bits is not None:
         raise ValueError(f"rounding {rounding!r} keeps nothing beside the weights; leave `low_bits` out")
     lists = {"grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
@@ -132,4 +136,6 @@ def _check_lists(
                 raise ValueError(f"`{name}[{i}]` has strides {tensor.stride()}, its parameter {param.stride()}")
             allowed = (LOW_BITS[rounding][1],) if name == "low_bits" else (torch.bfloat16, torch.float32)
             if tensor.dtype not in allowed or param.dtype not in (torch.bfloat16, torch.float32):
-                raise ValueError(f"`{name}[{i}]` is {tensor.dtype} for a parameter of {param.dtype}; supported: {allowed}")
+                raise ValueError(
+                    f"`{name}[{i}]` is {tensor.dtype} for a parameter of {param.dtype}; supported: {allowed}"
+                )

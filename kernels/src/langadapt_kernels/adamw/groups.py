@@ -41,4 +41,6 @@ def check_group(group: dict[str, Any]) -> None:
         raise ValueError(f"unknown rounding: {group['rounding']!r}; choose one of {ROUNDINGS}")
     for param in group["params"]:
         if param.dtype not in DTYPES:
-            raise ValueError(f"parameters must be bfloat16 or float32, got: {param.dtype} of shape {tuple(param.shape)}")
+            raise ValueError(
+                f"parameters must be bfloat16 or float32, got: {param.dtype} of shape {tuple(param.shape)}"
+            )

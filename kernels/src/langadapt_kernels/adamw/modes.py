@@ -19,7 +19,7 @@ LOW_BITS: dict[str, tuple[str, torch.dtype]] = {
 
 
 class ElementIndex(NamedTuple):
-    """Where the elements of a (shard of a) tensor stand in the whole model; keys the random bits of stochastic rounding.
+    """Where the elements of a (shard of a) tensor stand in the whole model; keys the random bits of the rounding.
 
     Local element `i` is element `base + (i // run) * stride + i % run` of the model.
     """

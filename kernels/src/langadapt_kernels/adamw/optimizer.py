@@ -19,19 +19,21 @@ from .sharding import element_index, flat, local, reduction_groups
 class FusedAdamW(Optimizer):
     """AdamW whose whole step is one pass over memory, made for bfloat16 parameters without a float32 master.
 
-    Each parameter is updated as `p <- p (1 - lr wd) - lr m_hat / (sqrt(v_hat) + eps)` in float32 and rounded once. Weight
-    decay is decoupled as in `torch.optim.AdamW`, whose state dicts are loaded, and which loads those of this class.
+    Each parameter is updated as `p <- p (1 - lr wd) - lr m_hat / (sqrt(v_hat) + eps)` in float32 and rounded once.
+    Weight decay is decoupled as in `torch.optim.AdamW`, whose state dicts are loaded, and which loads those of
+    this class.
 
     Args:
-        params: bfloat16 or float32 parameters, or parameter groups (`lr`, `betas`, `eps`, `weight_decay` and `rounding` may
-            differ per group). Plain tensors or DTensors (FSDP2), also with empty shards. A parameter named twice in a group
-            (tied weights) is stepped once.
+        params: bfloat16 or float32 parameters, or parameter groups (`lr`, `betas`, `eps`, `weight_decay` and
+            `rounding` may differ per group). Plain tensors or DTensors (FSDP2), also with empty shards. A
+            parameter named twice in a group (tied weights) is stepped once.
         lr: learning rate; a tensor of no dimensions is read on the device, without a sync (and so may change between
             replays of a CUDA graph).
         betas: decay rates of the first and second moment, in [0, 1).
         eps: added to the square root of the second moment.
         weight_decay: decoupled decay, per unit of `lr`.
-        rounding: how a bfloat16 parameter is stored, and the bytes per parameter that a step moves with bfloat16 states:
+        rounding: how a bfloat16 parameter is stored, and the bytes per parameter that a step moves with bfloat16
+            states:
             "nearest" (14): updates below half a unit in the last place are lost.
             "stochastic" (14): rounds up with the probability of the lost part, so that updates survive on average.
             "kahan" (18): a bfloat16 compensation beside the weight, 16 bits of mantissa together.
@@ -41,13 +43,14 @@ class FusedAdamW(Optimizer):
         stochastic_states: round bfloat16 moments stochastically too; None means: where `rounding` is "stochastic". With
             beta2 = 0.999 a bfloat16 second moment rounded to nearest cannot decay: its change is below half a unit.
         state_dtype: dtype of the moments, torch.bfloat16 or torch.float32; None takes the parameter's.
-        max_grad_norm: clip the global gradient norm to this; the factor stays on the device and is applied inside the step,
-            so that gradients are read once more and never written. `grad_norm` then holds the norm before clipping.
-        seed: key of the random bits. They depend on the element's place in the model and the step alone, not on sharding,
-            launches or block sizes. Saved in the state dict.
-        gradient_release: step each parameter as soon as its gradient is accumulated and free that gradient, so that bfloat16
-            gradients never all exist at once; `step()` then does nothing. Not with `max_grad_norm`, nor with gradients
-            accumulated over several backward passes.
+        max_grad_norm: clip the global gradient norm to this; the factor stays on the device and is applied inside
+            the step, so that gradients are read once more and never written. `grad_norm` then holds the norm
+            before clipping.
+        seed: key of the random bits. They depend on the element's place in the model and the step alone, not on
+            sharding, launches or block sizes. Saved in the state dict.
+        gradient_release: step each parameter as soon as its gradient is accumulated and free that gradient, so
+            that bfloat16 gradients never all exist at once; `step()` then does nothing. Not with `max_grad_norm`,
+            nor with gradients accumulated over several backward passes.
         stale_meter: count the weights that a step left as they were, see `stale_share`.
         backend: "triton", "reference" or None: Triton for CUDA tensors where it is installed, else the reference.
 
@@ -196,9 +199,10 @@ class FusedAdamW(Optimizer):
             for param in group["params"]:
                 shard = local(param)
                 if shard.numel() and places.setdefault(shard.data_ptr(), param) is not param:
+                    shapes = tuple(places[shard.data_ptr()].shape), tuple(param.shape)
                     raise ValueError(
-                        f"two parameters of shapes {tuple(places[shard.data_ptr()].shape)} and {tuple(param.shape)} share "
-                        "memory\n\nhint: tie weights by using one Parameter object in both places"
+                        f"two parameters share memory, their shapes: {shapes[0]} and {shapes[1]}\n\n"
+                        "hint: tie weights by using one Parameter object in both places"
                     )
                 # Groups of eight elements share a call of the random generator, so no two tensors share a group.
                 self._bases[param] = base
@@ -301,8 +305,8 @@ class FusedAdamW(Optimizer):
         """Share of stored weights (low bits included) that their last step left as they were.
 
         Returns:
-            float32 tensor of no dimensions, on the device of the parameters; reading it waits for the step. It covers the
-            weights that this rank holds.
+            float32 tensor of no dimensions, on the device of the parameters; reading it waits for the step. It
+            covers the weights that this rank holds.
 
         Raises:
             RuntimeError: the meter is off, or no step was made yet.
@@ -321,21 +325,22 @@ class FusedAdamW(Optimizer):
         """
         if not self._stale:
             raise RuntimeError(
-                "no stale updates counted: " + ("no step was made yet" if self.stale_meter else "pass `stale_meter=True`")
+                "no stale updates counted: "
+                + ("no step was made yet" if self.stale_meter else "pass `stale_meter=True`")
             )
         return self._stale
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this class or of `torch.optim.AdamW`.
 
-        Moments are converted to `state_dtype`; a tensor that the rounding keeps beside the weights starts at zero where the
-        state dict has none of its kind.
+        Moments are converted to `state_dtype`; a tensor that the rounding keeps beside the weights starts at zero
+        where the state dict has none of its kind.
 
         Raises:
             ValueError: other parameter groups or shapes, or a state of AMSGrad.
         """
-        # torch casts every state to the parameter's dtype, which would destroy low bits and float32 moments: it is handed
-        # sealed states instead. Registered last, so that hooks of the user see and change the real ones.
+        # torch casts every state to the parameter's dtype, which would destroy low bits and float32 moments: it is
+        # handed sealed states instead. Registered last, so that hooks of the user see and change the real ones.
         handle = self.register_load_state_dict_pre_hook(seal)
         try:
             super().load_state_dict(state_dict)

@@ -101,8 +101,8 @@ def _pattern(x: Tensor) -> Tensor:
 def square_sum(grad: Tensor) -> Tensor:
     """Sum of squares of a gradient `[numel]`: float64 tensor of no dimensions.
 
-    Groups of eight are summed as a float32 tree, the groups in float64: the same bits as the kernel's, whatever its blocks
-    are, up to the order of the float64 sums.
+    Groups of eight are summed as a float32 tree, the groups in float64: the same bits as the kernel's, whatever
+    its blocks are, up to the order of the float64 sums.
     """
     total = torch.zeros((), dtype=torch.float64, device=grad.device)
     for start in range(0, grad.numel(), _BLOCK):

@@ -17,7 +17,9 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def flat(tensor: Tensor, like: Tensor | None = None) -> Tensor:
-    """The tensor's memory as one dimension, in memory order; a view, except that a gradient is copied into the order of `like`.
+    """The tensor's memory as one dimension, in memory order: a view.
+
+    A gradient whose strides are not those of its parameter, `like`, is copied into the parameter's order.
 
     Raises:
         ValueError: the tensor has gaps or overlaps in memory.
@@ -31,7 +33,7 @@ def flat(tensor: Tensor, like: Tensor | None = None) -> Tensor:
     for stride, size in sizes:
         if size != 1 and stride != expected:
             raise ValueError(
-                f"parameters must be dense in memory, got shape {tuple(tensor.size())} with strides {tensor.stride()}\n\n"
+                f"parameters must be dense in memory, got: {tuple(tensor.size())} with strides {tensor.stride()}\n\n"
                 "hint: make the parameter contiguous"
             )
         expected *= size
@@ -55,7 +57,7 @@ def element_index(tensor: Any, base: int) -> ElementIndex:
         return ElementIndex(base, max(local(tensor).numel(), 1), 1)
     if any(0 < d < cut[-1] for d in cut):
         raise ValueError(
-            f"parameter of shape {shape} is sharded along dimensions {cut}; supported: any one, or the first and another"
+            f"parameter of shape {shape} is sharded along dimensions {cut}; supported: one, or the first and another"
         )
     strides = [1] * len(shape)
     for d in reversed(range(len(shape) - 1)):
@@ -68,7 +70,7 @@ def element_index(tensor: Any, base: int) -> ElementIndex:
 
 
 def reduction_groups(tensor: Any) -> tuple[Any, ...]:
-    """The process groups over which a sum over this tensor's shards is completed; empty for plain and replicated tensors.
+    """The process groups over which a sum over this tensor's shards is completed; none for whole tensors.
 
     Raises:
         ValueError: the DTensor is a partial sum, whose norm is not known before it is reduced.

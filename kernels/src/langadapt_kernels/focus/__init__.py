@@ -38,19 +38,20 @@ def focus_combine(
     """Rows for new tokens: `sparsemax(cosine(new, anchor)) @ anchor_rows`, never holding all similarities.
 
     Args:
-        new_vectors: `[n_new, k]` auxiliary vectors of the new tokens; any floating dtype, compared in float32. A vector of
-            zeros is equally similar (0) to every anchor.
+        new_vectors: `[n_new, k]` auxiliary vectors of the new tokens; any floating dtype, compared in float32. A
+            vector of zeros is equally similar (0) to every anchor.
         anchor_vectors: `[n_anchor, k]` auxiliary vectors of the tokens whose rows are known, `n_anchor >= 1`.
-        anchor_rows: `[n_anchor, d]` rows to combine, float32, bfloat16 or float16; or a tuple of such matrices (input and
-            output embeddings; their `d` and dtype may differ), combined with the same weights in one go. Sums are float32.
+        anchor_rows: `[n_anchor, d]` rows to combine, float32, bfloat16 or float16; or a tuple of such matrices
+            (input and output embeddings; their `d` and dtype may differ), combined with the same weights in one
+            go. Sums are float32.
         backend: "triton", "reference", or None: Triton on CUDA tensors where it is installed, else the reference.
 
     Returns:
         `[n_new, d]` of the dtype of `anchor_rows`, or a tuple of such. Not differentiable.
 
     Raises:
-        ValueError: shapes that do not fit together, no anchor, tensors on several devices, an unsupported dtype, or vectors
-            that are not finite.
+        ValueError: shapes that do not fit together, no anchor, tensors on several devices, an unsupported dtype,
+            or vectors that are not finite.
         RuntimeError: the Triton backend was asked for and is not installed.
 
     Source: Dobler & de Melo, "FOCUS: Effective Embedding Initialization for Monolingual Specialization of Multilingual
@@ -77,7 +78,10 @@ def _check(new_vectors: Tensor, anchor_vectors: Tensor, matrices: tuple[Tensor, 
         raise ValueError(f"at least one anchor of width one is needed, got: {tuple(anchor_vectors.shape)}")
     if not matrices:
         raise ValueError("`anchor_rows` is empty; give one matrix or a tuple of them")
-    for name, tensor in [("anchor_vectors", anchor_vectors), *((f"anchor_rows[{i}]", m) for i, m in enumerate(matrices))]:
+    for name, tensor in [
+        ("anchor_vectors", anchor_vectors),
+        *((f"anchor_rows[{i}]", m) for i, m in enumerate(matrices)),
+    ]:
         if tensor.device != new_vectors.device:
             raise ValueError(f"`{name}` is on {tensor.device}, `new_vectors` on {new_vectors.device}")
     for name, tensor in (("new_vectors", new_vectors), ("anchor_vectors", anchor_vectors)):

@@ -36,7 +36,7 @@ def philox(seed: int, group: Tensor, step: Tensor | int, stream: int, rounds: in
 
 
 def random_bits(seed: int, first: int, count: int, step: Tensor | int, stream: int, device: torch.device) -> Tensor:
-    """16 random bits for each of `count` elements from the model's element `first` on: int32 `[count]` in `[0, 65536)`."""
+    """16 random bits (int32 in `[0, 65536)`) for each of `count` elements from the model's element `first` on."""
     group = torch.arange(first // 8, (first + count + 7) // 8, device=device)
     words = philox(seed, group, step, stream)
     halves = torch.stack((words & 0xFFFF, words >> 16), dim=-1).view(-1)
@@ -57,7 +57,7 @@ def _is_special(pattern: Tensor) -> Tensor:
 
 
 def _cut(x: Tensor) -> Tensor:
-    """The upper half of the float32 pattern; NaN is made quiet, so that its payload cannot be cut to that of infinity."""
+    """The upper half of the float32 pattern; NaN is made quiet, lest its cut payload be that of infinity."""
     pattern = x.view(torch.int32)
     return torch.where(x.isnan(), pattern | 0x400000, pattern) & -65536
 

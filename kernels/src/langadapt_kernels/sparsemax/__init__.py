@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -72,21 +74,21 @@ def _(output: Tensor, grad: Tensor, backend: str) -> Tensor:
     return grad.new_empty(grad.shape)
 
 
-def _save_output(ctx, inputs, output) -> None:
+def _save_output(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(output)
     ctx.backend = inputs[1]
 
 
-def _save_first(ctx, inputs, output) -> None:
+def _save_first(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(inputs[0])
     ctx.backend = inputs[2]
 
 
-def _differentiate(ctx, grad):
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _backward(ctx.saved_tensors[0], grad.contiguous(), ctx.backend), None
 
 
-def _differentiate_twice(ctx, grad):
+def _differentiate_twice(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     # The backward is linear and symmetric in its gradient, and the support is constant almost everywhere.
     return None, _backward(ctx.saved_tensors[0], grad.contiguous(), ctx.backend), None
 
