@@ -17,3 +17,7 @@ class ConfigError(LangadaptError, ValueError):
 
 class MismatchError(LangadaptError):
     """Two artefacts do not belong together, such as a token store and another tokenizer."""
+
+
+class TrainingStopped(LangadaptError):
+    """Training was asked to stop (SIGTERM, SIGUSR1) and left a checkpoint; the command line exits with code 0."""

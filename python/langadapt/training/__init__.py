@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from langadapt.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from langadapt.training.loop import Source, TrainResult, train_model
+    from langadapt.training.loop import StoreShare, TrainResult, train_model
 
-__all__ = ["Source", "TrainResult", "TrainSettings", "train_model"]
+__all__ = ["StoreShare", "TrainResult", "TrainSettings", "train_model"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"Source", "TrainResult", "train_model"}:
+    if name in {"StoreShare", "TrainResult", "train_model"}:
         return getattr(import_module("langadapt.training.loop"), name)
     raise AttributeError(f"module 'langadapt.training' has no attribute {name!r}")

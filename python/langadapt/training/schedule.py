@@ -1,7 +1,7 @@
 """Learning-rate schedules: pure functions of progress.
 
-`progress` is the share of the run that is done before a step, in [0, 1]; a schedule answers with a rate between 0 and
-``settings.learning_rate``. Steps and clocks are turned into progress elsewhere (`deadline`), so that one schedule serves
+`progress` is the share of the run that is done once the step in question is, in (0, 1]: the first step of a warm-up has
+a rate above 0, and the last step of the run has the minimum. Steps and clocks are turned into progress elsewhere (`course`), so that one schedule serves
 a run of known steps and a run that must end at a moment.
 
 Every schedule starts with (1) a linear warm-up over ``warmup``; then
@@ -10,10 +10,9 @@ Every schedule starts with (1) a linear warm-up over ``warmup``; then
 - ``linear``: (2) a straight line from peak to minimum;
 - ``rex``: (2) ``(1 - t) / (1 - t / 2)`` from peak to minimum, slow first and fast at the end (arXiv 2107.04197);
 - ``constant``: (2) the peak, to the end;
-- ``wsd``: (2) the peak, (3) over the last ``anneal`` of the run ``1 - sqrt(t)`` down to the minimum (arXiv 2404.06395,
-  2405.18392);
-- ``infinite``: (2) half a cosine from peak to ``infinite_learning_rate`` until ``cooldown``, (3) that rate, (4) over the
-  last ``anneal`` exponentially down to the minimum (arXiv 2403.08763).
+- ``wsd``: (2) the peak, (3) over the last ``anneal`` of the run ``1 - sqrt(t)`` down to the minimum (arXiv 2404.06395);
+- ``infinite``: (2) half a cosine from peak to ``infinite_learning_rate`` until ``cooldown``, (3) that rate, (4) over
+  the last ``anneal`` exponentially down to the minimum (arXiv 2403.08763).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from langadapt.training.settings import TrainSettings
 
 
 def rate_at(progress: float, settings: TrainSettings) -> float:
-    """The rate of a step that starts at ``progress`` (clamped to [0, 1])."""
+    """The rate of the step that ends at ``progress`` (clamped to [0, 1])."""
     progress = min(max(progress, 0.0), 1.0)
     peak, low = settings.learning_rate, settings.min_learning_rate
     if progress < settings.warmup:

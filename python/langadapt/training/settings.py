@@ -10,7 +10,7 @@ from langadapt.errors import ConfigError
 
 Schedule = Literal["cosine", "linear", "infinite", "wsd", "rex", "constant"]
 Precision = Literal["pure-bf16", "mixed-bf16", "fp32"]
-Rounding = Literal["nearest", "stochastic", "kahan", "split"]
+Rounding = Literal["nearest", "stochastic", "kahan", "split", "split8"]
 
 # May change between the start of a run and its resumption: none of these alters which update follows which.
 FREE_TO_CHANGE = frozenset(
@@ -91,7 +91,7 @@ class TrainSettings:
     precision: Precision = "pure-bf16"
     """All of parameters, gradients and states in bf16; or fp32 parameters with bf16 compute; or fp32."""
     rounding: Rounding = "nearest"
-    """How pure-bf16 updates are rounded: 8 bytes per parameter (nearest, stochastic) or 10 (kahan, split)."""
+    """How pure-bf16 updates are rounded: 8 bytes per parameter (nearest, stochastic), 9 (split8) or 10 (kahan, split)."""
     norms_in_fp32: bool = False
     """Keep norm weights in fp32 under `pure-bf16`: they are near 1, where bf16 cannot hold small updates."""
     accumulate: Literal["auto", "bf16", "fp32"] = "auto"

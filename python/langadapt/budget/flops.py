@@ -1,0 +1,102 @@
+"""How much arithmetic a token takes, from a model's config and the vocabulary that it will have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What memory and FLOPs depend on, whatever a config calls it."""
+
+    layers: int
+    width: int
+    """Hidden size."""
+    heads: int
+    kv_heads: int
+    head_dim: int
+    inner: int
+    """Width inside the feed-forward part."""
+    gated: bool
+    """Three matrices in the feed-forward part instead of two."""
+    vocabulary: int
+    """Rows of the embedding matrices."""
+    tied: bool
+    """One matrix for input and output embeddings."""
+    experts: int = 1
+    """Feed-forward parts per layer."""
+    active_experts: int = 1
+    """Of which one token uses this many."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], vocabulary: int | None = None) -> Shape:
+        """Read a Hugging Face config (`config.json` as a mapping); ``vocabulary`` replaces its own."""
+        config = {**config, **(config.get("text_config") or {})}
+
+        def get(*names: str, default: Any = None) -> Any:
+            return next((config[name] for name in names if config.get(name) is not None), default)
+
+        width, heads = (
+            int(get("hidden_size", "n_embd", "d_model")),
+            int(get("num_attention_heads", "n_head", "n_heads")),
+        )
+        gpt2_like = get("n_embd") is not None or get("model_type") in {"gpt_neox", "opt", "phi", "falcon", "bloom"}
+        return cls(
+            layers=int(get("num_hidden_layers", "n_layer", "n_layers")),
+            width=width,
+            heads=heads,
+            kv_heads=int(get("num_key_value_heads", default=heads)),
+            head_dim=int(get("head_dim", default=width // heads)),
+            inner=int(get("moe_intermediate_size", "intermediate_size", "n_inner", "ffn_dim", default=4 * width)),
+            gated=not gpt2_like,
+            vocabulary=int(vocabulary or get("vocab_size")),
+            tied=bool(get("tie_word_embeddings", default=gpt2_like)),
+            experts=int(get("num_local_experts", "num_experts", "n_routed_experts", default=1)),
+            active_experts=int(get("num_experts_per_tok", default=1)),
+        )
+
+    @property
+    def attention_parameters(self) -> int:
+        """Per layer."""
+        return self.width * self.head_dim * 2 * (self.heads + self.kv_heads)
+
+    @property
+    def expert_parameters(self) -> int:
+        """Of one feed-forward part."""
+        return (3 if self.gated else 2) * self.width * self.inner
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Of one embedding matrix."""
+        return self.vocabulary * self.width
+
+    @property
+    def layer_parameters(self) -> int:
+        """Of one layer: matrices, two norms, and the router where there are experts."""
+        router = self.width * self.experts if self.experts > 1 else 0
+        return self.attention_parameters + self.experts * self.expert_parameters + router + 2 * self.width
+
+    @property
+    def parameters(self) -> int:
+        """All of them (biases are left out: they are less than a thousandth)."""
+        embeddings = self.embedding_parameters * (1 if self.tied else 2)
+        return self.layers * self.layer_parameters + self.width + embeddings
+
+    @property
+    def multiplied_parameters(self) -> int:
+        """Weights that one token is multiplied with: active experts and the output head, no input embedding."""
+        layer = self.attention_parameters + self.active_experts * self.expert_parameters
+        return self.layers * layer + self.embedding_parameters
+
+    def flops_per_token(self, context: float, recompute: str = "none") -> float:
+        """Forward and backward, 6 per weight, plus attention over ``context`` tokens on average.
+
+        Attention is counted as published MFU figures count it, 12 x layers x heads x head_dim x context (PaLM, arXiv
+        2204.02311, appendix B); give half the window for what causal attention really needs. ``recompute="full"`` adds
+        a forward pass: work that the hardware does but MFU does not count.
+        """
+        attention = 12.0 * self.layers * self.heads * self.head_dim * context
+        total = 6.0 * self.multiplied_parameters + attention
+        return total * (4 / 3 if recompute == "full" else 1.0)

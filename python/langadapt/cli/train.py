@@ -1,0 +1,37 @@
+"""``langadapt train``: continued pretraining of what a recipe's earlier stages made; under `torchrun` it shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="The recipe (YAML).", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe.")
+    ] = None,
+    extend: Annotated[bool, typer.Option("--extend", help="Go on with a larger budget after a finished run.")] = False,
+    anneal: Annotated[
+        bool, typer.Option("--anneal", help="Ask the run that is under way to finish its schedule now, and leave.")
+    ] = False,
+) -> None:
+    """Train on a recipe's token stores; goes on where an interrupted run stopped.
+
+    SIGTERM, SIGUSR1 and Ctrl-C write a checkpoint first; the same command then goes on.
+    """
+    from langadapt.recipe import Recipe
+
+    loaded = Recipe.from_yaml(recipe, overrides or ())
+    if anneal:
+        from langadapt.training.signals import ask_to_anneal
+
+        for folder in ask_to_anneal(Path(loaded.out)):
+            typer.echo(f"asked {folder} to anneal")
+        return
+    from langadapt.pipeline import train
+
+    result = train(loaded, extend=extend)
+    typer.echo(result.final)

@@ -1,0 +1,149 @@
+"""Keeping documents of one window apart, for any architecture.
+
+Position ids that restart say where documents begin. With no attention mask given, transformers' mask interface turns
+them into the block-diagonal mask of whichever attention is set (SDPA, FlexAttention), sliding windows included. On a
+GPU `torch.nn.attention.varlen` needs no mask at all; it is registered with transformers' attention interface under
+the name `VARLEN` and chosen only where it agrees with SDPA. `leaks` tests the model in hand, because an architecture with a
+recurrence, or one that ignores position ids, would mix documents without a word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+VARLEN = "langadapt_varlen"
+
+
+def packed_inputs(input_ids: Tensor, positions: Tensor, attention: str) -> dict[str, Any]:
+    """Arguments for a model's ``forward`` from ``[windows, length]`` ids and positions (0 = a document begins).
+
+    For `VARLEN` all windows become one row: its kernel knows no batches, and a document never crosses windows.
+    """
+    if attention != VARLEN:
+        return {"input_ids": input_ids, "position_ids": positions}
+    length = positions.shape[1]
+    flat = positions.reshape(-1)
+    # One bound per token position and a fixed count of them: neither a host sync nor a new shape for the compiler.
+    begins = torch.where(flat == 0, 1, 0).cumsum(0)
+    bounds = torch.full((len(flat) + 1,), len(flat), dtype=torch.int32, device=flat.device)
+    bounds.scatter_(
+        0,
+        (begins - 1) * (flat == 0) + len(flat) * (flat != 0),
+        torch.arange(len(flat), dtype=torch.int32, device=flat.device),
+    )
+    bounds[-1] = len(flat)
+    return {
+        "input_ids": input_ids.reshape(1, -1),
+        "position_ids": flat[None],
+        "document_bounds": bounds,
+        "longest_document": length,
+    }
+
+
+def varlen_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: query ``[1, heads, tokens, d]``, key and value with the key-value heads.
+
+    Raises:
+        ValueError: soft caps, sinks or dropout, which the kernel lacks.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    if dropout or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise ValueError("variable-length attention has no dropout, soft caps or sinks; set `attention: sdpa`")
+    bounds, longest = kwargs["document_bounds"], kwargs["longest_document"]
+    window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    grouped = q.shape[1] != k.shape[1]
+    output = varlen_attn(
+        q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=window, enable_gqa=grouped
+    )
+    return (output[0] if isinstance(output, tuple) else output)[None], None
+
+
+def register() -> None:
+    """Make `VARLEN` known to transformers; with no mask function, models make no mask for it."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(VARLEN, varlen_forward)
+
+
+def example(vocabulary: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and positions ``[1, 2 * length]`` of two documents of ``length`` tokens."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocabulary, (1, 2 * length), generator=generator).to(device)
+    return ids, torch.arange(length, device=device).repeat(2)[None]
+
+
+@torch.no_grad()
+def leaks(model: nn.Module, vocabulary: int, attention: str, device: torch.device, length: int = 24) -> bool:
+    """Whether the first document of a window changes what the model says about the second.
+
+    Raises:
+        TypeError: the model takes no position ids.
+    """
+    ids, positions = example(vocabulary, length, device)
+    other = ids.clone()
+    other[:, :length] = (other[:, :length] + 1) % vocabulary
+    first, second = (
+        model(**packed_inputs(some, positions, attention), use_cache=False).logits.float()[0, length:]
+        for some in (ids, other)
+    )
+    return not torch.equal(first, second)
+
+
+def choose(model: Any, wanted: str, device: torch.device) -> str:
+    """Set the model's attention to the fastest that works here and return its name.
+
+    ``wanted`` other than ``auto`` is taken or is an error; ``auto`` tries varlen, then FlexAttention, then SDPA.
+    """
+    vocabulary = model.config.get_text_config().vocab_size
+    names = {"varlen": VARLEN, "flex": "flex_attention", "sdpa": "sdpa"}
+    if wanted != "auto":
+        candidates = [names[wanted]]
+    else:
+        candidates = [VARLEN, "flex_attention"] if device.type == "cuda" else []
+        candidates.append("sdpa")
+    register()
+    was_training = model.training
+    model.eval()
+    try:
+        for candidate in candidates:
+            try:
+                model.set_attn_implementation(candidate)
+                if candidate in {"sdpa", "eager"} or agrees(model, candidate, vocabulary, device):
+                    return candidate
+            except Exception:
+                # Kernels fail in many ways on devices they were not made for; that is what `auto` is for.
+                if wanted != "auto":
+                    raise
+        if wanted != "auto":
+            raise RuntimeError(f"attention: {wanted} disagrees with sdpa on this machine")
+        # Architectures without SDPA keep what transformers gave them.
+        return str(model.config._attn_implementation)
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def agrees(model: Any, candidate: str, vocabulary: int, device: torch.device) -> bool:
+    """Whether ``candidate`` gives SDPA's logits on two packed documents, up to bf16 noise."""
+    ids, positions = example(vocabulary, 128, device)
+    with torch.autocast(device.type, torch.bfloat16):
+        got = model(**packed_inputs(ids, positions, candidate), use_cache=False).logits.float()
+        model.set_attn_implementation("sdpa")
+        want = model(**packed_inputs(ids, positions, "sdpa"), use_cache=False).logits.float()
+    model.set_attn_implementation(candidate)
+    return bool((got - want).norm() <= 0.02 * want.norm())

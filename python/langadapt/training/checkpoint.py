@@ -1,0 +1,235 @@
+"""Checkpoints: whole or absent, complete, without pickles, readable by any number of processes.
+
+``checkpoints/step-00000120/`` holds one ``shard-00000.safetensors`` per process with its rows of every tensor
+(parameters, optimizer states, generator states) and ``state.json`` with everything else: course, settings, where each
+row lies, sizes and hashes of the shards. Loading reads just the rows that a process needs, so a checkpoint of two
+processes serves one or eight. `torch.distributed.checkpoint` would do the sharding too, but its metadata is a pickle.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from langadapt import _core
+from langadapt.errors import DataError, LangadaptError, MismatchError
+from langadapt.manifest import sync_file, sync_folder, write_atomically
+from langadapt.training.optimizer import first_row, local
+from langadapt.training.parallel import Team
+
+log = logging.getLogger(__name__)
+
+STATE = "state.json"
+
+
+def folder_of(root: Path, step: int) -> Path:
+    """The folder of the checkpoint after ``step`` steps."""
+    return root / f"step-{step:08d}"
+
+
+def found(root: Path) -> list[Path]:
+    """Checkpoints, oldest first. Those being written have other names."""
+    return sorted(path for path in root.glob("step-*") if (path / STATE).is_file())
+
+
+class Writer:
+    """Writes checkpoints, in the background where asked."""
+
+    def __init__(self, root: Path, team: Team, keep: int, background: bool) -> None:
+        """``keep``: how many to leave; ``background``: copy to memory and write while training goes on."""
+        self.root, self.team, self.keep = root, team, keep
+        self.pool = ThreadPoolExecutor(1, "langadapt-checkpoint") if background and not team.many else None
+        self.pending: Future[None] | None = None
+        if team.leads:
+            root.mkdir(parents=True, exist_ok=True)
+            for leftover in root.glob(".step-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], protect: Iterable[int] = ()) -> None:
+        """Save the checkpoint of ``step``; steps in ``protect`` are not deleted.
+
+        Raises:
+            LangadaptError: this or the previous background write failed; earlier checkpoints are whole.
+        """
+        self.wait()
+        self.team.wait()
+        parts = {key: part_of(tensor, self.team) for key, tensor in tensors.items()}
+        copies = {key: part for key, part in parts.items() if part is not None}
+        shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
+        kept = {folder_of(self.root, number).name for number in protect}
+        if self.pool is None:
+            self.write(step, copies, shapes, state, kept)
+            return
+        copies = {key: (first, tensor.to("cpu", copy=True)) for key, (first, tensor) in copies.items()}
+        self.pending = self.pool.submit(self.write, step, copies, shapes, state, kept)
+
+    def wait(self) -> None:
+        """Until the background write is done."""
+        if self.pending is not None:
+            pending, self.pending = self.pending, None
+            pending.result()
+
+    def write(
+        self,
+        step: int,
+        parts: dict[str, tuple[int, Tensor]],
+        shapes: dict[str, list[int]],
+        state: dict[str, Any],
+        protect: set[str],
+    ) -> None:
+        """Write this process' shard; the lead adds the state and renames."""
+        target = folder_of(self.root, step)
+        temporary = target.with_name(f".{target.name}.tmp")
+        shard = temporary / f"shard-{self.team.rank:05d}.safetensors"
+        try:
+            temporary.mkdir(parents=True, exist_ok=True)
+            save_file({key: own_memory(tensor) for key, (_, tensor) in parts.items()}, shard)
+            sync_file(shard)
+            entry = {"file": shard.name, "bytes": shard.stat().st_size, "xxh3_128": _core.hash_file(shard)}
+            entry["rows"] = {key: [first, len(tensor) if tensor.ndim else 1] for key, (first, tensor) in parts.items()}
+            shards = self.team.gather(entry)
+            if self.team.leads:
+                content = {**state, "step": step, "shapes": shapes, "shards": shards}
+                write_atomically(temporary / STATE, json.dumps(content, ensure_ascii=False) + "\n")
+                sync_folder(temporary)
+                if target.exists():
+                    shutil.rmtree(target)
+                temporary.rename(target)
+                sync_folder(self.root)
+                self.delete_old(protect)
+            self.team.wait()
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise LangadaptError(self.explain(error, target)) from error
+
+    def explain(self, error: Exception, target: Path) -> str:
+        """What failed, what is left, what to do."""
+        whole = found(self.root)
+        left = f"; the checkpoint {whole[-1]} is whole" if whole else "; there is no earlier checkpoint"
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        reason = "the disk is full" if full else str(error)
+        return f"{target}: cannot write the checkpoint: {reason}{left}; free some space and run the same command again"
+
+    def delete_old(self, protect: set[str]) -> None:
+        """Keep the newest ``keep``."""
+        for old in found(self.root)[: -self.keep]:
+            if old.name not in protect:
+                # Out of sight first, so that a kill in the middle leaves no half checkpoint with a whole name.
+                hidden = old.with_name(f".{old.name}.old")
+                old.rename(hidden)
+                shutil.rmtree(hidden, ignore_errors=True)
+
+    def close(self) -> None:
+        """Wait for the last write and stop the thread."""
+        self.wait()
+        if self.pool is not None:
+            self.pool.shutdown()
+
+
+def part_of(tensor: Tensor, team: Team) -> tuple[int, Tensor] | None:
+    """(first row, rows) that this process saves; none if another one saves them."""
+    if not hasattr(tensor, "device_mesh"):
+        return (0, tensor) if team.leads else None
+    coordinate = tensor.device_mesh.get_coordinate()
+    if coordinate is not None and len(coordinate) > 1 and coordinate[0] != 0:
+        return None
+    return first_row(tensor), local(tensor)
+
+
+def own_memory(tensor: Tensor) -> Tensor:
+    """As safetensors wants it: contiguous, and no view into a larger tensor."""
+    tensor = tensor.detach().contiguous()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """``state.json`` after checking that the shards are the ones it describes.
+
+    Raises:
+        DataError: names the damaged file.
+    """
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        shards = state["shards"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / STATE}: cannot be read ({error})") from None
+    for entry in shards:
+        file = folder / entry["file"]
+        if not file.is_file():
+            raise DataError(f"{file}: missing")
+        if file.stat().st_size != entry["bytes"] or _core.hash_file(file) != entry["xxh3_128"]:
+            raise DataError(f"{file}: altered or half-written, it differs from {STATE}")
+    return state
+
+
+def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that is whole, with its state; damaged ones are named in a warning."""
+    for folder in reversed(found(root)):
+        try:
+            return folder, read_state(folder)
+        except DataError as error:
+            log.warning("%s; trying an older checkpoint", error)
+    return None
+
+
+class Reader:
+    """Rows of tensors out of a checkpoint."""
+
+    def __init__(self, folder: Path, state: dict[str, Any]) -> None:
+        """``state``: from `read_state`."""
+        self.shapes: dict[str, list[int]] = state["shapes"]
+        self.places: dict[str, list[tuple[int, int, Any]]] = {}
+        for entry in state["shards"]:
+            file = safe_open(folder / entry["file"], framework="pt")
+            for key, (first, count) in entry["rows"].items():
+                self.places.setdefault(key, []).append((first, count, file))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.places
+
+    def whole(self, key: str) -> Tensor:
+        """A complete tensor."""
+        shape = self.shapes[key]
+        return self.rows(key, 0, shape[0]) if shape else self.places[key][0][2].get_tensor(key)
+
+    def rows(self, key: str, first: int, count: int) -> Tensor:
+        """Rows ``first`` to ``first + count``."""
+        found_rows = []
+        for start, size, file in sorted(self.places[key], key=lambda place: place[0]):
+            low, high = max(first, start), min(first + count, start + size)
+            if low < high:
+                found_rows.append(file.get_slice(key)[low - start : high - start])
+        if not found_rows:
+            return self.places[key][0][2].get_slice(key)[:0]
+        return torch.cat(found_rows) if len(found_rows) > 1 else found_rows[0]
+
+    @torch.no_grad()
+    def fill(self, key: str, tensor: Tensor) -> None:
+        """Copy into ``tensor`` what it, or its shard, holds of ``key``."""
+        if key not in self.places or list(tensor.shape) != self.shapes[key]:
+            raise MismatchError(
+                f"checkpoint: `{key}` is {self.shapes.get(key, 'missing')} there, but {list(tensor.shape)} in this run"
+            )
+        mine = local(tensor)
+        if not tensor.ndim:
+            mine.copy_(self.whole(key))
+        elif len(mine):
+            mine.copy_(self.rows(key, first_row(tensor), len(mine)))
+
+
+def free_bytes(folder: Path) -> int:
+    """Space left on the disk of ``folder``."""
+    usage = os.statvfs(folder)
+    return usage.f_bavail * usage.f_frsize

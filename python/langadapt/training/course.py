@@ -1,0 +1,151 @@
+"""How far a run is, and how fast it may go on: steps, hours and deadlines become one progress in [0, 1].
+
+A run is a sequence of segments, each with its own progress: the main one, perhaps an anneal that was asked for early,
+perhaps an extension. Every step adds ``per_step``. Under a clock ``per_step`` is set again and again from measured step
+times, so that progress reaches 1, and with it the decay its end, before time is up; progress never jumps or falls.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from langadapt.errors import ConfigError
+from langadapt.training import schedule
+from langadapt.training.settings import TrainSettings
+
+FIRST_GUESS = 1e-3
+"""Progress per step under an `hours` budget before any step was measured."""
+
+
+@dataclass
+class Course:
+    """State of a run's progress; plain values, saved with each checkpoint."""
+
+    steps_wanted: int | None
+    """Steps of the current segment; none = as many as time allows."""
+    kind: str = "main"
+    """``main``, ``anneal`` or ``extension``."""
+    done: float = 0.0
+    """Progress of the current segment."""
+    per_step: float = FIRST_GUESS
+    """Progress that the next step adds."""
+    high: float = 0.0
+    """Rate at which an anneal or an extension took over."""
+    step: int = 0
+    """Steps done in all segments."""
+    seconds: float = 0.0
+    """Training time of all processes that worked on this run so far."""
+    step_seconds: float | None = None
+    """Running mean of a step's wall-clock time, validations and checkpoints included."""
+    until: float | None = None
+    """Training time at which the run must be over, from `hours`."""
+
+    @classmethod
+    def start(cls, settings: TrainSettings, steps: int | None) -> Course:
+        """The course of a new run; ``steps`` is what the budget comes to, none under `hours`.
+
+        Raises:
+            ConfigError: the deadline is past.
+        """
+        check_deadline(settings)
+        until = settings.hours * 3600 if settings.hours is not None else None
+        return cls(steps, per_step=1 / steps if steps else FIRST_GUESS, until=until)
+
+    def rate(self, settings: TrainSettings) -> float:
+        """Learning rate of the next step."""
+        done = self.next_done()
+        if self.kind == "anneal":
+            return schedule.anneal(done, self.high, settings.min_learning_rate, schedule.anneal_shape(settings))
+        if self.kind == "extension" and done < settings.warmup:
+            return self.high + (settings.learning_rate - self.high) * done / settings.warmup
+        return schedule.rate_at(done, settings)
+
+    def next_done(self) -> float:
+        """Progress once the next step is done; the last one lands on 1 exactly."""
+        done = self.done + self.per_step
+        return 1.0 if done > 1 - self.per_step / 2 else done
+
+    def advance(self) -> None:
+        """Count one step."""
+        self.done, self.step = self.next_done(), self.step + 1
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.done >= 1.0
+
+    @property
+    def steps_left(self) -> int:
+        """Steps to the end of the segment at the present pace."""
+        return 0 if self.finished else max(1, round((1 - self.done) / self.per_step))
+
+    def measure(self, seconds: float, steps: int) -> None:
+        """Take in the wall-clock time of the last ``steps`` steps and of what was done between them."""
+        self.seconds += seconds
+        if self.step_seconds is None:
+            self.step_seconds = seconds / steps
+        else:
+            # The first steps compile and warm up; a mean that forgets gets over them soon.
+            self.step_seconds += (seconds / steps - self.step_seconds) * (1 - 0.9**steps)
+
+    def replan(self, settings: TrainSettings, reserve: float) -> None:
+        """Set the pace so that the end comes ``reserve`` seconds before time is up (no clock, no change)."""
+        left = self.seconds_left(settings)
+        if left is None or self.step_seconds is None or self.finished:
+            return
+        affordable = max(1, math.floor((left - reserve) / max(self.step_seconds, 1e-6)))
+        pace = (1 - self.done) / affordable
+        if self.steps_wanted is not None:
+            # Steps are the budget and the clock is only a limit: never slower than the steps ask for.
+            pace = max(pace, 1 / self.steps_wanted)
+        self.per_step = min(pace, 1.0)
+
+    def seconds_left(self, settings: TrainSettings) -> float | None:
+        """Until hours or deadline are over, whichever is first."""
+        limits = []
+        if self.until is not None:
+            limits.append(self.until - self.seconds)
+        deadline = settings.deadline_timestamp()
+        if deadline is not None:
+            limits.append(deadline - time.time())
+        return min(limits) if limits else None
+
+    def anneal_now(self, settings: TrainSettings) -> int:
+        """Begin the final decay at the present rate; returns how many steps it takes."""
+        if self.kind == "anneal" or self.finished:
+            return self.steps_left
+        wanted = max(1, round(self.step * settings.anneal / max(1 - settings.anneal, 0.01)))
+        steps = min(wanted, self.steps_left)
+        self.high = self.rate(settings) if self.step else settings.learning_rate
+        self.kind, self.done, self.per_step, self.steps_wanted = "anneal", 0.0, 1 / steps, steps
+        return steps
+
+    def extend(self, settings: TrainSettings, steps: int | None, last_rate: float) -> None:
+        """Go on until ``steps`` steps in all (or `hours` in all) are done: from the last rate up again to the peak over
+        the warm-up, then along the schedule.
+
+        Raises:
+            ConfigError: the new budget is no larger than what is done.
+        """
+        more = None if steps is None else steps - self.step
+        if more is not None and more <= 0:
+            raise ConfigError(f"cannot extend to {steps} steps: {self.step} are done; set a larger budget")
+        if settings.hours is not None and settings.hours * 3600 <= self.seconds:
+            raise ConfigError(f"cannot extend to hours: {settings.hours}: {self.seconds / 3600:.2f} are used; set more")
+        self.kind, self.done, self.high, self.steps_wanted = "extension", 0.0, last_rate, more
+        self.per_step = 1 / more if more else FIRST_GUESS
+        self.until = settings.hours * 3600 if settings.hours is not None else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; floats survive JSON bit by bit."""
+        return asdict(self)
+
+
+def check_deadline(settings: TrainSettings) -> None:
+    """Raise ConfigError for a deadline that is past."""
+    deadline = settings.deadline_timestamp()
+    if deadline is not None and deadline <= time.time():
+        raise ConfigError(f"deadline: {settings.deadline} is already past")

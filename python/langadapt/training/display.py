@@ -1,0 +1,65 @@
+"""What a person sees while training: a bar on a terminal, plain lines elsewhere, always on stderr."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+PLAIN_INTERVAL = 10.0
+"""Seconds between plain lines, at least."""
+
+
+class Display:
+    """Progress of one run."""
+
+    def __init__(self, active: bool) -> None:
+        """``active``: show anything at all."""
+        self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.active = active
+        self.bar: Progress | None = None
+        self.last = 0.0
+        if active and self.console.is_terminal:
+            columns = (
+                TextColumn("training"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TextColumn("{task.fields[text]}"),
+            )
+            self.bar = Progress(*columns, console=self.console)
+            self.task = self.bar.add_task("training", total=1.0, text="")
+            self.bar.start()
+
+    def show(self, done: float, step: int, total: int, line: dict[str, Any], left: float | None) -> None:
+        """``done`` in [0, 1]; ``line`` is a line of the log, ``left`` the seconds to go."""
+        if not self.active:
+            return
+        text = f"step {step}/{total}  loss {line.get('loss') or float('nan'):.4f}"
+        if line.get("tokens_per_second"):
+            text += f"  {line['tokens_per_second']:,.0f} tokens/s"
+        if left is not None:
+            text += f"  {clock(left)} left"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, text=text)
+        elif time.monotonic() - self.last >= PLAIN_INTERVAL or step >= total:
+            self.last = time.monotonic()
+            self.console.print(f"training {100 * done:.0f} %  {text}", markup=False)
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line."""
+        if self.active:
+            self.console.print(text, style=style, markup=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def clock(seconds: float) -> str:
+    """``1:02:03`` or ``2:03``."""
+    whole = max(round(seconds), 0)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -1,0 +1,415 @@
+"""The training loop. `Trainer.run` reads top to bottom: batch, step, measure, validate, save; then the export."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from langadapt.errors import LangadaptError, TrainingStopped
+from langadapt.manifest import new_folder, remove_leftovers, write_manifest
+from langadapt.training import checkpoint, data, parallel, resume
+from langadapt.training import model as models
+from langadapt.training.batches import Batch, StoreShare, prefetch
+from langadapt.training.course import Course, check_deadline
+from langadapt.training.display import Display
+from langadapt.training.meters import Journal, peak_memory
+from langadapt.training.settings import TrainSettings
+from langadapt.training.signals import Requests
+from langadapt.training.step import Stepper
+
+log = logging.getLogger(__name__)
+
+Validate = Callable[[Any, int], dict[str, float]]
+Progress = Callable[[str, int, "int | None", str], None]
+ShareLike = StoreShare | tuple[Any, ...]
+
+
+@dataclass
+class TrainResult:
+    """What a finished run was."""
+
+    out: str
+    """Folder of log, checkpoints and ``final``."""
+    steps: int
+    """Optimizer steps, those of the embeddings-first phase included."""
+    tokens: int
+    """Windows times their length."""
+    loss: float
+    """Mean of the last logged interval, nats per token."""
+    validation: dict[str, float]
+    """The last validation."""
+    seconds: float
+    """Wall-clock time of all processes that worked on this run, one after the other."""
+    tokens_per_second: float
+    """Over the whole run."""
+    epochs: dict[str, float]
+    """Passes over each store."""
+    fullness: dict[str, float]
+    """Share of window positions of each store that hold a pair."""
+
+    @property
+    def final(self) -> Path:
+        """The trained model's folder."""
+        return Path(self.out) / "final"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def train_model(
+    model: Any,
+    stores: Sequence[ShareLike],
+    out: str | Path,
+    settings: TrainSettings,
+    *,
+    tokenizer: Any = None,
+    validate: Validate | None = None,
+    progress: Progress | None = None,
+    new_rows: Sequence[int] | None = None,
+    extend: bool = False,
+) -> TrainResult:
+    """Train a causal language model on token stores; the same call again goes on where it was interrupted.
+
+    Args:
+        model: a folder that `AutoModelForCausalLM` loads, or a loaded model (changed in place).
+        stores: `StoreShare` objects, or tuples (path, weight, name).
+        out: gets ``log.jsonl``, ``checkpoints/`` and, when all is done, the Hugging Face folder ``final/``.
+        settings: what to do.
+        tokenizer: of the stores (an object or a folder); its ids begin and end documents and its files go into
+            ``final``. Without one the model folder's is taken, or the ids of the model's config.
+        validate: called as ``validate(model, step)`` before, every so often, and after; returns numbers for the log.
+        progress: called as ``progress(phase, done, total, unit)`` instead of the display on stderr.
+        new_rows: embedding rows that have never been trained, for ``embeddings_first_steps``.
+        extend: go on with a larger budget after a finished run.
+
+    Raises:
+        ConfigError: settings that cannot work here.
+        MismatchError: a store of another tokenizer, or ``out`` holds another run.
+        DataError: too little text.
+        LangadaptError: the loss is no number any more, or the disk is full.
+        TrainingStopped: asked to stop by a signal; a checkpoint was written.
+        KeyboardInterrupt: Ctrl-C; a checkpoint was written.
+    """
+    out = Path(out)
+    shares = [share if isinstance(share, StoreShare) else StoreShare(*share) for share in stores]
+    check_deadline(settings)
+    described = resume.describe_run(model, shares, settings)
+    done = resume.finished(out, described, extend)
+    if done is not None:
+        return TrainResult(**{**done, "out": str(out)})
+    team = parallel.join(settings)
+    if team.leads:
+        out.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out / "final")
+        resume.begin(out, described, extend)
+    team.wait()
+    # Steps are seeded one by one; the caller's generators are left as they were.
+    with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
+        trainer = Trainer(model, shares, out, settings, team, tokenizer, validate, progress, new_rows, described)
+        return trainer.run(extend)
+
+
+class Trainer:
+    """One run in one process."""
+
+    def __init__(
+        self,
+        model: Any,
+        shares: list[StoreShare],
+        out: Path,
+        settings: TrainSettings,
+        team: parallel.Team,
+        tokenizer: Any,
+        validate: Validate | None,
+        progress: Progress | None,
+        new_rows: Sequence[int] | None,
+        described: dict[str, Any],
+    ) -> None:
+        self.out, self.settings, self.team, self.validate, self.progress = out, settings, team, validate, progress
+        self.described, self.tokenizer_files = described, Path(model) if isinstance(model, (str, Path)) else None
+        self.display = Display(team.leads and progress is None)
+        self.tokenizer = data.load_tokenizer(tokenizer, None)
+        self.model = models.load(model, settings, team.device)
+        ids = self.tokenizer if self.tokenizer is not None else data.load_tokenizer(None, model)
+        self.mixture = data.open_mixture(shares, self.tokenizer, ids, self.model, settings)
+        self.bytes_per_token = data.bytes_per_token(self.mixture)
+        self.stepper = Stepper(self.model, self.mixture, settings, team, new_rows)
+        self.step = 0
+        self.validation: dict[str, float] = {}
+        self.loss = math.nan
+        self.course = Course.start(settings, self.planned_steps())
+        self.writer = checkpoint.Writer(
+            out / "checkpoints",
+            team,
+            settings.keep_checkpoints,
+            settings.asynchronous_checkpoints and team.device.type == "cuda",
+        )
+        self.protected: list[int] = []
+        self.checkpoint_seconds = 0.0
+        self.saved_at = self.measured_at = time.monotonic()
+        self.measured_step = self.logged_step = 0
+
+    def planned_steps(self) -> int | None:
+        """Steps that the budget comes to; none under `hours`."""
+        settings, mixture = self.settings, self.mixture
+        if settings.hours is not None:
+            return None
+        if settings.steps is not None:
+            return settings.steps
+        if settings.tokens is not None:
+            return -(-settings.tokens // settings.tokens_per_step)
+        share = mixture.parts[0] / sum(mixture.parts)
+        windows = (settings.epochs or 1.0) * len(mixture.sources[0])
+        return max(1, math.ceil(windows / (share * settings.sequences_per_step)))
+
+    def run(self, extend: bool) -> TrainResult:
+        """Everything after preparation."""
+        self.resume(extend)
+        journal = Journal(self.out, self.settings, self.step, self.team.leads)
+        batches = prefetch(self.make_batch, itertools.count(self.step))
+        try:
+            with Requests(self.out) as requests, contextlib.closing(batches):
+                if self.step == 0:
+                    self.run_validation(journal)
+                while not self.course.finished:
+                    self.heed(requests)
+                    with self.stepper.data_wait:
+                        batch = next(batches)
+                    before = self.course.done
+                    self.one_step(batch)
+                    if self.at_sync():
+                        self.measure()
+                    if self.due_log():
+                        self.write_log(journal)
+                    if self.due_validation(before):
+                        self.run_validation(journal)
+                    if self.due_checkpoint(before):
+                        self.save()
+            self.writer.close()
+            result = self.result()
+            self.export(result)
+            return result
+        finally:
+            journal.close()
+            self.display.close()
+            self.stepper.close()
+
+    def make_batch(self, step: int) -> Batch:
+        """This process' part of a step's batch."""
+        return self.mixture.batch(step, self.team.rank, self.team.size)
+
+    def one_step(self, batch: Batch) -> None:
+        """An optimizer step; the embeddings-first phase comes before the course begins."""
+        first = self.settings.embeddings_first_steps
+        if self.step < first:
+            self.stepper.begin_embeddings()
+            self.stepper.step(batch, self.step, embeddings_rate=embeddings_first_rate(self.step, self.settings))
+        else:
+            self.stepper.begin_main()
+            self.stepper.step(batch, self.step, rate=self.course.rate(self.settings))
+            self.course.advance()
+        self.step += 1
+
+    def at_sync(self) -> bool:
+        """Whether host and device, and all processes, may meet: each step on a CPU, with each log line elsewhere."""
+        if self.team.device.type == "cpu" and not self.team.many:
+            return True
+        return self.due_log() or self.course.finished
+
+    def measure(self) -> None:
+        """Find a lost run, count time, set the pace."""
+        self.stepper.check_finite(self.step, self.out)
+        now = time.monotonic()
+        steps = max(self.step - self.measured_step, 1)
+        self.course.measure(now - self.measured_at, steps)
+        self.measured_at, self.measured_step = now, self.step
+        # What comes after the last step: a validation, a checkpoint and the export, which is like a checkpoint.
+        reserve = 3 * self.checkpoint_seconds + self.course.step_seconds if self.course.step_seconds else 0.0
+        self.course.replan(self.settings, reserve)
+        if self.team.many:
+            self.course = Course(**self.team.share(self.course.to_dict()))
+
+    def heed(self, requests: Requests) -> None:
+        """Do what was asked for from outside since the last step.
+
+        Raises:
+            TrainingStopped, KeyboardInterrupt: after writing a checkpoint.
+        """
+        stop, anneal = requests.stop, requests.anneal
+        if self.team.many:
+            if self.step % self.settings.log_every:
+                return
+            asked = self.team.gather((stop, anneal))
+            stop = next((name for name, _ in asked if name), None)
+            anneal = any(wish for _, wish in asked)
+        if anneal and self.step >= self.settings.embeddings_first_steps:
+            steps = self.course.anneal_now(self.settings)
+            self.display.say(f"annealing now: {steps} steps to the end")
+            if self.team.leads:
+                requests.anneal_begun()
+            self.team.wait()
+        if stop is not None:
+            if self.step:
+                self.stepper.check_finite(self.step, self.out)
+                self.save()
+                self.writer.wait()
+            text = f"{stop}: stopped after step {self.step}, checkpoint in {self.writer.root}; the same command goes on"
+            self.display.say(text)
+            if stop == "SIGINT":
+                raise KeyboardInterrupt
+            raise TrainingStopped(text)
+
+    def due_log(self) -> bool:
+        """Every ``log_every`` steps and at the end."""
+        return self.step % self.settings.log_every == 0 or self.course.finished
+
+    def due_validation(self, before: float) -> bool:
+        """As asked for, or with every tenth of the run, and at the end."""
+        if self.validate is None:
+            return False
+        every = self.settings.validate_every
+        if self.course.finished:
+            return True
+        return self.step % every == 0 if every else tenths(self.course.done) > tenths(before)
+
+    def due_checkpoint(self, before: float) -> bool:
+        """By steps, by time, before an anneal (from where a run is best extended), and at the end."""
+        settings = self.settings
+        if self.course.kind == "main" and settings.schedule in {"infinite", "wsd"}:
+            turn = 1 - settings.anneal
+            if before < turn <= self.course.done < 1:
+                self.protected.append(self.step)
+                return True
+        if self.course.finished or (settings.checkpoint_every and self.step % settings.checkpoint_every == 0):
+            return True
+        if settings.checkpoint_minutes is None or not self.at_sync():
+            return False
+        return bool(self.team.share(time.monotonic() - self.saved_at >= settings.checkpoint_minutes * 60))
+
+    def write_log(self, journal: Journal) -> None:
+        """One line of the log, and the display."""
+        steps = self.step - self.logged_step
+        self.logged_step = self.step
+        line = {"step": self.step, "progress": self.course.done, "tokens": self.step * self.settings.tokens_per_step}
+        line |= self.stepper.report(steps, self.bytes_per_token)
+        line |= {"seconds": round(self.course.seconds, 3), "peak_memory_bytes": peak_memory(self.team.device)}
+        self.loss = line["loss"]
+        journal.write(line)
+        total = self.step + self.course.steps_left
+        left = self.course.steps_left * (self.course.step_seconds or 0.0)
+        self.display.show(self.course.done, self.step, total, line, left)
+        if self.progress is not None:
+            tokens = self.settings.tokens_per_step
+            self.progress("training", self.step * tokens, total * tokens, "tokens")
+
+    def run_validation(self, journal: Journal) -> None:
+        """Let the caller measure the model as it is."""
+        if self.validate is None:
+            return
+        self.model.eval()
+        with torch.no_grad(), self.stepper.compute():
+            self.validation = {key: float(value) for key, value in self.validate(self.model, self.step).items()}
+        self.model.train()
+        journal.write({"step": self.step, "validation": self.validation})
+        shown = ", ".join(f"{key} {value:.4f}" for key, value in self.validation.items())
+        self.display.say(f"step {self.step}: {shown}")
+
+    def save(self) -> None:
+        """Write a checkpoint, after making sure that it is worth having."""
+        self.stepper.check_finite(self.step, self.out)
+        begun = time.monotonic()
+        state = {
+            "run": self.described,
+            "course": self.course.to_dict(),
+            "phase": self.stepper.phase,
+            "micro_batch": self.stepper.micro_batch,
+            "validation": self.validation,
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            "protected": self.protected,
+            "optimizer_states": resume.plain_states(self.stepper.named, self.stepper.optimizer),
+        }
+        tensors = resume.tensors_of(self.model, self.stepper.named, self.stepper.optimizer)
+        self.writer.save(self.step, tensors, state, self.protected)
+        self.saved_at = time.monotonic()
+        self.checkpoint_seconds = self.saved_at - begun
+
+    def resume(self, extend: bool) -> None:
+        """Go back to the newest whole checkpoint, if there is one."""
+        found = checkpoint.newest(self.writer.root)
+        if found is None:
+            self.stepper.prepare(None)
+            return
+        folder, state = found
+        reader = checkpoint.Reader(folder, state)
+        self.step = self.logged_step = self.measured_step = int(state["step"])
+        self.course = Course(**state["course"])
+        self.validation, self.protected = state["validation"], state["protected"]
+        self.loss = math.nan if state["loss"] is None else state["loss"]
+        resume.restore_model(reader, self.model)
+        self.stepper.prepare(state["micro_batch"], state["phase"])
+        resume.restore_optimizer(reader, self.stepper.named, self.stepper.optimizer, state["optimizer_states"])
+        changed = resume.check_same(state["run"], self.described, self.out, extend)
+        if changed:
+            last = self.course.rate(self.settings) if self.step else 0.0
+            self.course.extend(self.settings, self.planned_steps(), last)
+        self.display.say(f"going on after step {self.step} from {folder}")
+
+    def result(self) -> TrainResult:
+        """Numbers of the whole run."""
+        tokens = self.step * self.settings.tokens_per_step
+        slots = self.step * self.settings.sequences_per_step
+        total = sum(self.mixture.parts)
+        sources = self.mixture.sources
+        return TrainResult(
+            out=str(self.out),
+            steps=self.step,
+            tokens=tokens,
+            loss=self.loss,
+            validation=self.validation,
+            seconds=round(self.course.seconds, 3),
+            tokens_per_second=round(tokens / max(self.course.seconds, 1e-9), 1),
+            epochs={
+                windows.name: round(slots * parts / total / len(windows), 4)
+                for windows, parts in zip(sources, self.mixture.parts, strict=True)
+            },
+            fullness={windows.name: round(windows.packing.fullness, 5) for windows in sources},
+        )
+
+    def export(self, result: TrainResult) -> None:
+        """Write the trained model as a Hugging Face folder."""
+        state = models.gather(self.model, self.team.leads)
+        try:
+            if self.team.leads:
+                with new_folder(self.out / "final") as folder:
+                    models.export(self.model, state, folder, self.tokenizer_files, self.tokenizer)
+                    run = self.described
+                    write_manifest(folder, "train", run["settings"], run["inputs"], result.to_dict())
+        except OSError as error:
+            raise LangadaptError(
+                f"{self.out / 'final'}: cannot write the trained model: {error.strerror or error}; the last "
+                f"checkpoint in {self.writer.root} is whole; free some space and run the same command again"
+            ) from error
+        self.team.wait()
+
+
+def tenths(done: float) -> int:
+    """Whole tenths of a progress that is a sum of rounded steps."""
+    return int(done * 10 + 1e-6)
+
+
+def embeddings_first_rate(step: int, settings: TrainSettings) -> float:
+    """Rate of the embeddings-first phase: a tenth of it warms up, then a cosine falls to a tenth of the peak."""
+    peak = settings.embeddings_first_learning_rate
+    peak = 10 * settings.learning_rate if peak is None else peak
+    done = (step + 1) / settings.embeddings_first_steps
+    return peak * min(done / 0.1, 1.0) * (0.55 + 0.45 * math.cos(math.pi * done))

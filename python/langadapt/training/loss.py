@@ -1,0 +1,149 @@
+"""Cross-entropy of a large vocabulary without ever holding all logits.
+
+The model's output head is taken over while a training step runs: called with hidden states, it makes logits for a chunk
+of tokens, their loss and their gradients at once, and forgets them. So the memory is one chunk, the cost is the same
+three matrix products, and the head works inside FSDP and beside compiled blocks. Models that do more with logits than
+hand them out (soft caps, scales) are found by comparing with the model's own loss before training (`fits`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from langadapt.training.batches import IGNORE
+
+CHUNK_BYTES = 1 << 26
+"""Of fp32 logits, for ``loss_chunk: auto``."""
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum over tokens of cross-entropy times ``scale``; gradients are made in the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, chunk: int
+    ) -> tuple[Tensor, Tensor]:
+        """hidden ``[n, d]``, weight ``[v, d]``, bias ``[v]``, targets ``[n]`` -> (scaled sum, losses fp32 ``[n]``)."""
+        need = ctx.needs_input_grad
+        losses = torch.zeros(len(hidden), dtype=torch.float32, device=hidden.device)
+        dhidden = torch.empty_like(hidden) if need[0] else None
+        # Sums over chunks lose nothing in fp32; a single chunk needs no sum.
+        once = len(hidden) <= chunk
+        dweight = torch.zeros_like(weight, dtype=weight.dtype if once else torch.float32) if need[1] else None
+        dbias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and need[2] else None
+        for start in range(0, len(hidden), chunk):
+            part, target = hidden[start : start + chunk], targets[start : start + chunk]
+            logits = torch.nn.functional.linear(part, weight, bias).float()
+            valid = target != IGNORE
+            index = target.clamp(min=0)[:, None]
+            picked = logits.gather(1, index)[:, 0]
+            maximum = logits.max(dim=1, keepdim=True).values
+            # exp in place: from here on `logits` is the probabilities, then the gradient.
+            logits.sub_(maximum).exp_()
+            total = logits.sum(dim=1, keepdim=True)
+            losses[start : start + chunk] = torch.where(valid, (total.log() + maximum)[:, 0] - picked, 0.0)
+            if not any(need[:3]):
+                continue
+            logits.mul_(valid[:, None] * scale / total)
+            logits.scatter_add_(1, index, -(valid[:, None] * scale).float())
+            gradient = logits.to(hidden.dtype)
+            if dhidden is not None:
+                torch.mm(gradient, weight, out=dhidden[start : start + chunk])
+            if dweight is not None:
+                product = gradient.t() @ part
+                dweight = product if once else dweight.add_(product)
+            if dbias is not None:
+                dbias += logits.sum(dim=0)
+        ctx.save_for_backward(
+            dhidden,
+            dweight.to(weight.dtype) if dweight is not None else None,
+            dbias.to(bias.dtype) if dbias is not None and bias is not None else None,
+        )
+        ctx.mark_non_differentiable(losses)
+        return losses.sum() * scale, losses
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """The stored gradients times ``grad`` (1 in training)."""
+        return (
+            *(None if saved is None else saved * grad.to(saved.dtype) for saved in ctx.saved_tensors),
+            None,
+            None,
+            None,
+        )
+
+
+class HeadLoss:
+    """Takes over ``model``'s output head; `__call__` gives the loss of a batch."""
+
+    def __init__(self, model: nn.Module, chunk: int | str) -> None:
+        """``chunk``: tokens per chunk, ``auto``, or 0 for the plain way."""
+        self.model = model
+        self.head = model.get_output_embeddings()  # type: ignore[operator]
+        self.vocabulary = self.head.weight.shape[0] if isinstance(self.head, nn.Linear) else 0
+        if chunk == "auto":
+            chunk = max(CHUNK_BYTES // (4 * max(self.vocabulary, 1)), 64)
+        self.chunk = int(chunk) if self.vocabulary else 0
+        self.pending: tuple[Tensor, float] | None = None
+        self.result: tuple[Tensor, Tensor] | None = None
+        if self.chunk:
+            self.plain_forward = self.head.forward
+            self.head.forward = self.forward
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """In place of the head's own ``forward``: the loss of the pending targets, or plain logits."""
+        if self.pending is None:
+            return self.plain_forward(hidden)
+        targets, scale = self.pending
+        weight, bias = self.head.weight, self.head.bias
+        if torch.is_autocast_enabled(hidden.device.type):
+            dtype = torch.get_autocast_dtype(hidden.device.type)
+            hidden, weight = hidden.to(dtype), weight.to(dtype)
+            bias = bias.to(dtype) if bias is not None else None
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        loss, losses = ChunkedCrossEntropy.apply(flat, weight, bias, targets.reshape(-1), scale, self.chunk)
+        self.result = (loss, losses)
+        return loss.reshape(1, 1, 1)
+
+    def __call__(self, inputs: dict[str, Tensor], labels: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """(sum over tokens of loss times ``scale``, for the backward pass; losses fp32 per token, detached)."""
+        if not self.chunk:
+            logits = self.model(**inputs, use_cache=False).logits.float()
+            losses = torch.nn.functional.cross_entropy(
+                logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=IGNORE, reduction="none"
+            )
+            return losses.sum() * scale, losses.detach()
+        self.pending = (labels, scale)
+        try:
+            output = self.model(**inputs, use_cache=False)
+        finally:
+            self.pending = None
+        if self.result is None:
+            raise RuntimeError("the model did not call its output head")
+        # The loss that left the model, not the one noted: FSDP hooks its backward pass to the model's output.
+        (_, losses), self.result = self.result, None
+        return output.logits.sum(), losses
+
+    def fits(self, inputs: dict[str, Tensor], labels: Tensor) -> bool:
+        """Whether chunked loss equals the model's own on this batch; if not, the head is handed back."""
+        if not self.chunk:
+            return True
+        with torch.no_grad():
+            mine, _ = self(inputs, labels, 1.0)
+            logits = self.model(**inputs, use_cache=False).logits.float()
+            plain = torch.nn.functional.cross_entropy(
+                logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=IGNORE, reduction="sum"
+            )
+        good = bool(torch.isclose(mine.float(), plain, rtol=2e-3, atol=1e-3))
+        if not good:
+            self.release()
+        return good
+
+    def release(self) -> None:
+        """Give the head its own ``forward`` back."""
+        if self.chunk:
+            self.head.forward = self.plain_forward
+            self.chunk = 0

@@ -1,0 +1,203 @@
+"""What is measured while training, and where it goes: JSON lines always, TensorBoard and W&B where asked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from langadapt.errors import ConfigError
+from langadapt.training.parallel import Team
+from langadapt.training.settings import TrainSettings
+
+log = logging.getLogger(__name__)
+
+LOG_NAME = "log.jsonl"
+
+
+class Journal:
+    """The log of a run: one JSON object per line, mirrored to TensorBoard and W&B."""
+
+    def __init__(self, out: Path, settings: TrainSettings, resume_step: int, active: bool) -> None:
+        """Drop lines after ``resume_step``, whose steps are done again. ``active``: this process writes."""
+        self.active = active
+        self.tensorboard: Any = None
+        self.wandb: Any = None
+        if not active:
+            return
+        self.path = out / LOG_NAME
+        keep_until(self.path, resume_step)
+        self.file = self.path.open("a", encoding="utf-8")
+        if settings.tensorboard:
+            self.tensorboard = open_tensorboard(out, resume_step)
+        if settings.wandb_project:
+            self.wandb = open_wandb(out, settings)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line; it must have a ``step``. Numbers that JSON cannot hold become null."""
+        if not self.active:
+            return
+        clean = {key: finite(value) for key, value in line.items()}
+        self.file.write(json.dumps({**clean, "time": round(time.time(), 3)}, ensure_ascii=False) + "\n")
+        self.file.flush()
+        numbers = flatten(clean)
+        if self.tensorboard is not None:
+            for key, value in numbers.items():
+                self.tensorboard.add_scalar(key, value, line["step"])
+        if self.wandb is not None:
+            self.wandb.log(numbers, step=line["step"])
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        if not self.active:
+            return
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop lines of later steps, and a half-written last line."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    temporary = path.with_suffix(".tmp")
+    # A new run has nothing to keep: its line for step 0 is written again.
+    temporary.write_text("".join(kept) if step else "", encoding="utf-8")
+    temporary.replace(path)
+
+
+def open_tensorboard(out: Path, resume_step: int) -> Any:
+    """An event writer below ``out``."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            "tensorboard: true, but the package `tensorboard` is missing; pip install tensorboard"
+        ) from None
+    return SummaryWriter(str(out / "tensorboard"), purge_step=resume_step + 1)
+
+
+def open_wandb(out: Path, settings: TrainSettings) -> Any:
+    """A W&B run that goes on after a restart."""
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError(
+            f"wandb_project: {settings.wandb_project}, but `wandb` is missing; pip install wandb"
+        ) from None
+    return wandb.init(
+        project=settings.wandb_project,
+        dir=str(out),
+        name=out.name,
+        id=out.name,
+        resume="allow",
+        config=settings.to_dict(),
+    )
+
+
+def finite(value: Any) -> Any:
+    """NaN and infinities are no JSON."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def flatten(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Numbers of nested mappings under dotted names, without the step."""
+    found: dict[str, float] = {}
+    for key, value in line.items():
+        if isinstance(value, dict):
+            found |= flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and key != "step":
+            found[prefix + key] = float(value)
+    return found
+
+
+class LossMeter:
+    """Sums of loss and tokens per source, on the device: nothing is read back until `take`."""
+
+    def __init__(self, sources: int, device: torch.device) -> None:
+        """All zeros."""
+        self.sums = torch.zeros(2, sources, dtype=torch.float64, device=device)
+
+    def add(self, losses: Tensor, labels: Tensor, sources: Tensor) -> None:
+        """``losses`` fp32 ``[windows * length]``, labels ``[windows, length]``, sources ``[windows]``."""
+        per_window = losses.reshape(labels.shape).sum(dim=1, dtype=torch.float64)
+        counts = (labels >= 0).sum(dim=1).double()
+        self.sums[0].index_add_(0, sources, per_window)
+        self.sums[1].index_add_(0, sources, counts)
+
+    def take(self, team: Team) -> tuple[list[float], list[float]]:
+        """(loss sums, token counts) per source over all processes since the last call; waits for the device."""
+        values: list[list[float]] = team.sum(self.sums.clone()).tolist()
+        self.sums.zero_()
+        return values[0], values[1]
+
+    def begin_step(self) -> None:
+        """Remember the sums, for `forget`."""
+        self.before = self.sums.clone()
+
+    def forget(self) -> None:
+        """Drop what was added since `begin_step`."""
+        self.sums.copy_(self.before)
+
+
+class Stopwatch:
+    """Seconds spent in one part of the loop; on a GPU by events, read only when asked."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Nothing measured yet."""
+        self.gpu = device.type == "cuda"
+        self.seconds = 0.0
+        self.events: list[tuple[Any, Any]] = []
+
+    def __enter__(self) -> None:
+        if self.gpu:
+            pair = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+            pair[0].record()
+            self.events.append(pair)
+        else:
+            self.begun = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self.gpu:
+            self.events[-1][1].record()
+        else:
+            self.seconds += time.perf_counter() - self.begun
+
+    def take(self) -> float:
+        """Seconds since the last call; on a GPU call it only after a sync."""
+        for begin, end in self.events:
+            self.seconds += begin.elapsed_time(end) / 1000
+        self.events.clear()
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes: of tensors on a GPU, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

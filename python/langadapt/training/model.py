@@ -1,0 +1,224 @@
+"""The model to train: loaded in the right precision, checked against the data, prepared block by block."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from langadapt.errors import ConfigError, MismatchError
+from langadapt.training import attention
+from langadapt.training.settings import TrainSettings
+
+
+def load(model: str | Path | nn.Module, settings: TrainSettings, device: torch.device) -> Any:
+    """A causal language model on ``device``, parameters in the dtype that ``settings.precision`` asks for.
+
+    A model that is handed over as an object is changed in place. Buffers keep their dtype: rotary frequencies in bf16
+    would turn positions beyond 256 into noise.
+
+    Raises:
+        OSError: no such model folder.
+    """
+    dtype = torch.bfloat16 if settings.precision == "pure-bf16" else torch.float32
+    if isinstance(model, (str, Path)):
+        from transformers import AutoModelForCausalLM
+
+        with no_bars():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype)
+    else:
+        loaded = model
+    for parameter in loaded.parameters():
+        parameter.data = parameter.data.to(dtype)
+        parameter.requires_grad_(True)
+    loaded.to(device)
+    if settings.norms_in_fp32:
+        raise_norms(loaded)
+    loaded.config.use_cache = False
+    return loaded.train()
+
+
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """Keep transformers' progress bars out of ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises activations; architectures bring their own classes, named ``...Norm``."""
+    return isinstance(module, (nn.LayerNorm, nn.RMSNorm)) or type(module).__name__.lower().endswith("norm")
+
+
+def raise_norms(model: nn.Module) -> None:
+    """Hold norm weights in fp32 and run norms in fp32, between activations that stay in bf16."""
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if not is_norm(module) or not own:
+            continue
+        for parameter in own:
+            parameter.data = parameter.data.float()
+        module.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:]))
+        module.register_forward_hook(lambda _, args, output: output.to(torch.bfloat16))
+
+
+def embeddings(model: Any) -> list[nn.Parameter]:
+    """Weights of input and output embeddings, once each (tied ones are one)."""
+    found: dict[int, nn.Parameter] = {}
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter):
+            found[id(weight)] = weight
+    return list(found.values())
+
+
+def groups(model: Any) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Trainable parameters as ``embeddings``, ``matrices`` (the only ones that decay) and ``vectors`` (norms, biases,
+    and embeddings of anything but tokens)."""
+    tokens = {id(weight) for weight in embeddings(model)}
+    lookups = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    found: dict[str, list[tuple[str, nn.Parameter]]] = {"embeddings": [], "matrices": [], "vectors": []}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if id(parameter) in tokens:
+            kind = "embeddings"
+        elif parameter.ndim < 2 or id(parameter) in lookups:
+            kind = "vectors"
+        else:
+            kind = "matrices"
+        found[kind].append((name, parameter))
+    return found
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated layers: the longest list of modules in the model."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    found: list[list[nn.Module]] = [list(modules) for modules in lists]
+    return max(found, key=len) if found else []
+
+
+def check_vocabulary(model: Any, largest: int, where: str) -> None:
+    """Raise MismatchError if ``largest`` + 1 ids do not fit the embedding matrix."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if largest >= rows:
+        raise MismatchError(
+            f"{where}: made by a tokenizer of more than {largest} entries, but the model has {rows} embedding rows; "
+            "swap the model to this tokenizer first, or tokenize the text with the model's own"
+        )
+
+
+def set_attention(model: Any, settings: TrainSettings, device: torch.device) -> str:
+    """Choose the attention kernel and make sure that it keeps documents apart; returns its name.
+
+    Raises:
+        ConfigError: this architecture mixes documents whatever is done.
+    """
+    if not settings.isolate_documents:
+        return str(model.config._attn_implementation)
+    if settings.precision == "mixed-bf16" and settings.attention == "auto" and device.type != "cuda":
+        chosen = attention.choose(model, "sdpa", device)
+    else:
+        chosen = attention.choose(model, settings.attention, device)
+    vocabulary = model.config.get_text_config().vocab_size
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "mixed-bf16"):
+            leaking = attention.leaks(model, vocabulary, chosen, device)
+    except TypeError:
+        leaking = True
+    finally:
+        model.train(was_training)
+    if leaking:
+        raise ConfigError(
+            f"isolate_documents: true, but {type(model).__name__} lets text of one document reach the next in a window "
+            "(it ignores position ids or has a recurrent state); set isolate_documents: false"
+        )
+    return chosen
+
+
+def recompute(model: Any, how: str) -> None:
+    """Activation checkpointing: ``none``, ``selective`` (keep matrix products and attention) or ``full``."""
+    if how == "none":
+        return
+    arguments: dict[str, Any] = {"use_reentrant": False}
+    if how == "selective":
+        arguments["context_fn"] = keep_expensive
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments)
+
+
+def keep_expensive() -> Any:
+    """Policy of selective recomputation: what costs FLOPs is kept, what costs bandwidth is made again."""
+    from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+
+    aten = torch.ops.aten
+    kept = {aten.mm.default, aten.addmm.default, aten.bmm.default}
+    for name in (
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+    ):
+        if hasattr(aten, name):
+            kept.add(getattr(aten, name).default)
+
+    def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        return CheckpointPolicy.MUST_SAVE if operation in kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return create_selective_checkpoint_contexts(policy)
+
+
+def gather(model: nn.Module, keep: bool) -> dict[str, Tensor]:
+    """All parameters whole and in memory, bf16, for the process that writes them (``keep``); shards meet one by one."""
+    state = {}
+    for name, parameter in model.named_parameters():
+        whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter.data
+        if keep:
+            state[name] = whole.detach().to("cpu", torch.bfloat16)
+    return state
+
+
+def export(model: Any, state: dict[str, Tensor], folder: Path, tokenizer_files: Path | None, tokenizer: Any) -> None:
+    """Write a Hugging Face folder: bf16 safetensors, config, and the tokenizer's files."""
+    import shutil
+
+    from transformers import AutoModelForCausalLM
+
+    # A twin without weights: the trained model may be sharded, hooked, or have its attention changed.
+    with torch.device("meta"):
+        twin = AutoModelForCausalLM.from_config(model.config, dtype=torch.bfloat16)
+    twin.config.use_cache = True
+    if getattr(model, "generation_config", None) is not None:
+        twin.generation_config = model.generation_config
+    with no_bars():
+        twin.save_pretrained(folder, state_dict=state)
+    if tokenizer is not None and hasattr(tokenizer, "save_pretrained"):
+        tokenizer.save_pretrained(str(folder))
+    elif tokenizer_files is not None:
+        for name in TOKENIZER_FILES:
+            if (tokenizer_files / name).is_file():
+                shutil.copyfile(tokenizer_files / name, folder / name)
+
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+)

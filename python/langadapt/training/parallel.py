@@ -1,0 +1,116 @@
+"""One process or many: what `torchrun` started, and how the model is spread over it (FSDP2)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from langadapt.errors import ConfigError
+from langadapt.training.model import blocks
+from langadapt.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of this run."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes logs and drives the display."""
+        return self.rank == 0
+
+    @property
+    def many(self) -> bool:
+        """Whether there are others."""
+        return self.size > 1
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.many:
+            dist.barrier()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over processes, in place."""
+        if self.many:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def share(self, value: Any) -> Any:
+        """The lead's value, on all processes."""
+        if not self.many:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, device=self.device)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """All processes' values."""
+        if not self.many:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+
+def join(settings: TrainSettings) -> Team:
+    """The team that `torchrun` describes in the environment, or a team of one.
+
+    Raises:
+        ConfigError: a device that is not there, or a batch that does not divide among the processes.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    wanted = settings.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device: {settings.device}, but torch sees no GPU here")
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    if size == 1:
+        return Team(device=torch.device(wanted))
+    if settings.sequences_per_step % size:
+        raise ConfigError(
+            f"{settings.sequences_per_step} windows per step (batch_tokens / sequence_length) do not divide among "
+            f"{size} processes"
+        )
+    device = torch.device(wanted)
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Team(dist.get_rank(), dist.get_world_size(), device)
+
+
+def spread(model: nn.Module, settings: TrainSettings, team: Team) -> bool:
+    """Shard the model over the team with FSDP2, block by block; whether it was."""
+    if not team.many:
+        return False
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    kind = team.device.type
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(team.size)))
+    if settings.sharding == "none":
+        mesh = init_device_mesh(kind, (team.size, 1), mesh_dim_names=("replicate", "shard"))
+    elif settings.sharding == "hybrid" and team.size > local:
+        mesh = init_device_mesh(kind, (team.size // local, local), mesh_dim_names=("replicate", "shard"))
+    else:
+        mesh = init_device_mesh(kind, (team.size,))
+    # Gradients are summed over processes in fp32; under pure bf16 they are then stored in bf16 like everything else.
+    compute = None if settings.precision == "fp32" else torch.bfloat16
+    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
+    reshard = settings.sharding not in {"grad-op", "none"}
+    for block in blocks(model):
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    return True

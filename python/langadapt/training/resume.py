@@ -1,0 +1,145 @@
+"""What a run leaves behind so that the same command goes on: what it is made of, where it stands, what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from langadapt import __version__
+from langadapt.errors import MismatchError
+from langadapt.manifest import fingerprint, read_manifest, write_atomically
+from langadapt.training.batches import StoreShare
+from langadapt.training.checkpoint import Reader, found
+from langadapt.training.optimizer import Named
+from langadapt.training.settings import BUDGET, FREE_TO_CHANGE, TrainSettings
+
+RUN_NAME = "run.json"
+
+
+def describe_run(model: Any, shares: Sequence[StoreShare], settings: TrainSettings) -> dict[str, Any]:
+    """What this run is made of: settings, and fingerprints of model and stores where they are folders."""
+
+    def known(thing: Any) -> str:
+        path = thing if isinstance(thing, (str, Path)) else getattr(thing, "path", None)
+        return fingerprint(Path(path)) if path is not None and Path(path).exists() else type(thing).__name__
+
+    inputs = {"model": known(model)}
+    for number, share in enumerate(shares):
+        inputs[f"store {share.name or number} at weight {share.weight:g}"] = known(share.path)
+    return {"langadapt": __version__, "settings": settings.to_dict(), "inputs": inputs}
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, extend: bool) -> bool:
+    """Compare a run with what ``out`` was begun with; whether its budget has changed.
+
+    Raises:
+        MismatchError: names what differs and what to do.
+    """
+    if before["inputs"] != now["inputs"]:
+        differing = sorted(
+            key for key in {*before["inputs"], *now["inputs"]} if before["inputs"].get(key) != now["inputs"].get(key)
+        )
+        raise MismatchError(
+            f"{out}: holds a run on another {' and '.join(differing)}; give another "
+            "folder, or delete this one to start anew"
+        )
+    old, new = before["settings"], now["settings"]
+    changed = [key for key in new if key not in FREE_TO_CHANGE and old.get(key) != new[key]]
+    other = [key for key in changed if key not in BUDGET]
+    if other or (changed and not extend):
+        listed = ", ".join(f"{key}: {old.get(key)} there, {new[key]} here" for key in other or changed)
+        remedy = "" if other else "use `extend` to go on with a larger budget, or "
+        raise MismatchError(
+            f"{out}: holds a run with other settings ({listed}); {remedy}give "
+            "another folder, or delete this one to start anew"
+        )
+    return bool(changed)
+
+
+def finished(out: Path, run: Mapping[str, Any], extend: bool) -> dict[str, Any] | None:
+    """The result of a run that is complete, if ``out`` holds this very run."""
+    if not (out / "final" / "manifest.json").is_file():
+        return None
+    manifest = read_manifest(out / "final")
+    before = {"inputs": manifest["inputs"], "settings": manifest["settings"]}
+    if check_same(before, run, out, extend):
+        return None
+    result: dict[str, Any] = manifest["summary"]
+    return result
+
+
+def begin(out: Path, run: Mapping[str, Any], extend: bool) -> None:
+    """Note in ``out`` what the run is made of, after checking that its checkpoints belong to it."""
+    path = out / RUN_NAME
+    if path.is_file() and found(out / "checkpoints"):
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            before["settings"], before["inputs"]
+        except (ValueError, KeyError, TypeError):
+            raise MismatchError(f"{path}: cannot be read; delete {out} to start anew") from None
+        check_same(before, run, out, extend)
+    write_atomically(path, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+
+
+def tensors_of(model: nn.Module, named: Named, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything that a checkpoint must hold: parameters, and the optimizer's tensors under the parameters' names."""
+    tensors = {f"model.{name}": parameter.data for name, parameter in model.named_parameters()}
+    for name, parameter in named:
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{name}.{key}"] = value
+    return tensors
+
+
+def plain_states(named: Named, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    """Optimizer states that are no tensors (other libraries' step counters)."""
+    found_states = {}
+    for name, parameter in named:
+        state = optimizer.state.get(parameter, {})
+        plain = {key: value for key, value in state.items() if isinstance(value, (int, float, str, bool))}
+        if plain:
+            found_states[name] = plain
+    return found_states
+
+
+def restore_model(reader: Reader, model: nn.Module) -> None:
+    """Fill all parameters."""
+    for name, parameter in model.named_parameters():
+        reader.fill(f"model.{name}", parameter.data)
+
+
+def restore_optimizer(
+    reader: Reader, named: Named, optimizer: torch.optim.Optimizer, plain: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Fill the optimizer's states, sharded like their parameters."""
+    names = {parameter: name for name, parameter in named}
+    content = optimizer.state_dict()
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    keys: dict[str, list[str]] = {}
+    for key in reader.places:
+        if key.startswith("optimizer."):
+            name, _, state_key = key[len("optimizer.") :].rpartition(".")
+            keys.setdefault(name, []).append(state_key)
+    for number, parameter in enumerate(order):
+        name = names[parameter]
+        state: dict[str, Any] = dict(plain.get(name, {}))
+        for state_key in keys.get(name, []):
+            state[state_key] = read_like(reader, f"optimizer.{name}.{state_key}", parameter)
+        if state:
+            content["state"][number] = state
+    optimizer.load_state_dict(content)
+
+
+def read_like(reader: Reader, key: str, parameter: nn.Parameter) -> Tensor:
+    """A state tensor: sharded as its parameter if it has its shape, whole otherwise."""
+    shape = reader.shapes[key]
+    if not hasattr(parameter, "device_mesh") or shape != list(parameter.shape):
+        return reader.whole(key).to(parameter.device if shape else "cpu")
+    state = torch.zeros_like(parameter, dtype=reader.rows(key, 0, 0).dtype, requires_grad=False)
+    reader.fill(key, state)
+    return state

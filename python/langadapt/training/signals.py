@@ -1,0 +1,60 @@
+"""Requests from outside: stop with a checkpoint, or finish the schedule now."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+ANNEAL_NAME = "anneal-now"
+"""A file of this name in the run's folder asks for the final decay."""
+
+
+class Requests:
+    """Signals that arrive while training, to be looked at between steps.
+
+    SIGTERM and SIGUSR1 (Slurm's warning before a time limit) and the first Ctrl-C ask for a checkpoint and an end; a
+    second Ctrl-C interrupts at once. SIGUSR2, or a file `ANNEAL_NAME`, asks for the final decay.
+    """
+
+    def __init__(self, out: Path) -> None:
+        """Nothing asked yet; handlers are set while used as a context."""
+        self.stop: str | None = None
+        self.anneal_file = out / ANNEAL_NAME
+        self.anneal_signal = False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Requests:
+        # Only the main thread may set handlers; elsewhere (notebooks' workers) signals keep their usual effect.
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT"):
+                number = getattr(signal, name, None)
+                if number is not None:
+                    self.before[number] = signal.signal(number, self.receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Note the signal."""
+        name = signal.Signals(number).name
+        if name == "SIGUSR2":
+            self.anneal_signal = True
+        elif name == "SIGINT" and self.stop == "SIGINT":
+            raise KeyboardInterrupt
+        else:
+            self.stop = name
+
+    @property
+    def anneal(self) -> bool:
+        """Whether the final decay was asked for."""
+        return self.anneal_signal or self.anneal_file.exists()
+
+    def anneal_begun(self) -> None:
+        """Forget the request."""
+        self.anneal_signal = False
+        self.anneal_file.unlink(missing_ok=True)
