@@ -6,22 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny import byte_tokenizer, tiny_llama
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.evaluate import bits_per_byte, measure_bits_per_byte
-
-ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
-
-
-def byte_tokenizer(**special: str) -> PreTrainedTokenizerFast:
-    """One token per byte, and the special tokens asked for."""
-    vocabulary = {piece: at for at, piece in enumerate([*special.values(), *ALPHABET])}
-    backend = Tokenizer(models.BPE(vocabulary, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
 
 
 @pytest.fixture(autouse=True)
@@ -43,23 +32,6 @@ class Plain:
         ids = [self.inner(text, add_special_tokens=False)["input_ids"] for text in texts]
         offsets = np.cumsum([0, *map(len, ids)]).astype(np.uint64)
         return np.concatenate(ids).astype(np.uint32), offsets
-
-
-def tiny_llama(vocab: int = 260, seed: int = 0) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocab,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=32,
-        initializer_range=0.3,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return LlamaForCausalLM(config).eval()
 
 
 TEXTS = ["Grüße", "a", "", "مرحبا", "The quick brown fox jumps over the lazy dog. " * 2, "b" * 32, "c" * 33]

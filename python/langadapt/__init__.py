@@ -12,11 +12,11 @@ from langadapt._core import __version__
 
 if TYPE_CHECKING:
     from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
-    from langadapt.evaluate import BitsPerByte, bits_per_byte, measure_bits_per_byte
+    from langadapt.evaluate import BitsPerByte, bits_per_byte, evaluate_suites, measure_bits_per_byte
 
 _HOMES = {
     "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),
-    "langadapt.evaluate": ("BitsPerByte", "bits_per_byte", "measure_bits_per_byte"),
+    "langadapt.evaluate": ("BitsPerByte", "bits_per_byte", "evaluate_suites", "measure_bits_per_byte"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -28,6 +28,7 @@ __all__ = [
     "MismatchError",
     "__version__",
     "bits_per_byte",
+    "evaluate_suites",
     "measure_bits_per_byte",
 ]
 

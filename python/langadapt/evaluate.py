@@ -27,6 +27,9 @@ import torch
 from torch import nn
 
 from langadapt.errors import ConfigError, DataError, MismatchError
+from langadapt.suites import evaluate_suites
+
+__all__ = ["BitsPerByte", "bits_per_byte", "evaluate_suites", "measure_bits_per_byte"]
 
 Progress = Callable[[str, int, "int | None", str], None]
 

@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod hash;
+pub mod pretokenize;
 pub mod progress;
 
 pub use error::{Error, Result};

@@ -5,10 +5,12 @@
 //! | `gate.rs` | the one way into long work: detach from Python, poll for Ctrl-C, report progress, map errors |
 //! | `error.rs` | core errors to Python exceptions |
 //! | `hash.rs` | fingerprints |
+//! | `training.rs` | pre-tokenizing and tokenizer training |
 
 mod error;
 mod gate;
 mod hash;
+mod training;
 
 use pyo3::prelude::*;
 
@@ -18,6 +20,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::hash::{hash_bytes, hash_file};
+    #[pymodule_export]
+    use crate::training::{pretokenize, pretokenize_patterns};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,0 +1,160 @@
+"""``langadapt evaluate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from langadapt.cli.progress import progress
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Measure = Callable[[Any, Any], "dict[str, Any]"]
+
+
+def command(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Folders or hub ids of causal models.", show_default=False)
+    ],
+    suites: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            metavar="german|arabic|PATH",
+            help="Suite of lm-eval tasks, a multiple-choice .jsonl file or a folder of them, or a task of lm-eval.",
+        ),
+    ] = None,
+    corpora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bytes", metavar="[NAME=]CORPUS", help="Text to measure bits per byte on: file, folder or glob."
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer of all models, where it is not in their folders.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Tokens per forward pass [default: context, at most 2048].")
+    ] = None,
+    stride: Annotated[int | None, typer.Option(help="Tokens scored per window of a long text [default: half].")] = None,
+    limit: Annotated[int | None, typer.Option(help="Items per task of a suite, at most.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Requests per forward pass of a suite.")] = 8,
+    text_field: Annotated[str, typer.Option(help="Field of JSON lines, column of Parquet files.")] = "text",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Measure models: bits per byte of text, whatever the tokenizer, and suites of tasks through lm-eval."""
+    from rich.console import Console
+
+    from langadapt.errors import ConfigError
+
+    if not suites and not corpora:
+        raise ConfigError("nothing to measure: give --bytes CORPUS, --suite SUITE, or both")
+    named = dict(named_corpus(one) for one in corpora or ())
+    if len(named) < len(corpora or ()):
+        raise ConfigError("--bytes: two corpora of one name; tell them apart as NAME=CORPUS")
+
+    def measure(model: Any, its_tokenizer: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {"parameters": model.num_parameters()}
+        found["bits_per_byte"] = {
+            name: bits_of(model, its_tokenizer, path, text_field, window, stride) for name, path in named.items()
+        }
+        found["suites"] = run_suites(model, its_tokenizer, suites or (), limit, batch_size)
+        return found
+
+    results = measure_models(models, tokenizer, device, measure)
+    if as_json:
+        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
+    else:
+        Console().print(comparison(results))
+
+
+def named_corpus(text: str) -> tuple[str, str]:
+    """``NAME=PATH``, or a path that gives its own name; a path that exists may have an equals sign in it."""
+    name, separator, path = text.partition("=")
+    if separator and name and not Path(text).exists():
+        return name, path
+    return text, text
+
+
+def measure_models(models: Sequence[str], tokenizer: str | None, device: str, measure: Measure) -> dict[str, Any]:
+    """What ``measure`` finds of each model, one in memory at a time."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from langadapt.machine import choose_device
+    from langadapt.model_folder import resolve_model
+
+    results = {}
+    for name in models:
+        folder = resolve_model(name)
+        its_tokenizer = AutoTokenizer.from_pretrained(tokenizer or folder)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+        results[name] = measure(model.to(choose_device(device)).eval(), its_tokenizer)
+        del model
+    return results
+
+
+def bits_of(
+    model: Any, tokenizer: Any, path: str, text_field: str, window: int | None, stride: int | None
+) -> dict[str, Any]:
+    """Bits per byte of one corpus, with its counts."""
+    from dataclasses import asdict
+
+    from langadapt.corpus import read_documents
+    from langadapt.evaluate import measure_bits_per_byte
+
+    with progress("bits per byte") as report:
+        texts = read_documents(path, text_field=text_field)
+        return asdict(measure_bits_per_byte(model, tokenizer, texts, window=window, stride=stride, progress=report))
+
+
+def run_suites(
+    model: Any, tokenizer: Any, suites: Sequence[str], limit: int | None, batch_size: int
+) -> dict[str, dict[str, float]]:
+    """Metrics by task. lm-eval draws its own bars, on stderr."""
+    from langadapt.suites import evaluate_suites
+
+    return evaluate_suites(model, tokenizer, suites, limit=limit, batch_size=batch_size)
+
+
+def comparison(results: Mapping[str, Any]) -> Table:
+    """One row per measure, one column per model, the best value of a row in bold."""
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("measure")
+    for name in results:
+        table.add_column(name, justify="right", overflow="fold")
+    found = list(results.values())
+    table.add_row("parameters", *(f"{one['parameters']:,}" for one in found))
+    for corpus in found[0]["bits_per_byte"]:
+        values = [one["bits_per_byte"][corpus]["bits_per_byte"] for one in found]
+        table.add_row(f"bits per byte, {corpus} (lower is better)", *marked(values, min, "{:.4f}"))
+    for task, metrics in found[0]["suites"].items():
+        for metric in (metric for metric in metrics if metric != "items" and not metric.endswith("_stderr")):
+            values = [one["suites"][task][metric] for one in found]
+            errors = [one["suites"][task].get(f"{metric}_stderr") for one in found]
+            best = min if metric in LOWER_IS_BETTER else max
+            cells = marked(values, best, "{:.4f}")
+            table.add_row(f"{task}, {metric}", *(with_error(*pair) for pair in zip(cells, errors, strict=True)))
+    return table
+
+
+LOWER_IS_BETTER = frozenset({"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"})
+"""Metrics of lm-eval; of all others more is better."""
+
+
+def marked(values: Sequence[float], best: Callable[[Sequence[float]], float], shape: str) -> list[str]:
+    """Formatted values, the best in bold where there is something to compare."""
+    top = best(values)
+    return [f"[bold]{shape.format(one)}[/]" if one == top and len(values) > 1 else shape.format(one) for one in values]
+
+
+def with_error(cell: str, error: float | None) -> str:
+    """A value and its standard error."""
+    return cell if error is None else f"{cell} ± {error:.4f}"

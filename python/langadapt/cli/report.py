@@ -1,0 +1,19 @@
+"""``langadapt report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="Folder that `langadapt adapt` wrote.", show_default=False)
+    ],
+) -> None:
+    """Write RUN_DIR/report: one self-contained HTML page and a model card. Prints the page's path."""
+    from langadapt.report import write_report
+
+    typer.echo(write_report(run))
