@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from langadapt._core import __version__
 
 if TYPE_CHECKING:
+    from langadapt.corpus import expand_inputs, read_documents
     from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
     from langadapt.evaluate import BitsPerByte, bits_per_byte, evaluate_suites, measure_bits_per_byte
 
 _HOMES = {
+    "langadapt.corpus": ("expand_inputs", "read_documents"),
     "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),
     "langadapt.evaluate": ("BitsPerByte", "bits_per_byte", "evaluate_suites", "measure_bits_per_byte"),
 }
@@ -29,7 +31,9 @@ __all__ = [
     "__version__",
     "bits_per_byte",
     "evaluate_suites",
+    "expand_inputs",
     "measure_bits_per_byte",
+    "read_documents",
 ]
 
 

@@ -4,6 +4,7 @@
 //! and applies merges, `store` keeps token ids on disk, `fertility` counts, `vectors` learns one vector per token.
 //! Counts are `u64`/`i64`, token ids are `u32`. Nothing here prints, draws or reads the environment.
 
+pub mod corpus;
 pub mod error;
 pub mod hash;
 pub mod pretokenize;

@@ -13,6 +13,8 @@ pub fn to_python(py: Python<'_>, error: Error) -> PyErr {
         Error::Io { path, source } => {
             // `OSError(errno, text, file)` picks the right subclass by itself.
             let text = source.to_string();
+            // Rust repeats the number that Python shows as `errno`.
+            let text = text.split(" (os error").next().unwrap_or_default().to_owned();
             match source.raw_os_error() {
                 Some(code) => PyOSError::new_err((code, text, path)),
                 None => data_error(py, format!("{}: {text}", path.display())),

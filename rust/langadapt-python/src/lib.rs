@@ -3,10 +3,12 @@
 //! | file | concern |
 //! |---|---|
 //! | `gate.rs` | the one way into long work: detach from Python, poll for Ctrl-C, report progress, map errors |
+//! | `corpus.rs` | documents for Python, reports |
 //! | `error.rs` | core errors to Python exceptions |
 //! | `hash.rs` | fingerprints |
 //! | `training.rs` | pre-tokenizing and tokenizer training |
 
+mod corpus;
 mod error;
 mod gate;
 mod hash;
@@ -18,6 +20,8 @@ use pyo3::prelude::*;
 mod _core {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::corpus::{DocumentReader, expand_inputs};
     #[pymodule_export]
     use crate::hash::{hash_bytes, hash_file};
     #[pymodule_export]

@@ -1,0 +1,136 @@
+//! Compressed files to bytes.
+
+use std::fs::File;
+use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::bufread::MultiGzDecoder;
+use zstd::stream::read::Decoder as ZstdDecoder;
+
+use super::inputs::Codec;
+use crate::{Error, Result};
+
+const BUFFER: usize = 256 << 10;
+/// zstd's largest window: files made with `zstd --long=31` are read too.
+const WINDOW_LOG_MAX: u32 = 31;
+
+/// Decompressed bytes of one file.
+pub(super) struct Decoded {
+    stream: Box<dyn Read + Send>,
+    /// Bytes taken from the file so far, as they lie on the disk.
+    consumed: Arc<AtomicU64>,
+    name: &'static str,
+}
+
+impl Decoded {
+    /// Opens the file at `path`, `-` for the standard input.
+    pub fn open(path: &Path, codec: Codec) -> Result<Self> {
+        let file: Box<dyn Read + Send> = if path.as_os_str() == "-" {
+            Box::new(io::stdin())
+        } else {
+            Box::new(File::open(path).map_err(|error| Error::io(path, error))?)
+        };
+        let consumed = Arc::new(AtomicU64::new(0));
+        let mut reader = BufReader::with_capacity(BUFFER, Counted { file, consumed: Arc::clone(&consumed) });
+        let magic = magic(&mut reader).map_err(|error| Error::io(path, error))?;
+        let actual = codec_of(magic.get_ref());
+        check(path, codec, actual, magic.get_ref())?;
+        let input = magic.chain(reader);
+        let (stream, name): (Box<dyn Read + Send>, _) = match actual {
+            Codec::Gzip => (Box::new(MultiGzDecoder::new(input)), "gzip"),
+            Codec::Zstd => (Box::new(zstd_decoder(input).map_err(|error| Error::io(path, error))?), "zstd"),
+            _ => (Box::new(input), ""),
+        };
+        Ok(Self { stream, consumed, name })
+    }
+
+    /// Bytes taken from the disk since the last call.
+    pub fn take_consumed(&self) -> u64 {
+        self.consumed.swap(0, Ordering::Relaxed)
+    }
+
+    /// Fills `out` as far as the file goes; fewer bytes than `out.len()` only at its end.
+    pub fn fill(&mut self, path: &Path, out: &mut [u8]) -> Result<usize> {
+        let mut filled = 0;
+        while filled < out.len() {
+            match self.stream.read(&mut out[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.explain(path, error)),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn explain(&self, path: &Path, error: io::Error) -> Error {
+        if error.raw_os_error().is_some() {
+            return Error::io(path, error);
+        }
+        let name = self.name;
+        Error::data(
+            path,
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                format!("truncated {name} stream: the file is incomplete, copy or download it again")
+            } else {
+                format!("damaged {name} stream ({error}): copy or download the file again")
+            },
+        )
+    }
+}
+
+/// The first four bytes: a pipe may deliver fewer at a time, so they are read apart and chained in front.
+fn magic(reader: &mut impl Read) -> io::Result<Cursor<Vec<u8>>> {
+    let mut magic = Vec::with_capacity(4);
+    reader.take(4).read_to_end(&mut magic)?;
+    Ok(Cursor::new(magic))
+}
+
+type Input = Chain<Cursor<Vec<u8>>, BufReader<Counted>>;
+
+fn zstd_decoder(input: Input) -> io::Result<ZstdDecoder<'static, Input>> {
+    let mut decoder = ZstdDecoder::with_buffer(input)?;
+    decoder.window_log_max(WINDOW_LOG_MAX)?;
+    Ok(decoder)
+}
+
+fn codec_of(magic: &[u8]) -> Codec {
+    match magic {
+        [0x1f, 0x8b, ..] => Codec::Gzip,
+        // A frame, or a frame to be skipped such as those that pzstd writes.
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Codec::Zstd,
+        _ => Codec::Plain,
+    }
+}
+
+fn check(path: &Path, wanted: Codec, actual: Codec, magic: &[u8]) -> Result<()> {
+    let detail = match (wanted, actual) {
+        (Codec::Sniff, _) => return Ok(()),
+        (wanted, actual) if wanted == actual => return Ok(()),
+        (Codec::Gzip | Codec::Zstd, _) if magic.is_empty() => "empty, not even a compressed stream".to_owned(),
+        (Codec::Plain, actual) => {
+            let (name, ending) = if actual == Codec::Gzip { ("gzip", ".gz") } else { ("zstd", ".zst") };
+            format!("holds {name} data although its name does not say so; let the name end in `{ending}`")
+        }
+        (wanted, _) => {
+            let (name, ending) = if wanted == Codec::Gzip { ("gzip", ".gz") } else { ("zstd", ".zst") };
+            format!("no {name} data although its name ends in `{ending}`; rename it or compress it")
+        }
+    };
+    Err(Error::data(path, detail))
+}
+
+struct Counted {
+    file: Box<dyn Read + Send>,
+    consumed: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.consumed.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}

@@ -1,0 +1,204 @@
+//! The text column of Parquet files, one row group at a time.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use parquet::basic::Type;
+use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, FileReader, Length};
+use parquet::file::serialized_reader::SerializedFileReader;
+
+use super::batch::{Batch, Framing};
+use super::report::{Fault, Kind};
+use crate::{Error, Monitor, Result};
+
+/// Rows decoded at a time: few enough that rows of a megabyte do not fill the memory.
+const ROWS: usize = 32;
+
+/// A Parquet file whose row groups are read by several threads.
+pub(super) struct ParquetFile {
+    path: Arc<PathBuf>,
+    column: usize,
+    /// Rows of each row group.
+    rows: Vec<u64>,
+    bytes: u64,
+    /// Kept open only while a row group is being read: a corpus may have more files than a process may open.
+    reader: Mutex<Weak<SerializedFileReader<Shared>>>,
+}
+
+impl ParquetFile {
+    /// Reads the footer of the file at `path` and finds the column `field`, a name or a dotted path.
+    pub fn open(path: &Path, field: &str) -> Result<Self> {
+        let reader = Arc::new(open(path)?);
+        let metadata = reader.metadata();
+        let schema = metadata.file_metadata().schema_descr();
+        let columns = || schema.columns().iter().map(|column| column.path().string());
+        let Some(column) = columns().position(|name| name == field) else {
+            let list = columns().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            return Err(Error::data(
+                path,
+                format!(
+                    "no column `{field}` (columns: {list}); name the one with the text with `text_field` (`--text-field`)"
+                ),
+            ));
+        };
+        let about = schema.column(column);
+        if about.physical_type() != Type::BYTE_ARRAY || about.max_rep_level() > 0 {
+            let kind = about.physical_type();
+            return Err(Error::data(path, format!("column `{field}` holds no plain strings (it is {kind} or a list)")));
+        }
+        let rows = metadata.row_groups().iter().map(|group| group.num_rows().max(0).cast_unsigned()).collect();
+        let bytes = reader_bytes(path)?;
+        let reader = Mutex::new(Arc::downgrade(&reader));
+        Ok(Self { path: Arc::new(path.to_owned()), column, rows, bytes, reader })
+    }
+
+    /// How many row groups the file has.
+    pub fn row_groups(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Starts to read a row group.
+    pub fn read_group(self: &Arc<Self>, group: usize) -> Result<RowGroupReader> {
+        let file = self.shared()?;
+        let fail = |error| explain(&self.path, error);
+        let reader = file.get_row_group(group).map_err(fail)?;
+        let about = reader.metadata().column(self.column);
+        let compression = about.compression();
+        let column = reader.get_column_reader(self.column).map_err(|error| match error {
+            ParquetError::NYI(_) => Error::data(
+                self.path.as_path(),
+                format!("compression {compression} is not read here; write the file with zstd or snappy"),
+            ),
+            other => explain(&self.path, other),
+        })?;
+        Ok(RowGroupReader {
+            max_def_level: about.column_descr().max_def_level(),
+            column: get_typed_column_reader::<ByteArrayType>(column),
+            _open: Arc::clone(&file),
+            row: 1 + self.rows[..group].iter().sum::<u64>(),
+            rows: self.rows[group],
+            left: self.rows[group],
+            bytes: self.bytes / self.rows.len().max(1) as u64,
+            file: Arc::clone(self),
+        })
+    }
+
+    fn shared(&self) -> Result<Arc<SerializedFileReader<Shared>>> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = reader.upgrade() {
+            return Ok(open);
+        }
+        let opened = Arc::new(open(&self.path)?);
+        *reader = Arc::downgrade(&opened);
+        Ok(opened)
+    }
+}
+
+fn reader_bytes(path: &Path) -> Result<u64> {
+    Ok(std::fs::metadata(path).map_err(|error| Error::io(path, error))?.len())
+}
+
+fn open(path: &Path) -> Result<SerializedFileReader<Shared>> {
+    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+    let bytes = file.metadata().map_err(|error| Error::io(path, error))?.len();
+    SerializedFileReader::new(Shared { file: Arc::new(file), bytes }).map_err(|error| explain(path, error))
+}
+
+fn explain(path: &Path, error: ParquetError) -> Error {
+    Error::data(path, format!("damaged or truncated Parquet file ({error}): copy or download it again"))
+}
+
+/// One row group's text column.
+pub(super) struct RowGroupReader {
+    file: Arc<ParquetFile>,
+    column: ColumnReaderImpl<ByteArrayType>,
+    max_def_level: i16,
+    row: u64,
+    rows: u64,
+    left: u64,
+    bytes: u64,
+    _open: Arc<SerializedFileReader<Shared>>,
+}
+
+impl RowGroupReader {
+    /// Fills `batch` with documents; false at the end of the row group.
+    pub fn read(&mut self, batch: &mut Batch, batch_bytes: usize, monitor: &Monitor) -> Result<bool> {
+        batch.start(Framing::Rows, &self.file.path, self.row);
+        let (mut levels, mut values) = (Vec::<i16>::with_capacity(ROWS), Vec::<ByteArray>::with_capacity(ROWS));
+        while self.left > 0 && batch.filled < batch_bytes {
+            levels.clear();
+            values.clear();
+            let max = ROWS.min(usize::try_from(self.left).unwrap_or(ROWS));
+            let (rows, _, _) = self
+                .column
+                .read_records(max, Some(&mut levels), None, &mut values)
+                .map_err(|error| explain(&self.file.path, error))?;
+            if rows == 0 {
+                let text = format!("row {} is missing although the footer promises it", self.row);
+                return Err(explain(&self.file.path, ParquetError::EOF(text)));
+            }
+            self.push(batch, rows, &levels, &values);
+            self.left -= rows as u64;
+            monitor.advance(self.bytes * rows as u64 / self.rows)?;
+        }
+        Ok(self.row > batch.first_line)
+    }
+
+    fn push(&mut self, batch: &mut Batch, rows: usize, levels: &[i16], values: &[ByteArray]) {
+        let mut values = values.iter();
+        for n in 0..rows {
+            let is_null = self.max_def_level > 0 && levels.get(n).is_none_or(|&level| level < self.max_def_level);
+            match if is_null { None } else { values.next() } {
+                Some(value) => batch.push(value.data(), self.row),
+                None => batch.faults.push((Some(self.row), Fault::new(Kind::MissingText, "the text is null"))),
+            }
+            self.row += 1;
+        }
+    }
+}
+
+/// A file read at offsets: `File` itself has one position, which threads would pull away from one another.
+struct Shared {
+    file: Arc<File>,
+    bytes: u64,
+}
+
+impl Length for Shared {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl ChunkReader for Shared {
+    type T = BufReader<At>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(BufReader::new(At { file: Arc::clone(&self.file), at: start }))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<bytes::Bytes> {
+        let mut buffer = vec![0; length];
+        self.file.read_exact_at(&mut buffer, start).map_err(|error| ParquetError::External(Box::new(error)))?;
+        Ok(buffer.into())
+    }
+}
+
+/// A place in a file.
+struct At {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for At {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buffer, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}

@@ -1,0 +1,157 @@
+//! Documents for Python: a background reader behind an iterator, and reports as plain values.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use langadapt_core::corpus::{Batch, Inputs, ReadOptions, ReadReport, TextUnit, map_documents};
+use langadapt_core::{Error, Monitor, Result};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+
+use crate::error::to_python;
+use crate::gate::POLL;
+
+/// Batches that wait for Python; two keep the reader busy.
+const WAITING: usize = 2;
+/// Python cannot take text faster than two threads parse it.
+const THREADS: usize = 2;
+
+/// [`ReadOptions`] from their Python names.
+pub fn options(text_field: String, strict: bool, text_unit: &str) -> PyResult<ReadOptions> {
+    let text_unit = match text_unit {
+        "line" => TextUnit::Line,
+        "file" => TextUnit::File,
+        other => {
+            let text = format!("text_unit: {other:?}; it is \"line\" or \"file\"");
+            return Err(pyo3::exceptions::PyValueError::new_err(text));
+        }
+    };
+    Ok(ReadOptions { text_field, strict, text_unit, ..ReadOptions::default() })
+}
+
+/// A report as nested dicts and lists.
+pub fn report<'py>(py: Python<'py>, report: &ReadReport) -> PyResult<Bound<'py, PyDict>> {
+    let skipped = PyDict::new(py);
+    skipped.set_item("malformed_json", report.skipped.malformed_json)?;
+    skipped.set_item("missing_text", report.skipped.missing_text)?;
+    skipped.set_item("invalid_utf8", report.skipped.invalid_utf8)?;
+    let problems = PyList::empty(py);
+    for problem in &report.first_problems {
+        let entry = PyDict::new(py);
+        entry.set_item("path", problem.path.to_string_lossy())?;
+        entry.set_item("line", problem.line)?;
+        entry.set_item("reason", &problem.reason)?;
+        problems.append(entry)?;
+    }
+    let all = PyDict::new(py);
+    all.set_item("files", report.files)?;
+    all.set_item("documents", report.documents)?;
+    all.set_item("bytes", report.bytes)?;
+    all.set_item("skipped", skipped)?;
+    all.set_item("first_problems", problems)?;
+    Ok(all)
+}
+
+/// The files that names, folders and patterns stand for.
+#[pyfunction]
+pub fn expand_inputs(py: Python<'_>, names: Vec<String>) -> PyResult<Vec<PathBuf>> {
+    let inputs = py.detach(|| Inputs::expand(&names)).map_err(|error| to_python(py, error))?;
+    Ok(inputs.paths().map(PathBuf::from).collect())
+}
+
+/// The texts of one batch, end to end.
+struct Texts {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    fn of(batch: &Batch) -> Self {
+        let mut texts = Self { text: String::new(), ends: Vec::with_capacity(batch.len()) };
+        for text in batch.texts() {
+            texts.text.push_str(text);
+            texts.ends.push(texts.text.len());
+        }
+        texts
+    }
+}
+
+enum Message {
+    Texts(Texts),
+    End(Result<ReadReport>),
+}
+
+/// Reads documents on threads of its own; an iterator of lists of texts.
+#[pyclass(module = "langadapt._core", frozen)]
+pub struct DocumentReader {
+    messages: Mutex<Receiver<Message>>,
+    monitor: Arc<Monitor>,
+    report: Mutex<Option<ReadReport>>,
+}
+
+#[pymethods]
+impl DocumentReader {
+    #[new]
+    #[pyo3(signature = (names, *, text_field, strict, text_unit))]
+    fn new(py: Python<'_>, names: Vec<String>, text_field: String, strict: bool, text_unit: &str) -> PyResult<Self> {
+        let options = options(text_field, strict, text_unit)?;
+        let inputs = py.detach(|| Inputs::expand(&names)).map_err(|error| to_python(py, error))?;
+        let monitor = Arc::new(Monitor::default());
+        let (sender, messages) = sync_channel(WAITING);
+        let watch = Arc::clone(&monitor);
+        std::thread::spawn(move || {
+            let map = |(): &mut (), batch: &Batch| Ok(Texts::of(batch));
+            // The receiver is gone once Python has dropped the iterator.
+            let emit = |texts| sender.send(Message::Texts(texts)).map_err(|_| Error::Interrupted);
+            let end = map_documents(&inputs, &options, THREADS, &watch, || (), map, emit);
+            let _ = sender.send(Message::End(end));
+        });
+        Ok(Self { messages: Mutex::new(messages), monitor, report: Mutex::new(None) })
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        let lock = |mutex| Mutex::lock(mutex).unwrap_or_else(PoisonError::into_inner);
+        if self.report.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            return Ok(None);
+        }
+        loop {
+            match py.detach(|| lock(&self.messages).recv_timeout(POLL)) {
+                Ok(Message::Texts(texts)) => return to_list(py, &texts).map(Some),
+                Ok(Message::End(Ok(report))) => {
+                    *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+                    return Ok(None);
+                }
+                Ok(Message::End(Err(error))) => return Err(to_python(py, error)),
+                Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            }
+        }
+    }
+
+    /// Counts and problems as a dict; `None` before the end.
+    fn report<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let found = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        found.as_ref().map(|found| report(py, found)).transpose()
+    }
+}
+
+impl Drop for DocumentReader {
+    fn drop(&mut self) {
+        self.monitor.stop();
+    }
+}
+
+fn to_list<'py>(py: Python<'py>, texts: &Texts) -> PyResult<Bound<'py, PyList>> {
+    let mut start = 0;
+    let parts = texts.ends.iter().map(|&end| {
+        let part = PyString::new(py, &texts.text[start..end]);
+        start = end;
+        part
+    });
+    PyList::new(py, parts)
+}

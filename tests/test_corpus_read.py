@@ -1,0 +1,135 @@
+"""Reading documents from Python: formats, iterables, errors, Ctrl-C."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langadapt import DataError, read_documents
+from langadapt.corpus import expand_inputs
+
+TEXTS = [f"Zeile {n}: „Grüße“\n\t\\ {n * 7919}" for n in range(300)]
+
+
+def write_lines(path: Path, texts: list[str], **extra: object) -> Path:
+    path.write_text("".join(json.dumps({"id": 1, "text": text, **extra}) + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+def test_lines_of_json(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", TEXTS)
+    assert list(read_documents(path)) == TEXTS
+    packed = tmp_path / "a.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert list(read_documents([packed, str(path)])) == TEXTS + TEXTS
+    assert list(read_documents(str(tmp_path / "*.jsonl*"))) == TEXTS + TEXTS
+    assert expand_inputs(tmp_path) == [path, packed]
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd", "lz4"])
+def test_parquet(tmp_path: Path, compression: str) -> None:
+    rows = [None if n % 50 == 7 else text for n, text in enumerate(TEXTS * 5)]
+    table = pa.table({"id": list(range(len(rows))), "text": rows, "meta": [{"inner": text} for text in rows]})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, row_group_size=97, compression=compression, use_dictionary=compression == "zstd")
+    expected = [text for text in rows if text is not None]
+    assert list(read_documents(path)) == expected
+    assert list(read_documents(path, text_field="meta.inner")) == expected
+    with pytest.raises(DataError, match=r"a\.parquet:8: the text is null"):
+        list(read_documents(path, strict=True))
+    with pytest.raises(DataError, match=r"no column `content` \(columns: `id`, `text`, `meta\.inner`\)"):
+        list(read_documents(path, text_field="content"))
+    with pytest.raises(DataError, match="no plain strings"):
+        list(read_documents(path, text_field="id"))
+
+
+def test_parquet_of_large_and_required_strings(tmp_path: Path) -> None:
+    schema = pa.schema([pa.field("text", pa.large_string(), nullable=False)])
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": TEXTS}, schema=schema), path, row_group_size=1000, data_page_version="2.0")
+    assert list(read_documents(path)) == TEXTS
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match="damaged or truncated Parquet"):
+        list(read_documents(path))
+
+
+def test_iterables_pass_through() -> None:
+    assert list(read_documents(iter(TEXTS))) == TEXTS
+    assert list(read_documents({"text": text} for text in TEXTS)) == TEXTS
+    assert list(read_documents([{"content": text} for text in TEXTS], text_field="content")) == TEXTS
+    with pytest.raises(DataError, match=r"document 1: no field `text` \(fields: `content`\)"):
+        list(read_documents([{"content": "a"}]))
+    with pytest.raises(DataError, match="document 2"):
+        list(read_documents([{"text": "a"}, {"text": None}], strict=True))
+    with pytest.raises(TypeError):
+        read_documents(3)  # type: ignore[arg-type]
+
+
+def test_skipped_lines_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_lines(tmp_path / "a.jsonl", TEXTS)
+    with path.open("a") as file:
+        file.write('{"text": "torn\n')
+    with caplog.at_level("WARNING", logger="langadapt.corpus"):
+        assert list(read_documents(path)) == TEXTS
+    assert "skipped 1 lines" in caplog.text
+    assert "a.jsonl:301: malformed JSON" in caplog.text
+
+
+def test_missing_names_are_reported_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        read_documents(tmp_path / "none.jsonl")
+    assert Path(caught.value.filename) == tmp_path / "none.jsonl"
+    with pytest.raises(FileNotFoundError, match="for texts pass"):
+        read_documents(["Das ist ein Text und kein Dateiname."])
+    with pytest.raises(DataError, match="unknown ending"):
+        read_documents(Path(__file__))
+
+
+def test_a_dropped_iterator_stops_reading(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", TEXTS * 200)
+    for _ in range(20):
+        assert next(read_documents(path)) == TEXTS[0]
+
+
+@given(st.lists(st.text(), min_size=1))
+def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    path = write_lines(tmp_path_factory.mktemp("corpus") / "a.jsonl", texts, other="\ud800")
+    assert list(read_documents(path)) == texts
+
+
+def interrupt(code: str, seconds_before: float = 0.5) -> float:
+    """Run ``code``, press Ctrl-C once it has printed a line, and return the seconds until it ended."""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(seconds_before)
+    started = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in errors
+    return time.perf_counter() - started
+
+
+def test_ctrl_c_while_nothing_arrives(tmp_path: Path) -> None:
+    """A pipe that stays silent: the thread that reads it must not keep the process alive."""
+    code = f"""
+import os, sys
+os.mkfifo({str(tmp_path / "pipe")!r})
+writer = os.open({str(tmp_path / "pipe")!r}, os.O_RDWR)
+from langadapt import read_documents
+documents = read_documents({str(tmp_path / "pipe")!r})
+print("ready", flush=True)
+next(documents)
+"""
+    assert interrupt(code) < 1.0
