@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from langadapt.corpus import expand_inputs, read_documents
     from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
     from langadapt.evaluate import BitsPerByte, bits_per_byte, evaluate_suites, measure_bits_per_byte
+    from langadapt.pipeline import adapt, train
+    from langadapt.recipe import Recipe
 
 _HOMES = {
     "langadapt.corpus": ("expand_inputs", "read_documents"),
     "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),
     "langadapt.evaluate": ("BitsPerByte", "bits_per_byte", "evaluate_suites", "measure_bits_per_byte"),
+    "langadapt.pipeline": ("adapt", "train"),
+    "langadapt.recipe": ("Recipe",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -28,12 +32,15 @@ __all__ = [
     "DataError",
     "LangadaptError",
     "MismatchError",
+    "Recipe",
     "__version__",
+    "adapt",
     "bits_per_byte",
     "evaluate_suites",
     "expand_inputs",
     "measure_bits_per_byte",
     "read_documents",
+    "train",
 ]
 
 

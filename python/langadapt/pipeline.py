@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langadapt.errors import ConfigError
 from langadapt.machine import choose_device, describe_device, versions
@@ -21,6 +23,9 @@ from langadapt.manifest import write_atomically
 from langadapt.model_folder import resolve_model, tokenizer_file
 from langadapt.recipe import Recipe
 from langadapt.stages import Run
+
+if TYPE_CHECKING:
+    from langadapt.training import StoreShare
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +52,33 @@ def adapt(recipe: Recipe, *, progress: Progress | None = None) -> dict[str, Any]
         return Adaptation(recipe, run, progress).results()
 
 
+def train(recipe: Recipe, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Run the stages of ``recipe`` up to its main training, and return that training's summary.
+
+    Under ``torchrun`` the first process makes the stages before training while the others wait, then all train. Like
+    :func:`adapt` without evaluation, comparison and report; ``adapt`` of the same recipe goes on from here.
+    """
+    method = recipe.swap.method
+    run = Run(Path(recipe.out), log.info)
+    ready = run.folder / "stages" / f".ready-{os.environ.get('TORCHELASTIC_RUN_ID', 'alone')}-{os.getppid()}"
+    adaptation = Adaptation(recipe, run, progress)
+    if int(os.environ.get("RANK", "0")) > 0:
+        while not ready.exists():
+            time.sleep(0.2)
+        return adaptation.train_arm(method, *adaptation.places(method))
+    with run.locked():
+        write_atomically(run.folder / "recipe.yaml", recipe.to_yaml())
+        for language in adaptation.languages:
+            adaptation.build_corpus(language)
+        start, tokenizer = adaptation.prepare(method)
+        adaptation.stores(tokenizer)
+        ready.touch()
+        try:
+            return adaptation.train(method, start, tokenizer)
+        finally:
+            ready.unlink()
+
+
 class Adaptation:
     """One run of one recipe; the methods are the stages."""
 
@@ -67,14 +99,13 @@ class Adaptation:
         corpus = {language: self.build_corpus(language) for language in self.languages}
         tokenizer = self.make_tokenizer()
         fertility = self.measure_fertility(tokenizer)
+        rows = [self.evaluate("source", self.model, self.model, method=None, phase="source")]
         swaps: dict[str, Any] = {}
         trainings: dict[str, Any] = {}
-        rows = [self.evaluate("source", self.model, self.model, method=None, phase="source")]
         for method in self.arms:
-            start, its_tokenizer = self.model, self.model
+            start, its_tokenizer = self.prepare(method)
             if method != KEEP:
-                start, its_tokenizer = self.folder / "swapped" / method, tokenizer
-                swaps[method] = self.swap(method, tokenizer)
+                swaps[method] = self.swap(method, its_tokenizer)
                 rows.append(self.evaluate(f"{method}-swapped", start, its_tokenizer, method=method, phase="swapped"))
             trainings[method] = self.train(method, start, its_tokenizer)
             final = self.trained(method) / "final"
@@ -99,6 +130,19 @@ class Adaptation:
         write_atomically(self.folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         write_report(self.folder)
         return results
+
+    def places(self, method: str) -> tuple[Path, Path]:
+        """Folders of the model that an arm starts from, and of its tokenizer."""
+        if method == KEEP:
+            return self.model, self.model
+        return self.folder / "swapped" / method, self.folder / "tokenizer"
+
+    def prepare(self, method: str) -> tuple[Path, Path]:
+        """All stages of an arm before its training; returns its :meth:`places`."""
+        start, tokenizer = self.places(method)
+        if method != KEEP:
+            self.swap(method, self.make_tokenizer())
+        return start, tokenizer
 
     def build_corpus(self, language: str) -> dict[str, Any]:
         """Documents of one language, split into training and validation text."""
@@ -261,31 +305,42 @@ class Adaptation:
         """Where an arm's training leaves its logs, checkpoints and final model."""
         return self.folder / "trained" / method
 
-    def train(self, method: str, start: Path, tokenizer: Path) -> dict[str, Any]:
-        """Continued pretraining of one arm."""
-        from langadapt.tokenizer import Tokenizer
-        from langadapt.training import StoreShare, train_model
+    def stores(self, tokenizer: Path) -> list[StoreShare]:
+        """What is trained on: target text, and source text where the recipe replays some."""
+        from langadapt.training import StoreShare
 
         share = self.recipe.corpus.source_share
-        stores = [StoreShare(self.store("target", tokenizer), 1.0 - share, "target")]
+        shares = [StoreShare(self.store("target", tokenizer), 1.0 - share, "target")]
         if share > 0:
-            stores.append(StoreShare(self.store("source", tokenizer), share, "source"))
+            shares.append(StoreShare(self.store("source", tokenizer), share, "source"))
+        return shares
+
+    def train(self, method: str, start: Path, tokenizer: Path) -> dict[str, Any]:
+        """Continued pretraining of one arm."""
+        share = self.recipe.corpus.source_share
+        return self.run.stage(
+            f"train-{method}",
+            self.trained(method) / "final",
+            lambda: self.train_arm(method, start, tokenizer),
+            settings={"train": asdict(self.recipe.train), "source_share": share},
+            inputs={"model": start, **{store.name: Path(store.path) for store in self.stores(tokenizer)}},
+        )
+
+    def train_arm(self, method: str, start: Path, tokenizer: Path) -> dict[str, Any]:
+        """The training itself; every process of a distributed run calls this."""
+        from langadapt.tokenizer import Tokenizer
+        from langadapt.training import train_model
+
         out = self.trained(method)
-
-        def make() -> dict[str, Any]:
-            result = train_model(
-                start,
-                stores,
-                out,
-                self.recipe.train,
-                tokenizer=Tokenizer.from_pretrained(tokenizer),
-                validate=self.validator(tokenizer),
-            )
-            return {**result.to_dict(), "log": str((out / "log.jsonl").relative_to(self.folder))}
-
-        settings = {"train": asdict(self.recipe.train), "share": share}
-        inputs = {"model": start, **{store.name: store.path for store in stores}}
-        return self.run.stage(f"train-{method}", out / "final", make, settings=settings, inputs=inputs)
+        result = train_model(
+            start,
+            self.stores(tokenizer),
+            out,
+            self.recipe.train,
+            tokenizer=Tokenizer.from_pretrained(tokenizer),
+            validate=self.validator(tokenizer),
+        )
+        return {**result.to_dict(), "log": str((out / "log.jsonl").relative_to(self.folder))}
 
     def validator(self, tokenizer: Path) -> Callable[[Any, int], dict[str, float]]:
         """A callback for training: bits per byte of both languages on a part of the validation text."""

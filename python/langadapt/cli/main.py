@@ -26,7 +26,7 @@ from langadapt.cli import (
     vectors,
 )
 from langadapt.cli.progress import console
-from langadapt.errors import ConfigError, LangadaptError
+from langadapt.errors import ConfigError, LangadaptError, TrainingStopped
 
 app = typer.Typer(
     name="langadapt",
@@ -109,6 +109,9 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; say nothing, and do not let Python flush into the void.
         sys.stdout = None  # type: ignore[assignment]
+        code = 0
+    except TrainingStopped as stopped:
+        console.print(escape(str(stopped)), style="yellow", highlight=False, soft_wrap=True)
         code = 0
     except Exception as error:
         code = report_error(error)

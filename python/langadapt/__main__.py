@@ -1,0 +1,5 @@
+"""``python -m langadapt``, for ``torchrun -m langadapt train RECIPE``."""
+
+from langadapt.cli import main
+
+main()
