@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from langadapt.evaluate import BitsPerByte, bits_per_byte, evaluate_suites, measure_bits_per_byte
     from langadapt.pipeline import adapt, train
     from langadapt.recipe import Recipe
+    from langadapt.report import write_report
 
 _HOMES = {
     "langadapt.corpus": ("expand_inputs", "read_documents"),
@@ -23,6 +24,7 @@ _HOMES = {
     "langadapt.evaluate": ("BitsPerByte", "bits_per_byte", "evaluate_suites", "measure_bits_per_byte"),
     "langadapt.pipeline": ("adapt", "train"),
     "langadapt.recipe": ("Recipe",),
+    "langadapt.report": ("write_report",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -41,6 +43,7 @@ __all__ = [
     "measure_bits_per_byte",
     "read_documents",
     "train",
+    "write_report",
 ]
 
 

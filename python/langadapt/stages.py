@@ -117,8 +117,12 @@ class Run:
 
 
 def counts(path: Path, root: Path) -> bool:
-    """Whether a path below ``root`` is a file of an artefact: hidden ones are notes and leftovers."""
-    return path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    """Whether a path below ``root`` is a file of an artefact: hidden ones are notes and leftovers.
+
+    A model's README is written after everything was measured; it makes no other model of it.
+    """
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return path.is_file() and not hidden and path.name != "README.md"
 
 
 def read_stamp(file: Path) -> dict[str, Any] | None:

@@ -98,7 +98,9 @@ def table(summary: Summary) -> Iterator[list[str]]:
     metric = metric_title(summary.metric).lower()
     names = summary.languages
     heads = ["model", "tokenizer", "parameters"]
-    heads += [f"{metric}, {names[side]}" for side in texts] + [f"bits per byte, {names[side]}" for side in summary.sides]
+    heads += [f"{metric}, {names[side]}" for side in texts] + [
+        f"bits per byte, {names[side]}" for side in summary.sides
+    ]
     yield [inline(head) for head in heads]
     for row in summary.rows:
         tokenizer = f"{row.tokenizer}, {words.count(row.vocabulary)}" if row.vocabulary else row.tokenizer

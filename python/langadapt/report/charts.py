@@ -169,7 +169,9 @@ def grid(across: Axis, up: Axis, x_title: str) -> list[Markup]:
             Markup('<line class="rule" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y)
         )
         text = words.short_count(value) if abs(value) >= 1000 else f"{value:.{places(value)}f}"
-        parts.append(Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 7, y + 4, text))
+        parts.append(
+            Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 7, y + 4, text)
+        )
     for value in across.ticks(4):
         text = words.short_count(value) if value >= 1000 else f"{value:g}"
         parts.append(
@@ -185,11 +187,12 @@ def grid(across: Axis, up: Axis, x_title: str) -> list[Markup]:
 
 
 def decimals_for(ticks: Sequence[float], logarithmic: bool) -> Callable[[float], int]:
-    """Decimal places that tell neighbouring ticks apart."""
+    """Decimal places that tell neighbouring ticks apart: those of the step, or of each value on a logarithmic axis."""
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
 
     def places(value: float) -> int:
-        gap = abs(value) if logarithmic else min((abs(b - a) for a, b in zip(ticks, ticks[1:], strict=False)), default=1)
-        return next((n for n in range(7) if gap and abs(round(gap, n) - gap) < 0.01 * gap), 0 if not gap else 6)
+        finest = abs(value) if logarithmic else step
+        return next((places for places in range(12) if abs(round(finest, places) - finest) < 0.01 * finest), 0)
 
     return places
 
@@ -216,5 +219,3 @@ def drawn(line: Line, across: Axis, up: Axis, shape: Callable[[float], str]) -> 
                 )
             )
     return Markup("").join(parts)
-
-

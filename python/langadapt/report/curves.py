@@ -19,7 +19,11 @@ def curves(run: RunData, summary: Summary) -> list[Chart]:
     found: list[Chart | None] = [bits_curve(run, summary, arms, side) for side in ("target", "source")]
     found.append(
         step_curve(
-            run, arms, "Training loss", "loss", note="Nats per token: comparable only between models with one tokenizer."
+            run,
+            arms,
+            "Training loss",
+            "loss",
+            note="Nats per token: comparable only between models with one tokenizer.",
         )
     )
     found.append(rate_curve(run, arms))
@@ -76,7 +80,10 @@ def step_curve(
     shape: Callable[[float], str] = words.decimals,
 ) -> Chart | None:
     """One entry of the logged steps, for all arms."""
-    lines = [line(name, slot, run.logs[name], entries(run.logs[name], lambda one: one.get(key))) for name, slot in arms.items()]
+    lines = [
+        line(name, slot, run.logs[name], entries(run.logs[name], lambda one: one.get(key)))
+        for name, slot in arms.items()
+    ]
     return line_chart(title, lines, x_title=x_title(run), note=note, shape=shape)
 
 

@@ -61,7 +61,9 @@ def page(run: RunData) -> str:
         charts=curves(run, summary),
         fertility=[fertility(name, cells) for name, cells in fertility_tables(run.results)],
         swaps=list(swaps(run)),
-        corpus=facts_table({summary.languages.get(side, side): one for side, one in section(run.results, "corpus").items()}),
+        corpus=facts_table(
+            {summary.languages.get(side, side): one for side, one in section(run.results, "corpus").items()}
+        ),
         training=facts_table({shown(name): trained(one) for name, one in section(run.results, "training").items()}),
         cost=cost(run),
         recipe=run.recipe_text,
@@ -135,7 +137,9 @@ def suites(summary: Summary) -> list[SuiteRow]:
     names: dict[tuple[str, str], None] = {}
     for row in summary.rows:
         for task, metrics in row.suites.items():
-            names |= {(task, metric): None for metric in metrics if metric != "items" and not metric.endswith("_stderr")}
+            names |= {
+                (task, metric): None for metric in metrics if metric != "items" and not metric.endswith("_stderr")
+            }
     return [SuiteRow(task, metric, suite_cells(summary, task, metric)) for task, metric in names]
 
 
@@ -186,7 +190,11 @@ def fertility(name: str, cells: Cells) -> Fertility:
     """Bars for the metrics that have a direction, a table for all."""
     metrics = list(
         dict.fromkeys(
-            key for texts in cells.values() for found in texts.values() for key in found if number(found[key]) is not None
+            key
+            for texts in cells.values()
+            for found in texts.values()
+            for key in found
+            if number(found[key]) is not None
         )
     )
     corpora = list(dict.fromkeys(corpus for texts in cells.values() for corpus in texts))
@@ -199,7 +207,9 @@ def fertility(name: str, cells: Cells) -> Fertility:
     ]
     drawn = [metric for metric in metrics if less_is_better(metric) is not None and differs(metric, cells)][:4]
     title = {"text": "Running text", "aligned": "Aligned sentences"}.get(name, words.title(name))
-    return Fertility(title, [bars(metric, cells, corpora) for metric in drawn], [metric_title(m) for m in metrics], rows)
+    return Fertility(
+        title, [bars(metric, cells, corpora) for metric in drawn], [metric_title(m) for m in metrics], rows
+    )
 
 
 def differs(metric: str, cells: Cells) -> bool:
@@ -210,7 +220,9 @@ def differs(metric: str, cells: Cells) -> bool:
 def bars(metric: str, cells: Cells, corpora: list[str]) -> Metric:
     """One metric drawn: a group per corpus, a bar per tokenizer."""
     values = {
-        (corpus, tokenizer): number(texts.get(corpus, {}).get(metric)) for tokenizer, texts in cells.items() for corpus in corpora
+        (corpus, tokenizer): number(texts.get(corpus, {}).get(metric))
+        for tokenizer, texts in cells.items()
+        for corpus in corpora
     }
     top = max((value for value in values.values() if value is not None), default=1.0) or 1.0
     lower = less_is_better(metric)
@@ -248,7 +260,11 @@ class Swap:
     notes: list[str] = field(default_factory=list)
 
 
-PARTS = (("copied", "copied from the source"), ("combined", "made of several source rows"), ("drawn", "without a source"))
+PARTS = (
+    ("copied", "copied from the source"),
+    ("combined", "made of several source rows"),
+    ("drawn", "without a source"),
+)
 
 
 def swaps(run: RunData) -> Iterator[Swap]:

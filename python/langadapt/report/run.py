@@ -78,7 +78,9 @@ def read_results(file: Path) -> dict[str, Any]:
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{file}: missing; this is no folder of a finished run: run `langadapt adapt` to its end") from None
+        raise DataError(
+            f"{file}: missing; this is no folder of a finished run: run `langadapt adapt` to its end"
+        ) from None
     except NotADirectoryError:
         raise DataError(f"{file.parent}: a run's folder is expected, this is a file") from None
     except (ValueError, UnicodeDecodeError) as error:

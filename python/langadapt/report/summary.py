@@ -53,7 +53,7 @@ class Summary:
 
     def best(self, side: str) -> float | None:
         """The lowest bits per byte of one language."""
-        return min((row.bits[side] for row in self.rows if row.bits[side] is not None), default=None, key=float)  # type: ignore[arg-type]
+        return min((value for row in self.rows if (value := row.bits[side]) is not None), default=None)
 
 
 def summarize(results: Mapping[str, Any]) -> Summary:
@@ -101,7 +101,8 @@ def make_row(
         vocabulary=None if vocabulary is None else int(vocabulary),
         parameters=number(row.get("parameters")),
         fertility={
-            side: number((texts.get(name) or texts.get(side) or {}).get(metric)) for side, name in languages.items()
+            side: number((texts.get(name) or texts.get(side) or {}).get(metric or ""))
+            for side, name in languages.items()
         },
         bits={side: number(bits.get(side)) for side in ("target", "source")},
         suites={task: metrics for task, metrics in suites.items() if isinstance(metrics, dict)},
@@ -163,7 +164,7 @@ def metric_title(metric: str | None) -> str:
 
 def verdict(summary: Summary, results: Mapping[str, Any]) -> list[str]:
     """What was gained and what it cost, in sentences, good news or bad."""
-    sentences = []
+    sentences: list[str] = []
     for side in summary.sides:
         sentences.extend(language_sentences(summary, side))
     sentences.extend(token_sentence(summary))
@@ -208,7 +209,9 @@ def token_sentence(summary: Summary) -> Iterator[str]:
         old, new = summary.source.fertility[side], summary.trained.fertility[side]
         if old and new:
             ratio = old / new if summary.metric == "bytes_per_token" else new / old
-            parts.append(f"{summary.languages[side]} text has {compared(ratio, 1.0)} before".replace(" than", " tokens than"))
+            parts.append(
+                f"{summary.languages[side]} text has {compared(ratio, 1.0)} before".replace(" than", " tokens than")
+            )
     if parts:
         yield "With the new tokenizer, " + ", and ".join(parts) + "."
 
@@ -221,7 +224,9 @@ def cost_sentence(summary: Summary, results: Mapping[str, Any]) -> str:
     tokens, seconds = number(training.get("tokens")), number(training.get("seconds"))
     if tokens is not None:
         read = number(training.get("bytes_of_text"))
-        parts.append(f"{words.short_count(tokens)} training tokens" + (f" ({words.size(read)} of text)" if read else ""))
+        parts.append(
+            f"{words.short_count(tokens)} training tokens" + (f" ({words.size(read)} of text)" if read else "")
+        )
     if seconds is not None:
         parts.append(f"{words.duration(seconds)} of training")
     stages = [value for value in map(number, section(cost, "seconds").values()) if value is not None]

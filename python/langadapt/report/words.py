@@ -78,7 +78,7 @@ def plain(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (int, float)):
-        if name.endswith("bytes") or name.startswith("bytes") and "per" not in name:
+        if name.endswith("bytes") or (name.startswith("bytes") and "per" not in name):
             return size(value)
         if name.endswith("seconds"):
             return duration(value)

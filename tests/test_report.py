@@ -1,0 +1,336 @@
+"""The report of a made-up run: what the page says, that it needs nothing else, and that it bears with gaps."""
+
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from report_run import make_run, results
+from rich.console import Console
+
+from langadapt.errors import DataError
+from langadapt.report import results_table, words, write_report
+from langadapt.report.charts import MAX_POINTS, Axis, Line, Reference, line_chart, thin, value_axis
+from langadapt.report.summary import fertility_tables, summarize, verdict
+from langadapt.stages import Run
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+"""Elements without an end."""
+
+
+class Nesting(HTMLParser):
+    """Checks that every element is closed, and collects text and attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parsed(file: Path) -> Nesting:
+    parser = Nesting()
+    parser.feed(file.read_text(encoding="utf-8"))
+    assert parser.open == []
+    return parser
+
+
+def page_text(file: Path) -> str:
+    return " ".join(" ".join(parsed(file).text).replace("\u00a0", " ").split())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path)
+
+
+def rewrite(run: Path, found: Any) -> Path:
+    (run / "results.json").write_text(json.dumps(found))
+    return run
+
+
+def test_page_says_it_all(run: Path) -> None:
+    file = write_report(run)
+    assert file == run / "report" / "index.html"
+    text = page_text(file)
+    for wanted in (
+        "demo: English → German",
+        "German: 2.318 bits per byte, 32.1 % fewer than the source model (3.412).",
+        "English: 2.871 bits per byte, 36.5 % more than the source model (2.104): so much was forgotten.",
+        "German, same training without a swap: 2.402; the swapped model needs 3.5 % fewer than that.",
+        "German text has 29.9 % fewer tokens than before, and English text has 44.2 % more tokens than before.",
+        "Cost: 819 k training tokens (3.1 MB of text), 1 min 28 s of training, 4 min 46 s for all stages",
+        "What it gained and what it cost",
+        "belebele_de",
+        "Training loss",
+        "Learning rate",
+        "Aligned sentences",
+        "without a source 135",
+        "Validation, documents",
+        "train-focus",
+        "rounding: stochastic",
+        "torch 2.13.0",
+    ):
+        assert wanted in text
+
+
+def test_page_needs_nothing_else(run: Path) -> None:
+    file = write_report(run)
+    text = file.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+    assert "http" not in text
+    parser = parsed(file)
+    assert not {name for _, name, _ in parser.attributes} & {"src", "href", "srcset", "action", "onload", "onclick"}
+    assert all(value and not re.search(r"nan|inf", value, re.I) for tag, name, value in parser.attributes if tag != "i")
+
+
+def test_best_values_are_marked_once_per_column(run: Path) -> None:
+    text = write_report(run).read_text(encoding="utf-8")
+    first_table = text[text.index("What it gained") : text.index(">Tasks<")]
+    best = re.findall(r'<td class="best">([\d.]+)', first_table)
+    assert sorted(best) == ["2.104", "2.318"]
+
+
+def test_strange_names_are_escaped(run: Path) -> None:
+    found = results()
+    found["name"] = "<script>alert(1)</script>"
+    found["rows"][2]["label"] = "a|b [bold]<i>"
+    found["languages"]["target"] = "\"><img src=x onerror='1'>"
+    write_report(rewrite(run, found))
+    page = (run / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "<img" not in page
+    parsed(run / "report" / "index.html")
+    card = (run / "report" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "a\\|b \\[bold\\]\\<i\\>" in card
+    assert "a|b [bold]<i>" in printed(found)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["languages", "versions", "device", "tokenizers", "fertility", "corpus", "swap", "rows", "training", "cost"],
+)
+def test_missing_parts_are_left_out(run: Path, missing: str) -> None:
+    found = results()
+    del found[missing]
+    parsed(write_report(rewrite(run, found)))
+    printed(found)
+
+
+def test_nothing_but_a_name(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    text = page_text(write_report(tmp_path))
+    assert "run: source → target" in text
+    assert "Training" not in text
+
+
+def test_values_of_broken_runs(run: Path) -> None:
+    found = results()
+    found["rows"][2]["bits_per_byte"] = {"source": None, "target": float("nan")}
+    found["rows"][3] |= {"parameters": None, "suites": {"belebele_de": {"acc": None}}}
+    found["fertility"]["text"]["new"]["German"]["tokens_per_word"] = None
+    found["cost"] = {"seconds": {"tokenizer": None}, "gpu_hours": 1.5, "price": 3}
+    log = run / "trained" / "focus" / "log.jsonl"
+    log.write_text('null\n[]\n{"step": "x"}\n{"step": 1, "loss": null}\n{"step": 2, "loss": 3.5}\n\xff\n')
+    text = page_text(write_report(rewrite(run, found)))
+    assert "1.5 GPU-hours (price: 3.00)" in text
+
+
+def test_run_without_source_text_or_logs(run: Path) -> None:
+    found = results()
+    for row in found["rows"]:
+        del row["bits_per_byte"]["source"]
+    for name in ("focus", "keep", "random"):
+        (run / "trained" / name / "log.jsonl").unlink()
+    text = page_text(write_report(rewrite(run, found)))
+    assert "forgotten" not in text
+    assert "Learning rate" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "results.json: missing"),
+        ("{", "results.json: not valid JSON"),
+        ("[]", "results.json: a JSON object"),
+        ('{"rows": {}}', "results.json: `rows` is not a list"),
+        ('{"rows": [1]}', "results.json: `rows` is not a list"),
+        ('{"swap": []}', "results.json: `swap` is not an object"),
+    ],
+)
+def test_broken_results_are_named(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    with pytest.raises(DataError, match=re.escape(message)):
+        write_report(tmp_path)
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_file_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="a run's folder is expected"):
+        write_report(tmp_path / "file")
+    with pytest.raises(DataError, match="missing"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_model_card(run: Path) -> None:
+    write_report(run)
+    card = (run / "report" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert (run / "trained" / "focus" / "final" / "README.md").read_text(encoding="utf-8") == card
+    assert not (run / "trained" / "keep" / "final" / "README.md").exists()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["language"] == ["de", "en"]
+    assert front["library_name"] == "transformers"
+    assert {"langadapt", "tokenizer-swap", "focus"} <= set(front["tags"])
+    # A folder of this machine means nothing elsewhere.
+    assert "base_model" not in front
+    assert "runs/demo" not in card
+    assert "| focus, trained | new, 2,048 |" in card
+    assert "**2.318**" in card
+    assert "Share of English in training: 10.0 %" in card
+    assert "precision: pure-bf16" in card
+
+
+def test_model_card_names_a_model_of_the_hub(run: Path) -> None:
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("runs/demo/source-model/trained/final", "mistralai/Mistral-7B-v0.1"))
+    write_report(run)
+    card = (run / "report" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == "mistralai/Mistral-7B-v0.1"
+    assert "mistralai/Mistral-7B-v0.1, adapted from English to German" in card
+
+
+def test_model_card_of_a_run_without_a_swap(run: Path) -> None:
+    found = results() | {"method": "keep"}
+    write_report(rewrite(run, found))
+    card = (run / "trained" / "keep" / "final" / "README.md").read_text(encoding="utf-8")
+    assert "under its own tokenizer" in card
+    assert "tokenizer-swap" not in card
+
+
+def test_card_makes_no_other_model_of_it(run: Path) -> None:
+    stages = Run(run, lambda _: None)
+    before = stages.fingerprint_of(run / "trained" / "focus" / "final")
+    write_report(run)
+    assert stages.fingerprint_of(run / "trained" / "focus" / "final") == before
+
+
+def test_twice_is_the_same(run: Path) -> None:
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+def printed(found: dict[str, Any]) -> str:
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    with console.file:
+        console.print(results_table(found))
+        return console.export_text()
+
+
+def test_table_for_the_terminal() -> None:
+    text = printed(results())
+    assert "tokens per word, German" in text
+    assert re.search(r"focus, trained +│ new, 2,048 +│ +1\.25.M │ +1\.50 │ +2\.01 │ +2\.318 −32\.1.%", text)
+    printed({})
+
+
+def test_verdict_in_other_cases() -> None:
+    found = results()
+    found["rows"][2]["bits_per_byte"] = {"source": 2.104, "target": 3.5}
+    sentences = verdict(summarize(found), found)
+    assert "2.6\u00a0% more than the source model" in sentences[0]
+    assert sentences[2].endswith("about as many as the source model (2.104): nothing was forgotten.")
+
+
+@pytest.mark.parametrize(
+    "around", [lambda cells: cells, lambda cells: {"text": cells}, lambda cells: {"a": {"b": cells}}]
+)
+def test_fertility_is_found_at_any_depth(around: Any) -> None:
+    found = results()
+    cells = found["fertility"]["text"]
+    found["fertility"] = around(copy.deepcopy(cells))
+    assert [table for _, table in fertility_tables(found)] == [cells]
+    assert summarize(found).rows[0].fertility == {"target": 2.134, "source": 1.391}
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (1, 1), (2.1, 6.2), (-3, 4), (1e-6, 4e-5), (9300, 9301), (0.5, 5000), (1e-9, 1e9), (0, 0)]
+)
+def test_axes(low: float, high: float) -> None:
+    axis = value_axis([low, high], 200, 10, True)
+    assert 10 <= axis.at(high) <= axis.at(low) <= 200
+    ticks = axis.ticks(5)
+    assert 1 <= len(ticks) <= 12
+    assert ticks == sorted(ticks)
+    assert all(10 - 0.01 <= axis.at(tick) <= 200.01 for tick in ticks)
+
+
+def test_linear_ticks_are_round() -> None:
+    assert Axis(0, 10, 0, 1).ticks(5) == [0, 2, 4, 6, 8, 10]
+    assert Axis(1.9, 3.1, 0, 1).ticks(4) == pytest.approx([2, 2.5, 3])
+
+
+def test_long_series_are_thinned() -> None:
+    xs, ys = thin(range(10_001), [2.0] * 10_001)
+    assert len(xs) <= MAX_POINTS
+    assert set(ys) == {2.0}
+    assert xs == sorted(xs)
+
+
+def test_charts_of_few_points() -> None:
+    assert line_chart("none", [Line("a", [], [])], x_title="x") is None
+    one = line_chart("one", [Line("a", [0], [0])], x_title="x", references=[Reference("level", 0)])
+    assert one is not None
+    assert "nan" not in one.svg.lower()
+
+
+def test_words() -> None:
+    plain = [
+        words.short_count(999_960),
+        words.short_count(7_240_000_000),
+        words.size(34_722_910),
+        words.size(12),
+        words.duration(4.22),
+        words.duration(130),
+        words.duration(11_100),
+        words.duration(400_000),
+        words.change(1, 2),
+        words.change(2, 2),
+        words.change(1, None),
+        words.decimals(None),
+    ]
+    assert [text.replace(words.GAP, " ") for text in plain] == [
+        "1 M",
+        "7.24 B",
+        "34.7 MB",
+        "12 B",
+        "4.2 s",
+        "2 min 10 s",
+        "3 h 05 min",
+        "4.6 days",
+        "−50.0 %",
+        "±0 %",
+        "",
+        "–",
+    ]
