@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from langadapt.pipeline import adapt, train
     from langadapt.recipe import Recipe
     from langadapt.report import write_report
+    from langadapt.store import TokenStore, tokenize_corpus
+    from langadapt.tokenizer import Tokenizer
 
 _HOMES = {
     "langadapt.corpus": ("expand_inputs", "read_documents"),
@@ -25,6 +27,8 @@ _HOMES = {
     "langadapt.pipeline": ("adapt", "train"),
     "langadapt.recipe": ("Recipe",),
     "langadapt.report": ("write_report",),
+    "langadapt.store": ("TokenStore", "tokenize_corpus"),
+    "langadapt.tokenizer": ("Tokenizer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -35,6 +39,8 @@ __all__ = [
     "LangadaptError",
     "MismatchError",
     "Recipe",
+    "TokenStore",
+    "Tokenizer",
     "__version__",
     "adapt",
     "bits_per_byte",
@@ -42,6 +48,7 @@ __all__ = [
     "expand_inputs",
     "measure_bits_per_byte",
     "read_documents",
+    "tokenize_corpus",
     "train",
     "write_report",
 ]

@@ -4,11 +4,13 @@
 //! and applies merges, `store` keeps token ids on disk, `fertility` counts, `vectors` learns one vector per token.
 //! Counts are `u64`/`i64`, token ids are `u32`. Nothing here prints, draws or reads the environment.
 
+pub mod bpe;
 pub mod corpus;
 pub mod error;
 pub mod hash;
 pub mod pretokenize;
 pub mod progress;
+pub mod store;
 
 pub use error::{Error, Result};
 pub use progress::{Monitor, Progress};

@@ -6,12 +6,16 @@
 //! | `corpus.rs` | documents for Python, reports |
 //! | `error.rs` | core errors to Python exceptions |
 //! | `hash.rs` | fingerprints |
+//! | `store.rs` | writing token stores |
+//! | `tokenizer.rs` | the native tokenizer |
 //! | `training.rs` | pre-tokenizing and tokenizer training |
 
 mod corpus;
 mod error;
 mod gate;
 mod hash;
+mod store;
+mod tokenizer;
 mod training;
 
 use pyo3::prelude::*;
@@ -24,6 +28,10 @@ mod _core {
     use crate::corpus::{DocumentReader, expand_inputs};
     #[pymodule_export]
     use crate::hash::{hash_bytes, hash_file};
+    #[pymodule_export]
+    use crate::store::PyStoreWriter;
+    #[pymodule_export]
+    use crate::tokenizer::PyTokenizer;
     #[pymodule_export]
     use crate::training::{pretokenize, pretokenize_patterns};
 

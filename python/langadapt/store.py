@@ -1,0 +1,203 @@
+"""Token stores: a tokenized corpus on disk, read through a memory map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langadapt import _core
+from langadapt.corpus import Inputs, path_names, read_documents
+from langadapt.errors import DataError, MismatchError
+from langadapt.manifest import fingerprint, matches, new_folder, read_manifest, verify, write_manifest
+from langadapt.tokenizer import Tokenizer, thread_count
+
+STAGE = "tokenize"
+"""Name of this stage in manifests."""
+
+BATCH_CHARACTERS = 4_000_000
+"""Text given to the tokenizer at a time where it does not read the files itself."""
+
+Progress = Callable[[str, int, "int | None", str], None]
+
+
+class TokenStore:
+    """Ids of all documents of a corpus, without special tokens, in files that are mapped into memory.
+
+    ``tokens.bin`` holds all ids in a row, uint16 where the vocabulary has at most 65,536 entries, else uint32;
+    ``offsets.bin`` holds ``len(store) + 1`` uint64; both little-endian. Open one with :meth:`open`.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        """The manifest; ``manifest["summary"]`` has documents, tokens, bytes (of text), vocab_size and dtype."""
+
+    @classmethod
+    def open(cls, folder: str | Path) -> TokenStore:
+        """Open the store in ``folder`` after comparing the sizes of its files with its manifest.
+
+        Raises:
+            DataError: ``folder`` is no whole token store; the message names the file.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        if manifest["stage"] != STAGE:
+            raise DataError(f"{folder}: made by stage `{manifest['stage']}`; not a token store")
+        return cls(folder, verify(folder, hashes=False))
+
+    @cached_property
+    def tokens(self) -> NDArray[np.unsignedinteger[Any]]:
+        """Ids of all documents in a row, uint16 or uint32 ``[tokens]``, read-only and memory-mapped."""
+        return np.memmap(self.folder / "tokens.bin", dtype="<" + np.dtype(self.dtype).str[1:], mode="r")
+
+    @cached_property
+    def offsets(self) -> NDArray[np.uint64]:
+        """Where documents begin and end in :attr:`tokens`: uint64 ``[len(self) + 1]``, memory-mapped."""
+        return np.memmap(self.folder / "offsets.bin", dtype="<u8", mode="r")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the ids."""
+        return np.dtype(self.manifest["summary"]["dtype"])
+
+    @property
+    def vocab_size(self) -> int:
+        """Size of the tokenizer's vocabulary: all ids are smaller."""
+        return int(self.manifest["summary"]["vocab_size"])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, document: int) -> NDArray[np.unsignedinteger[Any]]:
+        """Ids of one document, a view of :attr:`tokens`; negative numbers count from the end."""
+        if not -len(self) <= document < len(self):
+            raise IndexError(f"document {document} of a store of {len(self)}")
+        document %= len(self)
+        return self.tokens[int(self.offsets[document]) : int(self.offsets[document + 1])]
+
+    def __iter__(self) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
+        return (self[document] for document in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"TokenStore({str(self.folder)!r}, documents={len(self)}, tokens={len(self.tokens)}, dtype={self.dtype})"
+
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Make sure that this store was made with ``tokenizer``.
+
+        Raises:
+            MismatchError: it was made with another one.
+        """
+        made_with = self.manifest["inputs"].get("tokenizer")
+        if made_with != tokenizer.fingerprint:
+            raise MismatchError(
+                f"{self.folder}: made with another tokenizer (fingerprint {made_with}) than {tokenizer.name} "
+                f"({tokenizer.fingerprint}); tokenize the corpus again"
+            )
+
+
+def tokenize_corpus(
+    inputs: Inputs,
+    tokenizer: Tokenizer,
+    out: str | Path,
+    *,
+    text_field: str = "text",
+    strict: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> TokenStore:
+    """Tokenize a corpus into the folder ``out``; the files are the same for any number of threads.
+
+    Args:
+        inputs: files, folders or patterns, or an iterable of texts; see :func:`langadapt.read_documents`.
+        tokenizer: what makes the ids. Documents are stored without special tokens.
+        out: folder of the store. It appears when it is whole; an older one is replaced at that moment.
+        text_field: JSON key or Parquet column that holds the text.
+        strict: stop at the first line without a document instead of counting it.
+        threads: all cores by default.
+        progress: called as ``(phase, done, total, unit)``.
+
+    Raises:
+        FileNotFoundError: an input does not exist.
+        DataError: an input is damaged, or there is no text at all.
+    """
+    names = path_names(inputs)
+    settings = {"text_field": text_field}
+    with new_folder(Path(out)) as folder:
+        writer = _core.StoreWriter(folder, tokenizer.vocab_size)
+        if names is not None and tokenizer.native is not None:
+            report = writer.tokenize_files(tokenizer.native, names, text_field, strict, thread_count(threads), progress)
+            text_bytes, skipped = report["bytes"], sum(report["skipped"].values())
+        else:
+            texts = read_documents(inputs, text_field=text_field, strict=strict)
+            text_bytes, skipped = append_texts(writer, texts, tokenizer, threads, progress), None
+        documents, tokens = writer.finish()
+        if tokens == 0:
+            raise DataError("no text to tokenize: the corpus is empty")
+        summary = {
+            "documents": documents,
+            "tokens": tokens,
+            "bytes": text_bytes,
+            "bytes_per_token": round(text_bytes / tokens, 4),
+            "skipped_lines": skipped,
+            "vocab_size": tokenizer.vocab_size,
+            "dtype": "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
+            "tokenizer": tokenizer.name,
+            "backend": tokenizer.backend,
+        }
+        write_manifest(folder, STAGE, settings, input_fingerprints(names, tokenizer), summary)
+    return TokenStore.open(out)
+
+
+def append_texts(
+    writer: _core.StoreWriter,
+    texts: Iterator[str],
+    tokenizer: Tokenizer,
+    threads: int | None,
+    progress: Progress | None,
+) -> int:
+    """Tokenize ``texts`` in batches of bounded size and return their UTF-8 bytes."""
+    text_bytes = documents = 0
+    for batch in batches(texts):
+        ids, offsets = tokenizer.encode_batch(batch, threads=threads)
+        writer.append(ids, offsets)
+        text_bytes += sum(len(text.encode()) for text in batch)
+        documents += len(batch)
+        if progress is not None:
+            progress("tokenize", documents, None, "documents")
+    return text_bytes
+
+
+def batches(texts: Iterator[str]) -> Iterator[list[str]]:
+    """Lists of texts of about :data:`BATCH_CHARACTERS` each."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def input_fingerprints(names: list[str] | None, tokenizer: Tokenizer) -> Mapping[str, str]:
+    """What a store is made from: the tokenizer, and the files if there are any that can be read twice."""
+    found = {"tokenizer": tokenizer.fingerprint}
+    if names is not None and "-" not in names:
+        found |= {str(path): fingerprint(path) for path in _core.expand_inputs(names)}
+    return found
+
+
+def is_up_to_date(out: Path, names: list[str], tokenizer: Tokenizer, text_field: str) -> bool:
+    """Whether ``out`` already holds what :func:`tokenize_corpus` would make of these files.
+
+    Raises:
+        DataError: it holds a store whose files are not those of its manifest.
+    """
+    return "-" not in names and matches(out, STAGE, {"text_field": text_field}, input_fingerprints(names, tokenizer))

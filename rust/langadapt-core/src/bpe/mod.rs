@@ -1,0 +1,31 @@
+//! Byte-pair encoding: learnt merges in, token ids out.
+//!
+//! | module | concern |
+//! |---|---|
+//! | [`tokenizer_json`] | a Hugging Face `tokenizer.json` as plain values |
+//! | [`vocab`] | pieces and ids, both ways |
+//! | [`merges`] | the ranked merges and their application to one piece |
+//! | [`normalize`] | Unicode normalization forms, as the `tokenizers` package applies them |
+//! | [`added`] | added tokens: found before anything else, never cut |
+//! | [`piece_cache`] | ids of pieces seen before, per thread |
+//! | [`sentencepiece`] | text to pieces for SentencePiece-style tokenizers (Llama-2, Mistral) |
+//! | [`byte_level`] | text to pieces for byte-level tokenizers (GPT-2, Llama-3, Qwen) |
+//! | [`encode`] | [`NativeTokenizer`]: all of it in order |
+//! | [`batch`] | many texts on several threads |
+//! | [`decode`] | ids to text |
+
+pub mod added;
+pub mod batch;
+pub mod byte_level;
+pub mod decode;
+pub mod encode;
+pub mod merges;
+pub mod normalize;
+pub mod piece_cache;
+pub mod sentencepiece;
+pub mod tokenizer_json;
+pub mod vocab;
+
+pub use batch::{CachePool, Encoded};
+pub use encode::{Load, NativeTokenizer};
+pub use piece_cache::Cache;

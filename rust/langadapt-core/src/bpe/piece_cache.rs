@@ -1,0 +1,269 @@
+//! Ids of pieces seen before.
+//!
+//! Text repeats itself: of the pieces of a large corpus 99 % have been seen earlier. One open-addressing table per
+//! thread maps a piece to its ids; no lock, no sharing. An entry is 32 bytes, two to a cache line: a key of up to 15
+//! bytes stands in it as two words, up to four ids likewise; longer keys and longer results live in arenas.
+//!
+//! The table doubles up to [`MAX_SLOTS`] (32 MiB) and then starts anew, so memory is bounded on any input. What is in
+//! it never changes a result.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::merges::Scratch;
+
+/// Longest piece that is kept; longer ones hardly ever come again.
+const MAX_PIECE: usize = 255;
+const MIN_SLOTS: usize = 1 << 12;
+const MAX_SLOTS: usize = 1 << 20;
+/// The arenas hold rare pieces; beyond this many bytes all starts anew.
+const MAX_ARENA: usize = 32 << 20;
+
+/// Longest piece whose bytes stand in the entry itself.
+pub const INLINE: usize = 15;
+/// In the top byte of the second key word, instead of a length: the key is a hash, its bytes are in the arena.
+const LONG: u64 = 0xFF << 56;
+/// In the top four bits of the first id, instead of a count: the ids are in the arena.
+const SPILLED: u32 = 15;
+const COUNT_SHIFT: u32 = 28;
+
+/// A piece as it is compared: its bytes and length, or a hash of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Key {
+    low: u64,
+    high: u64,
+}
+
+impl Key {
+    /// The key of `text[start..end]`, which must not be empty.
+    #[inline]
+    pub fn new(text: &[u8], start: usize, end: usize) -> Self {
+        let len = end - start;
+        if len > INLINE {
+            return Self { low: xxh3_64(&text[start..end]), high: LONG | len as u64 };
+        }
+        let word = match text.get(start..start + 16) {
+            // Reading on behind the piece and masking is far cheaper than copying `len` bytes.
+            Some(window) => u128::from_le_bytes(window.try_into().unwrap_or_default()) & (u128::MAX >> (128 - 8 * len)),
+            None => {
+                let mut bytes = [0; 16];
+                bytes[..len].copy_from_slice(&text[start..end]);
+                u128::from_le_bytes(bytes)
+            }
+        };
+        Self { low: word as u64, high: (word >> 64) as u64 | (len as u64) << 56 }
+    }
+
+    #[inline]
+    fn is_long(self) -> bool {
+        self.high >= LONG
+    }
+
+    #[inline]
+    fn hash(self) -> usize {
+        let product = u128::from(self.low ^ 0x9E37_79B9_7F4A_7C15) * u128::from(self.high ^ 0xD6E8_FEB8_6659_FD93);
+        (product as u64 ^ (product >> 64) as u64) as usize
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, align(32))]
+struct Slot {
+    key: Key,
+    ids: [u32; 4],
+}
+
+/// What a thread keeps between texts: pieces seen before, and scratch memory. Belongs to one tokenizer.
+#[derive(Debug)]
+pub struct Cache {
+    slots: Vec<Slot>,
+    used: usize,
+    /// Bytes of long keys, each after its slot's hash.
+    keys: Vec<u8>,
+    /// Ids of long results.
+    ids: Vec<u32>,
+    /// Which tokenizer filled it.
+    pub(super) owner: u64,
+    pub(super) scratch: Scratch,
+    pub(super) symbols: Vec<u32>,
+    pub(super) text: String,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            slots: vec![Slot::default(); MIN_SLOTS],
+            used: 0,
+            keys: Vec::new(),
+            ids: Vec::new(),
+            owner: 0,
+            scratch: Scratch::default(),
+            symbols: Vec::new(),
+            text: String::new(),
+        }
+    }
+}
+
+impl Cache {
+    /// Forgets all pieces.
+    pub fn clear(&mut self) {
+        self.slots.fill(Slot::default());
+        self.used = 0;
+        self.keys.clear();
+        self.ids.clear();
+    }
+
+    /// Appends the ids of `text[start..end]` to `out`, from memory or from `encode`, which gets the piece, scratch
+    /// memory and an empty buffer for its ids.
+    #[inline]
+    pub fn encode(
+        &mut self,
+        text: &[u8],
+        start: usize,
+        end: usize,
+        out: &mut Vec<u32>,
+        encode: impl FnOnce(&[u8], &mut Vec<u32>, &mut Scratch),
+    ) {
+        let key = Key::new(text, start, end);
+        let mask = self.slots.len() - 1;
+        let mut at = key.hash() & mask;
+        loop {
+            let slot = &self.slots[at];
+            if slot.key == key && (!key.is_long() || self.long_key(slot) == &text[start..end]) {
+                let count = slot.ids[0] >> COUNT_SHIFT;
+                if count == SPILLED {
+                    let from = slot.ids[1] as usize;
+                    out.extend_from_slice(&self.ids[from..from + slot.ids[2] as usize]);
+                    return;
+                }
+                let mut ids = slot.ids;
+                ids[0] &= (1 << COUNT_SHIFT) - 1;
+                out.extend_from_slice(&ids[..count as usize]);
+                return;
+            }
+            if slot.key == Key::default() {
+                break;
+            }
+            at = (at + 1) & mask;
+        }
+        self.miss(key, &text[start..end], at, out, encode);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn miss(
+        &mut self,
+        key: Key,
+        piece: &[u8],
+        at: usize,
+        out: &mut Vec<u32>,
+        encode: impl FnOnce(&[u8], &mut Vec<u32>, &mut Scratch),
+    ) {
+        let mut symbols = std::mem::take(&mut self.symbols);
+        symbols.clear();
+        encode(piece, &mut symbols, &mut self.scratch);
+        out.extend_from_slice(&symbols);
+        if piece.len() <= MAX_PIECE {
+            self.insert(key, piece, at, &symbols);
+        }
+        self.symbols = symbols;
+    }
+
+    fn long_key(&self, slot: &Slot) -> &[u8] {
+        let start = slot.ids[3] as usize;
+        &self.keys[start..start + (slot.key.high & !LONG) as usize]
+    }
+
+    fn insert(&mut self, key: Key, piece: &[u8], mut at: usize, ids: &[u32]) {
+        let full = self.used * 2 >= self.slots.len();
+        if full || self.keys.len() > MAX_ARENA || self.ids.len() * 4 > MAX_ARENA {
+            if full && self.slots.len() < MAX_SLOTS {
+                self.grow();
+            } else {
+                self.clear();
+            }
+            at = free_slot(&self.slots, key);
+        }
+        let mut slot = Slot { key, ids: [0; 4] };
+        // A long key needs the last id's place for itself.
+        let room = if key.is_long() { 3 } else { 4 };
+        if ids.len() <= room {
+            slot.ids[..ids.len()].copy_from_slice(ids);
+            slot.ids[0] |= (ids.len() as u32) << COUNT_SHIFT;
+        } else {
+            slot.ids = [SPILLED << COUNT_SHIFT, self.ids.len() as u32, ids.len() as u32, 0];
+            self.ids.extend_from_slice(ids);
+        }
+        if key.is_long() {
+            slot.ids[3] = self.keys.len() as u32;
+            self.keys.extend_from_slice(piece);
+        }
+        self.slots[at] = slot;
+        self.used += 1;
+    }
+
+    fn grow(&mut self) {
+        let mut slots = vec![Slot::default(); self.slots.len() * 4];
+        for slot in self.slots.iter().filter(|slot| slot.key != Key::default()) {
+            let at = free_slot(&slots, slot.key);
+            slots[at] = *slot;
+        }
+        self.slots = slots;
+    }
+}
+
+fn free_slot(slots: &[Slot], key: Key) -> usize {
+    let mask = slots.len() - 1;
+    let mut at = key.hash() & mask;
+    while slots[at].key != Key::default() {
+        at = (at + 1) & mask;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many ids as the piece has bytes, up to twenty, all told by the piece.
+    fn ids_of(piece: &[u8]) -> Vec<u32> {
+        (0..piece.len().min(20) as u32).map(|n| n * 7 + u32::from(piece[0])).collect()
+    }
+
+    #[test]
+    fn remembers_pieces_of_all_lengths() {
+        let mut cache = Cache::default();
+        let text: Vec<u8> = (0..3000u32).flat_map(|n| format!("{n:x}").into_bytes()).collect();
+        let mut misses = 0;
+        for round in 0..2 {
+            for start in 0..2000 {
+                let end = start + 1 + start % 40;
+                let mut out = vec![9];
+                cache.encode(&text, start, end, &mut out, |piece, ids, _| {
+                    misses += 1;
+                    ids.extend(ids_of(piece));
+                });
+                assert_eq!(out[0], 9);
+                assert_eq!(out[1..], ids_of(&text[start..end]), "round {round}, {start}..{end}");
+            }
+            assert!(misses <= 2000);
+        }
+    }
+
+    #[test]
+    fn a_key_at_the_end_of_the_text_is_the_same() {
+        let text = b"some word in the middle, word";
+        assert_eq!(Key::new(text, 5, 9), Key::new(text, text.len() - 4, text.len()));
+        assert_ne!(Key::new(b"a\0", 0, 1), Key::new(b"a\0", 0, 2));
+    }
+
+    #[test]
+    fn memory_stays_bounded() {
+        let mut cache = Cache::default();
+        for n in 0..3 * MAX_SLOTS as u32 {
+            let piece = n.to_le_bytes();
+            cache.encode(&piece, 0, 4, &mut Vec::new(), |_, ids, _| ids.push(n & 0xFFFF));
+        }
+        assert_eq!(cache.slots.len(), MAX_SLOTS);
+        assert!(cache.used * 2 <= MAX_SLOTS + 2);
+    }
+}

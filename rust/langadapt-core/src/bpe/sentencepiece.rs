@@ -1,0 +1,238 @@
+//! Text to pieces for SentencePiece-style tokenizers: a space becomes `▁`, characters without a piece become bytes.
+//!
+//! These tokenizers have no pre-tokenizer: by the letter a whole document is one word of a million symbols. It need not
+//! be merged as one.
+//!
+//! **Cut theorem.** What a merge makes is a piece of the vocabulary. If no piece that a merge makes contains the
+//! neighbours *xy*, then no merge ever joins across a boundary between *x* and *y*, and the text can be cut there
+//! without changing a single id. One pass over the vocabulary finds all pairs of neighbouring bytes that occur inside
+//! such pieces; everywhere else is a cut. In practice that is before nearly every space, around punctuation and digits,
+//! and between scripts. The parts are short, repeat and are remembered ([`Cache`]).
+//!
+//! Unknown characters need one more thought: neighbours may be fused into one unknown token, so a cut between two of
+//! them would show. Where unknown tokens are possible at all (bytes missing from the vocabulary), only the cut before a
+//! space is used, which ends a run of unknowns anyway.
+//!
+//! The text is never rewritten: a space in it stands for `▁` from the first look-up to the last. Only text that holds a
+//! literal `▁` is copied, with spaces in its place, which means the same.
+
+use super::merges::{Merges, Scratch};
+use super::piece_cache::Cache;
+use super::tokenizer_json::{METASPACE, Model, Prepend};
+use super::vocab::Vocab;
+
+const NONE: u32 = u32::MAX;
+
+/// How this tokenizer turns text into pieces and pieces into ids.
+#[derive(Debug)]
+pub struct SentencePiece {
+    /// Whether text may be cut between two bytes, by `first << 8 | second`.
+    cut: Vec<bool>,
+    /// Ids of characters below U+10000.
+    characters: Vec<u32>,
+    /// Ids of `<0x00>` to `<0xFF>`; empty without byte fallback.
+    byte_ids: Vec<u32>,
+    unknown: Option<u32>,
+    fuse_unknown: bool,
+    /// Where a space is put in front of a section.
+    prepend: Option<Prepend>,
+    /// Every space begins a piece, and a piece that is in the vocabulary is taken whole.
+    whole_pieces: bool,
+    /// A section that is in the vocabulary is taken whole; the longest such piece in bytes.
+    whole_sections: Option<usize>,
+}
+
+impl SentencePiece {
+    /// `prepend` and `split` are those of `Metaspace`, if there is one.
+    ///
+    /// # Errors
+    /// The reason why this model cannot be encoded here.
+    pub fn new(
+        model: &Model,
+        vocab: &Vocab,
+        merges: &[(u32, u32, u32)],
+        prepend: Option<Prepend>,
+        split: bool,
+    ) -> Result<Self, String> {
+        let byte_ids = if model.byte_fallback == Some(true) { byte_ids(vocab) } else { Vec::new() };
+        let unknown = match &model.unk_token {
+            None => None,
+            Some(token) => {
+                Some(vocab.id(token.as_bytes()).ok_or(format!("unk_token {token} is not in the vocabulary"))?)
+            }
+        };
+        let made_up = |id: &u32| Some(*id) == unknown || byte_ids.contains(id);
+        if merges.iter().any(|(left, right, _)| made_up(left) || made_up(right)) {
+            return Err("a merge joins byte or unknown tokens".into());
+        }
+        let ignore_merges = model.ignore_merges == Some(true);
+        let mut this = Self {
+            cut: Vec::new(),
+            characters: characters(vocab),
+            unknown,
+            fuse_unknown: model.fuse_unk == Some(true),
+            prepend,
+            whole_pieces: ignore_merges && split,
+            whole_sections: (ignore_merges && !split)
+                .then(|| vocab.iter().map(|(piece, _)| piece.len()).max().unwrap_or(0)),
+            byte_ids,
+        };
+        this.cut = this.find_cuts(vocab, merges, split);
+        Ok(this)
+    }
+
+    fn find_cuts(&self, vocab: &Vocab, merges: &[(u32, u32, u32)], split: bool) -> Vec<bool> {
+        let all_bytes = self.byte_ids.len() == 256 && !self.byte_ids.contains(&NONE);
+        let mut cut = vec![all_bytes && !self.whole_pieces; 1 << 16];
+        if self.characters['▁' as usize] != NONE {
+            (0..256).for_each(|first| cut[first << 8 | 0x20] = true);
+        }
+        for &(_, _, made) in merges {
+            let piece = vocab.piece(made).unwrap_or_default();
+            let piece = String::from_utf8_lossy(piece).replace(METASPACE, " ");
+            for pair in piece.as_bytes().windows(2) {
+                cut[usize::from(pair[0]) << 8 | usize::from(pair[1])] = false;
+            }
+        }
+        // Never inside a character.
+        (0..1 << 16).filter(|pair| pair & 0xC0 == 0x80).for_each(|pair| cut[pair] = false);
+        if split {
+            (0..256).for_each(|first| cut[first << 8 | 0x20] = true);
+        }
+        cut
+    }
+
+    /// Appends the ids of one section of text.
+    ///
+    /// `space_in_front` says that the normalizer puts a `▁` there, `first` that the section begins the text.
+    pub fn encode(
+        &self,
+        text: &str,
+        mut space_in_front: bool,
+        first: bool,
+        tables: (&Vocab, &Merges),
+        cache: &mut Cache,
+        out: &mut Vec<u32>,
+    ) {
+        let replaced;
+        let mut text = text;
+        if text.contains(METASPACE) {
+            replaced = text.replace(METASPACE, " ");
+            text = &replaced;
+        }
+        space_in_front |= match self.prepend {
+            Some(Prepend::Always) => !text.starts_with(' '),
+            Some(Prepend::First) => first && !text.starts_with(' '),
+            Some(Prepend::Never) | None => false,
+        };
+        let bytes = text.as_bytes();
+        if self.whole_sections.is_some_and(|longest| bytes.len() <= longest) {
+            let section = if space_in_front { format!(" {text}") } else { text.to_owned() };
+            if let Some(id) = tables.0.id(section.replace(' ', METASPACE).as_bytes()) {
+                out.push(id);
+                return;
+            }
+        }
+        let mut start = 0;
+        if space_in_front {
+            start = self.piece_end(bytes, 0, b' ');
+            let mut piece = std::mem::take(&mut cache.text);
+            piece.clear();
+            piece.push(' ');
+            piece.push_str(&text[..start]);
+            cache.encode(piece.as_bytes(), 0, piece.len(), out, |piece, ids, scratch| {
+                self.encode_piece(piece, tables, ids, scratch);
+            });
+            cache.text = piece;
+        }
+        while start < bytes.len() {
+            let end = self.piece_end(bytes, start + 1, bytes[start]);
+            cache.encode(bytes, start, end, out, |piece, ids, scratch| {
+                self.encode_piece(piece, tables, ids, scratch);
+            });
+            start = end;
+        }
+    }
+
+    /// The first cut at or behind `at`, where `before` is the byte that comes before.
+    #[inline]
+    fn piece_end(&self, text: &[u8], at: usize, before: u8) -> usize {
+        let cut: &[bool; 1 << 16] = match self.cut.as_slice().try_into() {
+            Ok(cut) => cut,
+            Err(_) => return text.len(),
+        };
+        let mut before = usize::from(before);
+        for (offset, &byte) in text[at..].iter().enumerate() {
+            if cut[before << 8 | usize::from(byte)] {
+                return at + offset;
+            }
+            before = usize::from(byte);
+        }
+        text.len()
+    }
+
+    fn encode_piece(
+        &self,
+        piece: &[u8],
+        (vocab, merges): (&Vocab, &Merges),
+        ids: &mut Vec<u32>,
+        scratch: &mut Scratch,
+    ) {
+        // Pieces end at character boundaries of a `str`.
+        let piece = std::str::from_utf8(piece).unwrap_or_default();
+        if self.whole_pieces
+            && let Some(id) = vocab.id(piece.replace(' ', METASPACE).as_bytes())
+        {
+            ids.push(id);
+            return;
+        }
+        self.push_symbols(piece, vocab, ids);
+        merges.apply(ids, scratch);
+    }
+
+    /// The characters of a piece as ids; those without one as bytes, or as the unknown token.
+    ///
+    /// A pending unknown is written before the next known character, not before bytes: `tokenizers` does the same.
+    fn push_symbols(&self, piece: &str, vocab: &Vocab, ids: &mut Vec<u32>) {
+        let mut pending = None;
+        let mut buffer = [0; 4];
+        for character in piece.chars() {
+            let character = if character == ' ' { '▁' } else { character };
+            let id = match self.characters.get(character as usize) {
+                Some(&id) => id,
+                None => vocab.id(character.encode_utf8(&mut buffer).as_bytes()).unwrap_or(NONE),
+            };
+            if id != NONE {
+                ids.extend(pending.take());
+                ids.push(id);
+                continue;
+            }
+            let bytes = character.encode_utf8(&mut buffer).as_bytes();
+            let known = |byte: &u8| self.byte_ids.get(usize::from(*byte)).is_some_and(|id| *id != NONE);
+            if bytes.iter().all(known) {
+                ids.extend(bytes.iter().map(|byte| self.byte_ids[usize::from(*byte)]));
+            } else if !(self.fuse_unknown && pending.is_some()) {
+                ids.extend(pending.take());
+                pending = self.unknown;
+            }
+        }
+        ids.extend(pending);
+    }
+}
+
+fn byte_ids(vocab: &Vocab) -> Vec<u32> {
+    (0..=255u8).map(|byte| vocab.id(format!("<0x{byte:02X}>").as_bytes()).unwrap_or(NONE)).collect()
+}
+
+fn characters(vocab: &Vocab) -> Vec<u32> {
+    let mut ids = vec![NONE; 1 << 16];
+    for (piece, id) in vocab.iter() {
+        let mut characters = std::str::from_utf8(piece).unwrap_or_default().chars();
+        if let (Some(character), None) = (characters.next(), characters.next())
+            && let Some(place) = ids.get_mut(character as usize)
+        {
+            *place = id;
+        }
+    }
+    ids
+}

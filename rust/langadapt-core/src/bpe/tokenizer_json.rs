@@ -1,0 +1,392 @@
+//! A Hugging Face `tokenizer.json` as plain values.
+//!
+//! Reads what the two native families need and says why where a file asks for more. Nothing is built here; see
+//! [`NativeTokenizer::load`](super::NativeTokenizer::load).
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::added::AddedToken;
+use super::decode::DecodeStep;
+use super::normalize::Form;
+use crate::{Error, Result};
+
+/// The metaspace: what a space becomes in SentencePiece-style tokenizers.
+pub const METASPACE: &str = "▁";
+
+/// Why a file is left to the `tokenizers` package, for the log.
+pub type Foreign = String;
+
+/// The contents of a `tokenizer.json`.
+#[derive(Debug)]
+pub struct Spec {
+    /// The model: pieces and merges.
+    pub model: Model,
+    /// Added tokens with the ids of the file.
+    pub added: Vec<AddedToken>,
+    /// Unicode forms, applied first.
+    pub forms: Vec<Form>,
+    /// A `▁` is put before every section.
+    pub prepend: bool,
+    /// Spaces become `▁`.
+    pub replace: bool,
+    /// How text is split.
+    pub splits: Vec<Split>,
+    /// How pieces become text.
+    pub decoder: Option<Vec<DecodeStep>>,
+    /// Ids put before a text.
+    pub prefix: Vec<u32>,
+    /// Ids put behind a text.
+    pub suffix: Vec<u32>,
+}
+
+/// The `model` of type `BPE`.
+#[derive(Debug, Default, Deserialize)]
+pub struct Model {
+    dropout: Option<f64>,
+    /// Stands for characters that have no piece.
+    pub unk_token: Option<String>,
+    continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
+    /// Neighbouring unknown characters make one token.
+    pub fuse_unk: Option<bool>,
+    /// Characters that have no piece become tokens of their bytes.
+    pub byte_fallback: Option<bool>,
+    /// A piece that is in the vocabulary is taken whole, whatever the merges say.
+    pub ignore_merges: Option<bool>,
+    /// Pieces and ids, in the order of the file.
+    #[serde(deserialize_with = "read_vocab")]
+    pub vocab: Vec<(String, u32)>,
+    /// Left and right piece of every merge, in order of rank.
+    #[serde(deserialize_with = "read_merges")]
+    pub merges: Vec<(String, String)>,
+}
+
+/// One step of the pre-tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Split {
+    /// `Metaspace` with `▁`.
+    Metaspace {
+        /// Where a `▁` is put in front.
+        prepend: Prepend,
+        /// Whether every `▁` begins a piece.
+        split: bool,
+    },
+    /// `ByteLevel`.
+    ByteLevel {
+        /// Every section begins with a space.
+        add_prefix_space: bool,
+        /// The text is split by the regex of GPT-2.
+        use_regex: bool,
+    },
+    /// `Split` by a regex whose matches cover any text.
+    Regex(String),
+    /// `Digits`: numeric characters apart from others, all together or one by one.
+    Digits {
+        /// One by one.
+        individual: bool,
+    },
+}
+
+/// `prepend_scheme` of `Metaspace`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Prepend {
+    Always,
+    First,
+    Never,
+}
+
+#[derive(Deserialize)]
+struct File<'a> {
+    #[serde(default)]
+    added_tokens: Vec<RawAdded>,
+    normalizer: Option<Value>,
+    pre_tokenizer: Option<Value>,
+    post_processor: Option<Value>,
+    decoder: Option<Value>,
+    #[serde(borrow)]
+    model: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct RawAdded {
+    id: u32,
+    content: String,
+    single_word: bool,
+    lstrip: bool,
+    rstrip: bool,
+    normalized: bool,
+    special: bool,
+}
+
+/// What tells the kind of model; old files do not say it.
+#[derive(Deserialize)]
+struct ModelKind {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    merges: Option<IgnoredAny>,
+}
+
+/// Reads `bytes`, the contents of `path`, which is named in errors.
+///
+/// # Errors
+/// [`Error::Data`] where this is no `tokenizer.json`. A sound file that asks for something else than the native
+/// families offer is `Ok(Err(reason))`.
+pub fn read(bytes: &[u8], path: &Path) -> Result<std::result::Result<Spec, Foreign>> {
+    let bad = |error: serde_json::Error| {
+        let detail = format!("not a tokenizer.json that Hugging Face tokenizers would read: {error}");
+        Error::Data { path: path.into(), line: Some(error.line() as u64), detail }
+    };
+    let file: File = serde_json::from_slice(bytes).map_err(bad)?;
+    let kind: ModelKind = serde_json::from_str(file.model.get()).map_err(bad)?;
+    match kind.kind.as_deref() {
+        Some("BPE") => {}
+        None if kind.merges.is_some() => {}
+        other => return Ok(Err(format!("the model is {}, not BPE", other.unwrap_or("of no stated type")))),
+    }
+    let model: Model = serde_json::from_str(file.model.get()).map_err(bad)?;
+    Ok(spec(file, model))
+}
+
+fn spec(file: File<'_>, model: Model) -> std::result::Result<Spec, Foreign> {
+    if model.dropout.is_some_and(|dropout| dropout != 0.0) {
+        return Err("the model has dropout".into());
+    }
+    for affix in [&model.continuing_subword_prefix, &model.end_of_word_suffix] {
+        if let Some(affix) = affix.as_deref().filter(|affix| !affix.is_empty()) {
+            return Err(format!("the model has a subword prefix or word suffix: {affix}"));
+        }
+    }
+    let added = file.added_tokens.into_iter().map(|raw| AddedToken {
+        content: raw.content,
+        id: raw.id,
+        single_word: raw.single_word,
+        lstrip: raw.lstrip,
+        rstrip: raw.rstrip,
+        normalized: raw.normalized,
+        special: raw.special,
+    });
+    let mut spec = Spec {
+        model,
+        added: added.collect(),
+        forms: Vec::new(),
+        prepend: false,
+        replace: false,
+        splits: Vec::new(),
+        decoder: None,
+        prefix: Vec::new(),
+        suffix: Vec::new(),
+    };
+    for step in flatten(file.normalizer, "normalizers") {
+        add_normalizer(&mut spec, &step)?;
+    }
+    for step in flatten(file.pre_tokenizer, "pretokenizers") {
+        add_split(&mut spec, &step)?;
+    }
+    for step in flatten(file.post_processor, "processors") {
+        add_processor(&mut spec, &step)?;
+    }
+    if file.decoder.as_ref().is_some_and(|decoder| !decoder.is_null()) {
+        let steps = flatten(file.decoder, "decoders");
+        spec.decoder = Some(steps.iter().map(decode_step).collect::<std::result::Result<_, _>>()?);
+    }
+    Ok(spec)
+}
+
+/// The steps of a component: none, one, or those of a `Sequence`, however nested.
+fn flatten(component: Option<Value>, list: &str) -> Vec<Value> {
+    match component {
+        None | Some(Value::Null) => Vec::new(),
+        Some(mut value) if kind(&value) == "Sequence" => match value[list].take() {
+            Value::Array(steps) => steps.into_iter().flat_map(|step| flatten(Some(step), list)).collect(),
+            _ => vec![value],
+        },
+        Some(value) => vec![value],
+    }
+}
+
+fn kind(step: &Value) -> &str {
+    step["type"].as_str().unwrap_or("of no stated type")
+}
+
+fn add_normalizer(spec: &mut Spec, step: &Value) -> std::result::Result<(), Foreign> {
+    let form = match kind(step) {
+        "NFC" => Form::Nfc,
+        "NFD" => Form::Nfd,
+        "NFKC" => Form::Nfkc,
+        "NFKD" => Form::Nfkd,
+        "Prepend" if step["prepend"] == METASPACE && !spec.prepend => {
+            spec.prepend = true;
+            return Ok(());
+        }
+        "Replace" if step["pattern"]["String"] == " " && step["content"] == METASPACE && !spec.replace => {
+            spec.replace = true;
+            return Ok(());
+        }
+        _ => return Err(format!("normalizer {step}")),
+    };
+    if spec.prepend || spec.replace {
+        return Err(format!("normalizer {} after Prepend or Replace", kind(step)));
+    }
+    spec.forms.push(form);
+    Ok(())
+}
+
+fn add_split(spec: &mut Spec, step: &Value) -> std::result::Result<(), Foreign> {
+    let foreign = || Err(format!("pre-tokenizer {step}"));
+    let split = match kind(step) {
+        "Metaspace" if step["replacement"] == METASPACE => metaspace(step)?,
+        "ByteLevel" => Split::ByteLevel {
+            add_prefix_space: step["add_prefix_space"].as_bool().unwrap_or(true),
+            use_regex: step["use_regex"].as_bool().unwrap_or(true),
+        },
+        "Digits" => Split::Digits { individual: step["individual_digits"].as_bool().unwrap_or(false) },
+        // Gemma splits at spaces after it has replaced them all: nothing is left to split at.
+        "Split" if step["pattern"]["String"] == " " && spec.replace => return Ok(()),
+        "Split" => {
+            let isolated = step["behavior"] == "Isolated";
+            // Converted tiktoken files remove what the regex does not match, which is nothing.
+            let removed = step["behavior"] == "Removed" && step["invert"] == true;
+            match step["pattern"]["Regex"].as_str() {
+                Some(regex) if isolated || removed => Split::Regex(regex.into()),
+                _ => return foreign(),
+            }
+        }
+        _ => return foreign(),
+    };
+    spec.splits.push(split);
+    Ok(())
+}
+
+fn metaspace(step: &Value) -> std::result::Result<Split, Foreign> {
+    let prepend = match (step["prepend_scheme"].as_str(), step["add_prefix_space"].as_bool()) {
+        (Some("never"), _) | (None, Some(false)) => Prepend::Never,
+        (Some("always") | None, _) => Prepend::Always,
+        (Some("first"), _) => Prepend::First,
+        (Some(_), _) => return Err(format!("pre-tokenizer {step}")),
+    };
+    Ok(Split::Metaspace { prepend, split: step["split"].as_bool().unwrap_or(true) })
+}
+
+fn add_processor(spec: &mut Spec, step: &Value) -> std::result::Result<(), Foreign> {
+    let foreign = || format!("post-processor {step}");
+    let (prefix, suffix) = match kind(step) {
+        "ByteLevel" => return Ok(()),
+        "RobertaProcessing" | "BertProcessing" => {
+            let id = |name: &str| step[name][1].as_u64().map(|id| id as u32).ok_or_else(foreign);
+            (vec![id("cls")?], vec![id("sep")?])
+        }
+        "TemplateProcessing" => template(step).ok_or_else(foreign)?,
+        _ => return Err(foreign()),
+    };
+    // Later processors work on what earlier ones made.
+    spec.prefix.splice(0..0, prefix);
+    spec.suffix.extend(suffix);
+    Ok(())
+}
+
+/// Ids before and behind the text in the `single` template; `None` where it is not of this form.
+fn template(step: &Value) -> Option<(Vec<u32>, Vec<u32>)> {
+    let mut sides = [Vec::new(), Vec::new()];
+    let mut side = 0;
+    for part in step["single"].as_array()? {
+        if part["Sequence"]["id"] == "A" {
+            side += 1;
+        } else {
+            let name = part["SpecialToken"]["id"].as_str()?;
+            let ids = step["special_tokens"][name]["ids"].as_array()?;
+            for id in ids {
+                sides.get_mut(side)?.push(u32::try_from(id.as_u64()?).ok()?);
+            }
+        }
+    }
+    let [prefix, suffix] = sides;
+    (side == 1).then_some((prefix, suffix))
+}
+
+fn decode_step(step: &Value) -> std::result::Result<DecodeStep, Foreign> {
+    let foreign = || format!("decoder {step}");
+    let character = |name: &str| {
+        let mut characters = step[name].as_str().unwrap_or_default().chars();
+        characters.next().filter(|_| characters.next().is_none()).ok_or_else(foreign)
+    };
+    Ok(match kind(step) {
+        "ByteLevel" => DecodeStep::ByteLevel,
+        "ByteFallback" => DecodeStep::ByteFallback,
+        "Fuse" => DecodeStep::Fuse,
+        "Metaspace" => match metaspace(step)? {
+            Split::Metaspace { prepend, .. } => {
+                DecodeStep::Metaspace { replacement: character("replacement")?, drop_first: prepend != Prepend::Never }
+            }
+            _ => return Err(foreign()),
+        },
+        "Strip" => DecodeStep::Strip {
+            content: character("content")?,
+            start: step["start"].as_u64().ok_or_else(foreign)? as usize,
+            stop: step["stop"].as_u64().ok_or_else(foreign)? as usize,
+        },
+        "Replace" => match (step["pattern"]["String"].as_str(), step["content"].as_str()) {
+            (Some(from), Some(to)) if !from.is_empty() => DecodeStep::Replace { from: from.into(), to: to.into() },
+            _ => return Err(foreign()),
+        },
+        _ => return Err(foreign()),
+    })
+}
+
+fn read_vocab<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<(String, u32)>, D::Error> {
+    struct Pieces;
+    impl<'de> Visitor<'de> for Pieces {
+        type Value = Vec<(String, u32)>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("a map of pieces to ids")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut pieces = Vec::new();
+            while let Some(entry) = map.next_entry()? {
+                pieces.push(entry);
+            }
+            Ok(pieces)
+        }
+    }
+    deserializer.deserialize_map(Pieces)
+}
+
+fn read_merges<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<(String, String)>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Merge {
+        Pair(String, String),
+        Line(String),
+    }
+    struct Merges;
+    impl<'de> Visitor<'de> for Merges {
+        type Value = Vec<(String, String)>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("a list of merges")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut merges = Vec::new();
+            while let Some(merge) = list.next_element()? {
+                match merge {
+                    Merge::Pair(left, right) => merges.push((left, right)),
+                    Merge::Line(line) if line.starts_with("#version") => {}
+                    Merge::Line(line) => match line.split_once(' ') {
+                        Some((left, right)) if !right.contains(' ') => merges.push((left.into(), right.into())),
+                        _ => return Err(A::Error::custom(format!("merge {}: `{line}` is no pair", merges.len() + 1))),
+                    },
+                }
+            }
+            Ok(merges)
+        }
+    }
+    deserializer.deserialize_seq(Merges)
+}

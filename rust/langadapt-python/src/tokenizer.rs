@@ -1,0 +1,97 @@
+//! The native tokenizer.
+
+use std::path::PathBuf;
+
+use langadapt_core::bpe::{CachePool, Encoded, Load, NativeTokenizer};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+
+use crate::error::to_python;
+use crate::gate;
+
+/// Ids and offsets, as NumPy arrays.
+type Arrays<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<u64>>);
+
+/// An exact encoder of one `tokenizer.json`, and the caches that its calls leave behind.
+#[pyclass(frozen, name = "NativeTokenizer", module = "langadapt._core")]
+pub struct PyTokenizer {
+    pub(crate) tokenizer: NativeTokenizer,
+    pub(crate) pool: CachePool,
+}
+
+#[pymethods]
+impl PyTokenizer {
+    /// The tokenizer of `json`, read from `path`, or the reason why it is none of the native families.
+    #[staticmethod]
+    fn load(py: Python<'_>, json: &[u8], path: PathBuf) -> PyResult<(Option<Self>, Option<String>)> {
+        let loaded = py.detach(|| NativeTokenizer::load(json, &path)).map_err(|error| to_python(py, error))?;
+        Ok(match loaded {
+            Load::Native(tokenizer) => (Some(Self { tokenizer: *tokenizer, pool: CachePool::default() }), None),
+            Load::Foreign(reason) => (None, Some(reason)),
+        })
+    }
+
+    #[getter]
+    fn vocab_size(&self) -> usize {
+        self.tokenizer.vocab_size()
+    }
+
+    #[getter]
+    fn is_byte_level(&self) -> bool {
+        self.tokenizer.is_byte_level()
+    }
+
+    fn encode<'py>(&self, py: Python<'py>, text: &str, add_special_tokens: bool) -> Bound<'py, PyArray1<u32>> {
+        let ids = py.detach(|| {
+            let mut cache = self.pool.lend();
+            let mut ids = Vec::with_capacity(text.len() / 3 + 8);
+            if add_special_tokens {
+                self.tokenizer.encode_with_template(text, &mut cache, &mut ids);
+            } else {
+                self.tokenizer.encode_into(text, &mut cache, &mut ids);
+            }
+            ids
+        });
+        ids.into_pyarray(py)
+    }
+
+    fn encode_batch<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Vec<PyBackedStr>,
+        add_special_tokens: bool,
+        threads: usize,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Arrays<'py>> {
+        let Encoded { ids, offsets } = gate::run(py, progress, |monitor| {
+            monitor.begin("tokenize", "bytes", Some(texts.iter().map(|text| text.len() as u64).sum()));
+            self.tokenizer.encode_batch(&texts, add_special_tokens, threads, &self.pool, monitor)
+        })?;
+        Ok((ids.into_pyarray(py), offsets.into_pyarray(py)))
+    }
+
+    fn decode(&self, ids: PyReadonlyArray1<'_, u32>, skip_special_tokens: bool) -> PyResult<String> {
+        Ok(self.tokenizer.decode(ids.as_slice()?, skip_special_tokens))
+    }
+
+    fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    fn id_to_token(&self, id: u32) -> Option<&str> {
+        self.tokenizer.id_to_token(id)
+    }
+
+    /// (id, content, special, normalized) of all added tokens.
+    fn added_tokens(&self) -> Vec<(u32, String, bool, bool)> {
+        let tokens = self.tokenizer.added_tokens().iter();
+        tokens.map(|token| (token.id, token.content.clone(), token.special, token.normalized)).collect()
+    }
+
+    /// Ids put before and behind a text with `add_special_tokens`.
+    fn template(&self) -> (Vec<u32>, Vec<u32>) {
+        let (prefix, suffix) = self.tokenizer.template();
+        (prefix.to_vec(), suffix.to_vec())
+    }
+}
