@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 from tiny import byte_tokenizer, tiny_llama
-from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.evaluate import bits_per_byte, measure_bits_per_byte
@@ -122,7 +130,22 @@ def test_first_token_is_conditioned_on_bos_or_its_stand_in() -> None:
         bits_per_byte(model, byte_tokenizer(pad_token="<pad>"), ["x"])
 
 
-def test_logits_changed_after_the_head_are_seen() -> None:
+def test_other_families_agree_with_the_naive_loop() -> None:
+    tokenizer = byte_tokenizer(bos_token="<s>")
+    small = {"vocab_size": 260, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 0}
+    gpt2 = GPT2Config(n_positions=32, n_embd=32, n_layer=2, n_head=2, **small)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    granite = GraniteConfig(num_key_value_heads=1, max_position_embeddings=32, logits_scaling=7.0, **shape, **small)
+    for family, config in ((GPT2LMHeadModel, gpt2), (GraniteForCausalLM, granite)):
+        torch.manual_seed(0)
+        model = family(config).eval()
+        found = measure_bits_per_byte(model, tokenizer, TEXTS[:4])
+        assert found.bits == pytest.approx(naive_bits(model, tokenizer, TEXTS[:4], 32, 16), rel=1e-5)
+
+
+@pytest.mark.parametrize("limit", [1, 1 << 30])
+def test_logits_changed_after_the_head_are_seen(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langadapt.evaluate.WHOLE_LOGIT_BYTES", limit)
     torch.manual_seed(0)
     config = Gemma2Config(
         vocab_size=260,
@@ -156,7 +179,8 @@ def test_model_is_left_as_it_was() -> None:
     bits_per_byte(model, tokenizer, TEXTS)
     assert [module.training for module in model.modules()] == before
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    assert not torch.is_inference(model.lm_head.weight)
+    # What the call left behind can be trained with.
+    model(input_ids=torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss.backward()
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", ""]])

@@ -37,8 +37,10 @@ DEFAULT_WINDOW = 2048
 """Tokens per forward pass where neither the caller nor the model's context asks for less."""
 BATCH_TOKENS = 8192
 """Input tokens, padding included, per forward pass."""
-LOGIT_BYTES = 256 << 20
+LOGIT_BYTES = 128 << 20
 """Memory for float32 logits at a time. Smaller chunks would read the output matrix too often for its arithmetic."""
+WHOLE_LOGIT_BYTES = 1 << 30
+"""The same for models whose logits cannot be had in pieces."""
 BUFFERED_BATCHES = 64
 """Batches of windows gathered before they are sorted by length: bounds memory, keeps padding low."""
 ENCODED_AT_ONCE = 256
@@ -88,7 +90,9 @@ def bits_per_byte(
     return measure_bits_per_byte(model, tokenizer, texts, window=window, stride=stride).bits_per_byte
 
 
-@torch.inference_mode()
+# Not inference mode: tensors that a model keeps from this call (gathered shards, growing buffers of rotary embeddings)
+# could not be used in training afterwards.
+@torch.no_grad()
 def measure_bits_per_byte(
     model: nn.Module,
     tokenizer: Any,
@@ -310,11 +314,25 @@ class Scorer:
             self.split = split_head(self.model, inputs[:1, :4])
             self.split_known = True
         if self.split is None:
-            logits = self.model(input_ids=inputs, attention_mask=mask, use_cache=False).logits
-            return nats_in_chunks(lambda chosen: logits.flatten(0, 1)[chosen], logits.shape[-1], positions, targets)
+            return self.forward_whole(inputs, mask, positions, targets)
         backbone, head = self.split
         hidden = backbone(input_ids=inputs, attention_mask=mask, use_cache=False)[0].flatten(0, 1)
         return nats_in_chunks(lambda chosen: head(hidden[chosen]), head.out_features, positions, targets)
+
+    def forward_whole(
+        self, inputs: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """The same where logits cannot be had in pieces: fewer windows at a time, but at least a whole one."""
+        width = inputs.shape[1]
+        windows = max(1, WHOLE_LOGIT_BYTES // (4 * width * (self.rows or 1)))
+        nats = []
+        for start in range(0, len(inputs), windows):
+            part = slice(start, start + windows)
+            logits = self.model(input_ids=inputs[part], attention_mask=mask[part], use_cache=False).logits.flatten(0, 1)
+            inside = (positions >= start * width) & (positions < (start + windows) * width)
+            chosen = positions[inside] - start * width
+            nats.append(nats_in_chunks(logits.__getitem__, logits.shape[-1], chosen, targets[inside]))
+        return torch.cat(nats)
 
 
 def nats_in_chunks(
@@ -332,7 +350,8 @@ def nats_in_chunks(
 def split_head(model: nn.Module, probe: torch.Tensor) -> tuple[nn.Module, nn.Linear] | None:
     """The model as (backbone, output matrix), or none where the two do not make up the whole model.
 
-    None also for sharded parameters, which are gathered only inside the whole model's forward pass.
+    None also for sharded parameters, which are gathered only inside the whole model's forward pass. ``probe`` is a
+    batch of ids on which both ways must agree to the bit.
     """
     backbone = getattr(model, "base_model", None)
     head = call_if_there(model, "get_output_embeddings")
