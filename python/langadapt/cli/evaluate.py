@@ -14,7 +14,8 @@ from langadapt.cli.progress import progress
 if TYPE_CHECKING:
     from rich.table import Table
 
-Measure = Callable[[Any, Any], "dict[str, Any]"]
+Measure = Callable[[Any, str], "dict[str, Any]"]
+"""Takes a model and its tokenizer's folder."""
 
 
 def command(
@@ -59,12 +60,12 @@ def command(
     if len(named) < len(corpora or ()):
         raise ConfigError("--bytes: two corpora of one name; tell them apart as NAME=CORPUS")
 
-    def measure(model: Any, its_tokenizer: Any) -> dict[str, Any]:
+    def measure(model: Any, folder: str) -> dict[str, Any]:
         found: dict[str, Any] = {"parameters": model.num_parameters()}
         found["bits_per_byte"] = {
-            name: bits_of(model, its_tokenizer, path, text_field, window, stride) for name, path in named.items()
+            name: bits_of(model, folder, path, text_field, window, stride) for name, path in named.items()
         }
-        found["suites"] = run_suites(model, its_tokenizer, suites or (), limit, batch_size)
+        found["suites"] = run_suites(model, folder, suites or (), limit, batch_size)
         return found
 
     results = measure_models(models, tokenizer, device, measure)
@@ -84,7 +85,7 @@ def named_corpus(text: str) -> tuple[str, str]:
 
 def measure_models(models: Sequence[str], tokenizer: str | None, device: str, measure: Measure) -> dict[str, Any]:
     """What ``measure`` finds of each model, one in memory at a time."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from langadapt.machine import choose_device
     from langadapt.model_folder import resolve_model
@@ -92,31 +93,32 @@ def measure_models(models: Sequence[str], tokenizer: str | None, device: str, me
     results = {}
     for name in models:
         folder = resolve_model(name)
-        its_tokenizer = AutoTokenizer.from_pretrained(tokenizer or folder)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-        results[name] = measure(model.to(choose_device(device)).eval(), its_tokenizer)
+        results[name] = measure(model.to(choose_device(device)).eval(), tokenizer or str(folder))
         del model
     return results
 
 
 def bits_of(
-    model: Any, tokenizer: Any, path: str, text_field: str, window: int | None, stride: int | None
+    model: Any, tokenizer: str, path: str, text_field: str, window: int | None, stride: int | None
 ) -> dict[str, Any]:
     """Bits per byte of one corpus, with its counts."""
     from dataclasses import asdict
 
     from langadapt.corpus import read_documents
     from langadapt.evaluate import measure_bits_per_byte
+    from langadapt.tokenizer import Tokenizer
 
+    loaded = Tokenizer.from_pretrained(tokenizer)
     with progress("bits per byte") as report:
         texts = read_documents(path, text_field=text_field)
-        return asdict(measure_bits_per_byte(model, tokenizer, texts, window=window, stride=stride, progress=report))
+        return asdict(measure_bits_per_byte(model, loaded, texts, window=window, stride=stride, progress=report))
 
 
 def run_suites(
-    model: Any, tokenizer: Any, suites: Sequence[str], limit: int | None, batch_size: int
+    model: Any, tokenizer: str, suites: Sequence[str], limit: int | None, batch_size: int
 ) -> dict[str, dict[str, float]]:
-    """Metrics by task. lm-eval draws its own bars, on stderr."""
+    """Metrics by task, with the tokenizer as transformers loads it. lm-eval draws its own bars, on stderr."""
     from langadapt.suites import evaluate_suites
 
     return evaluate_suites(model, tokenizer, suites, limit=limit, batch_size=batch_size)
