@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from langadapt.corpus import expand_inputs, read_documents
     from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
     from langadapt.evaluate import BitsPerByte, bits_per_byte, evaluate_suites, measure_bits_per_byte
+    from langadapt.initialize import initialize_embeddings
     from langadapt.pipeline import adapt, train
     from langadapt.recipe import Recipe
     from langadapt.report import write_report
     from langadapt.store import TokenStore, tokenize_corpus
+    from langadapt.swap import SwapReport, swap_folder, swap_tokenizer
     from langadapt.tokenizer import Tokenizer
+    from langadapt.vectors import load_vectors, save_vectors, train_vectors
+    from langadapt.vocabulary import VocabularyMatch, match_vocabularies
 
 _HOMES = {
     "langadapt.corpus": ("expand_inputs", "read_documents"),
@@ -29,6 +33,10 @@ _HOMES = {
     "langadapt.report": ("write_report",),
     "langadapt.store": ("TokenStore", "tokenize_corpus"),
     "langadapt.tokenizer": ("Tokenizer",),
+    "langadapt.initialize": ("initialize_embeddings",),
+    "langadapt.swap": ("SwapReport", "swap_folder", "swap_tokenizer"),
+    "langadapt.vectors": ("load_vectors", "save_vectors", "train_vectors"),
+    "langadapt.vocabulary": ("VocabularyMatch", "match_vocabularies"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -39,17 +47,26 @@ __all__ = [
     "LangadaptError",
     "MismatchError",
     "Recipe",
+    "SwapReport",
     "TokenStore",
     "Tokenizer",
+    "VocabularyMatch",
     "__version__",
     "adapt",
     "bits_per_byte",
     "evaluate_suites",
     "expand_inputs",
+    "initialize_embeddings",
+    "load_vectors",
+    "match_vocabularies",
     "measure_bits_per_byte",
     "read_documents",
+    "save_vectors",
+    "swap_folder",
+    "swap_tokenizer",
     "tokenize_corpus",
     "train",
+    "train_vectors",
     "write_report",
 ]
 

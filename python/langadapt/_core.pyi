@@ -54,3 +54,29 @@ class StoreWriter:
         progress: Progress | None,
     ) -> dict[str, Any]: ...
     def finish(self) -> tuple[int, int]: ...
+
+def train_cbow(
+    tokens: NDArray[np.uint16] | NDArray[np.uint32],
+    offsets: NDArray[np.uint64],
+    surfaces: list[str],
+    *,
+    dim: int,
+    epochs: int,
+    window: int,
+    negatives: int,
+    min_count: int,
+    learning_rate: float,
+    subsample: float,
+    ngrams: tuple[int, int],
+    threads: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.uint64]]: ...
+def sparsemax_weights(
+    scores: NDArray[np.float32] | NDArray[np.uint16],
+    error: float,
+    new: NDArray[np.float32],
+    anchors: NDArray[np.float32],
+    *,
+    threads: int,
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float32]]: ...

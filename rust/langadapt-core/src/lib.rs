@@ -11,6 +11,7 @@ pub mod hash;
 pub mod pretokenize;
 pub mod progress;
 pub mod store;
+pub mod vectors;
 
 pub use error::{Error, Result};
 pub use progress::{Monitor, Progress};

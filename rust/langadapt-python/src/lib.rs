@@ -9,6 +9,7 @@
 //! | `store.rs` | writing token stores |
 //! | `tokenizer.rs` | the native tokenizer |
 //! | `training.rs` | pre-tokenizing and tokenizer training |
+//! | `vectors.rs` | CBOW, weights of FOCUS |
 
 mod corpus;
 mod error;
@@ -17,6 +18,7 @@ mod hash;
 mod store;
 mod tokenizer;
 mod training;
+mod vectors;
 
 use pyo3::prelude::*;
 
@@ -34,6 +36,8 @@ mod _core {
     use crate::tokenizer::PyTokenizer;
     #[pymodule_export]
     use crate::training::{pretokenize, pretokenize_patterns};
+    #[pymodule_export]
+    use crate::vectors::{sparsemax_weights, train_cbow};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

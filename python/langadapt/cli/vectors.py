@@ -1,0 +1,56 @@
+"""``langadapt vectors``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from langadapt.cli.progress import console, progress
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Auxiliary token vectors."""
+
+
+@app.command("train")
+def train(
+    store: Annotated[Path, typer.Argument(help="Token store of the target language.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write (safetensors).")],
+    dim: Annotated[int, typer.Option(help="Width of a vector.")] = 300,
+    epochs: Annotated[int, typer.Option(help="Passes over the store.")] = 3,
+    window: Annotated[int, typer.Option(help="Tokens of context on each side, at most.")] = 5,
+    negative: Annotated[int, typer.Option(help="Noise tokens per position.")] = 10,
+    min_count: Annotated[int, typer.Option(help="Tokens seen less often get no vector.")] = 10,
+    threads: Annotated[
+        int | None, typer.Option(help="Workers; 1 gives the same bits every time. Default: one per core.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="The store's tokenizer, where the store does not keep it.")
+    ] = None,
+) -> None:
+    """Learn one vector per token by CBOW with character n-grams (what fastText does for FOCUS)."""
+    from langadapt.vectors import open_store, save_vectors, train_vectors
+
+    opened = open_store(store)
+    with progress("vectors") as report:
+        vectors = train_vectors(
+            opened,
+            dim=dim,
+            epochs=epochs,
+            window=window,
+            negative=negative,
+            min_count=min_count,
+            threads=threads,
+            seed=seed,
+            tokenizer=tokenizer,
+            progress=report,
+        )
+    save_vectors(vectors, out, store=opened, tokenizer=tokenizer)
+    known = int((vectors != 0).any(axis=1).sum())
+    console.print(f"{out}: {known:,} of {len(vectors):,} tokens have a vector of {dim}", highlight=False)

@@ -1,0 +1,523 @@
+//! Continuous bag of words with character n-grams (Mikolov et al. 2013, Bojanowski et al. 2017), as fastText trains it.
+//!
+//! For each target a window is drawn; the mean of all rows of all context tokens predicts the target against noise.
+//! fastText gathers and updates every n-gram row once for each target whose window holds it, about six times a token.
+//! Here a token's rows are summed once when it comes into reach of the window and updated once when it leaves it; in
+//! between its sum and its gradient live in a ring of `2 * window + 1` slots that fits the first-level cache. The
+//! targets see their own window's updates at once, as in fastText; only what a n-gram shared with another token in
+//! reach would have passed on arrives a few positions later. That is a third of the memory traffic.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::rows::{Lane, SharedRows, ZERO, add, add_scaled, lanes, scale};
+use super::sampling::{Alias, Random, keep_probability};
+use super::subwords::Subwords;
+use super::{Settings, TokenVectors};
+use crate::{Error, Monitor, Result};
+
+/// fastText ends a line after this many tokens; no window crosses the cut. Also the stretch between two looks at the
+/// monitor (about 10 ms of work).
+const LINE: usize = 1024;
+
+/// Not in the vocabulary: seen less often than the minimum.
+const RARE: u32 = u32::MAX;
+
+/// Exponent of the noise distribution, fastText's.
+const NOISE_POWER: f64 = 0.5;
+
+/// Learns one vector per token of a store.
+///
+/// `tokens` and `offsets` are a token store (`offsets[i]..offsets[i + 1]` is document `i`); `surfaces` holds one
+/// string per id, of which the n-grams are made. A token's vector is the mean of its own row and its n-grams' rows;
+/// tokens seen less than `min_count` times get zeros, which means "no vector".
+///
+/// Time grows with the number of tokens, memory only with the vocabulary (see the module's head).
+///
+/// # Errors
+/// [`Error::Argument`] where settings, offsets or ids are out of range or no token reaches the minimum count;
+/// [`Error::Interrupted`] on a stop.
+pub fn train<T: Copy + Into<u32> + Sync>(
+    tokens: &[T],
+    offsets: &[u64],
+    surfaces: &[String],
+    settings: &Settings,
+    monitor: &Monitor,
+) -> Result<TokenVectors> {
+    settings.check()?;
+    check_offsets(offsets, tokens.len())?;
+    let counts = count(tokens, surfaces.len(), settings.threads, monitor)?;
+    let model = Model::new(&counts, surfaces, settings)?;
+    model.fit(tokens, offsets, monitor)?;
+    Ok(TokenVectors { data: model.vectors(), counts })
+}
+
+fn check_offsets(offsets: &[u64], n_tokens: usize) -> Result<()> {
+    let whole = offsets.first() == Some(&0) && offsets.last() == Some(&(n_tokens as u64));
+    if !whole || !offsets.is_sorted() {
+        return Err(Error::argument(format!(
+            "offsets must rise from 0 to the number of tokens: {n_tokens}; they go from {:?} to {:?}",
+            offsets.first(),
+            offsets.last()
+        )));
+    }
+    Ok(())
+}
+
+fn count<T: Copy + Into<u32> + Sync>(
+    tokens: &[T],
+    vocabulary: usize,
+    threads: usize,
+    monitor: &Monitor,
+) -> Result<Vec<u64>> {
+    monitor.begin("count tokens", "tokens", Some(tokens.len() as u64));
+    let share = tokens.len().div_ceil(threads).max(1);
+    let count_share = |share: &[T]| -> Result<Vec<u64>> {
+        let mut counts = vec![0u64; vocabulary];
+        for block in share.chunks(1 << 20) {
+            for &token in block {
+                let id: u32 = token.into();
+                let cell = counts.get_mut(id as usize).ok_or_else(|| {
+                    Error::argument(format!(
+                        "the store holds token {id}, but the tokenizer has only {vocabulary} tokens"
+                    ))
+                })?;
+                *cell += 1;
+            }
+            monitor.advance(block.len() as u64)?;
+        }
+        Ok(counts)
+    };
+    let parts = in_threads(tokens.chunks(share), count_share)?;
+    let mut counts = vec![0u64; vocabulary];
+    for part in parts {
+        counts.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    }
+    Ok(counts)
+}
+
+/// Runs `work` on every item, each on a thread of its own, and passes on panics and the first error.
+fn in_threads<I: Send, O: Send>(
+    items: impl Iterator<Item = I>,
+    work: impl Fn(I) -> Result<O> + Sync,
+) -> Result<Vec<O>> {
+    let work = &work;
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = items.map(|item| scope.spawn(move || work(item))).collect();
+        let outcomes: Vec<_> = handles.into_iter().map(|handle| handle.join()).collect();
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
+}
+
+struct Model<'a> {
+    settings: &'a Settings,
+    /// Id in the store to number in the model, or [`RARE`].
+    numbers: Vec<u32>,
+    keep: Vec<f32>,
+    noise: Alias,
+    subwords: Subwords,
+    input: SharedRows,
+    output: SharedRows,
+    width: usize,
+    /// Occurrences of tokens in the vocabulary.
+    corpus: u64,
+}
+
+impl<'a> Model<'a> {
+    fn new(counts: &[u64], surfaces: &[String], settings: &'a Settings) -> Result<Self> {
+        let kept: Vec<usize> = (0..counts.len()).filter(|&id| counts[id] >= settings.min_count.max(1)).collect();
+        if kept.len() < 2 {
+            return Err(Error::argument(format!(
+                "only {} of {} tokens occur at least {} times; use more text or a smaller min_count",
+                kept.len(),
+                counts.len(),
+                settings.min_count
+            )));
+        }
+        let mut numbers = vec![RARE; counts.len()];
+        for (number, &id) in kept.iter().enumerate() {
+            numbers[id] = number as u32;
+        }
+        let corpus: u64 = kept.iter().map(|&id| counts[id]).sum();
+        let share = |id: usize| counts[id] as f64 / corpus as f64;
+        let weights: Vec<f64> = kept.iter().map(|&id| (counts[id] as f64).powf(NOISE_POWER)).collect();
+        let subwords = Subwords::new(kept.iter().map(|&id| surfaces[id].as_str()), settings.ngrams);
+        let width = lanes(settings.dim);
+        let mut input = SharedRows::zeros(subwords.n_rows, width);
+        let mut random = Random::new(settings.seed, u64::MAX);
+        for row in 0..subwords.n_rows {
+            for value in input.row_mut(row).take(settings.dim) {
+                *value = (2.0 * random.unit() - 1.0) / settings.dim as f32;
+            }
+        }
+        Ok(Self {
+            keep: kept.iter().map(|&id| keep_probability(share(id), settings.subsample)).collect(),
+            noise: Alias::new(&weights),
+            output: SharedRows::zeros(kept.len(), width),
+            settings,
+            numbers,
+            subwords,
+            input,
+            width,
+            corpus,
+        })
+    }
+
+    fn fit<T: Copy + Into<u32> + Sync>(&self, tokens: &[T], offsets: &[u64], monitor: &Monitor) -> Result<()> {
+        let total = self.corpus * u64::from(self.settings.epochs);
+        monitor.begin("train vectors", "tokens", Some(total));
+        let done = AtomicU64::new(0);
+        let threads = self.settings.threads;
+        let border = |i: usize| (tokens.len() as u128 * i as u128 / threads as u128) as usize;
+        in_threads(0..threads, |thread| {
+            let mut worker = Worker::new(self, thread as u64);
+            for _ in 0..self.settings.epochs {
+                for_each_line(offsets, border(thread), border(thread + 1), |from, to| {
+                    let progress = done.load(Ordering::Relaxed) as f32 / total as f32;
+                    let seen = worker.take_line(&tokens[from..to]);
+                    worker.fit_line(self.settings.learning_rate * (1.0 - progress).max(0.0));
+                    done.fetch_add(seen, Ordering::Relaxed);
+                    monitor.advance(seen)
+                })?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Means of rows, by id in the store.
+    fn vectors(mut self) -> Vec<f32> {
+        let dim = self.settings.dim;
+        let mut data = vec![0.0; self.numbers.len() * dim];
+        let mut sum = vec![ZERO; self.width];
+        for (out, &number) in data.chunks_exact_mut(dim).zip(&self.numbers) {
+            if number == RARE {
+                continue;
+            }
+            let rows = self.subwords.of(number);
+            sum.fill(ZERO);
+            rows.iter().for_each(|&row| self.input.add_to(row, &mut sum));
+            scale(&mut sum, 1.0 / rows.len() as f32);
+            out.iter_mut().zip(sum.iter().flat_map(|lane| lane.0)).for_each(|(out, value)| *out = value);
+        }
+        // Freed first: the caller may hold the result long.
+        self.input = SharedRows::zeros(0, self.width);
+        data
+    }
+}
+
+/// Calls `visit(from, to)` for the stretches of at most [`LINE`] tokens of `from..to` that no document's end divides.
+fn for_each_line(
+    offsets: &[u64],
+    from: usize,
+    to: usize,
+    mut visit: impl FnMut(usize, usize) -> Result<()>,
+) -> Result<()> {
+    let mut document = offsets.partition_point(|&offset| offset <= from as u64);
+    let mut at = from;
+    while at < to {
+        let end = (offsets.get(document).map_or(to, |&end| end as usize)).min(to).min(at + LINE);
+        if end > at {
+            visit(at, end)?;
+        }
+        at = end;
+        while offsets.get(document).is_some_and(|&end| end as usize <= at) {
+            document += 1;
+        }
+    }
+    Ok(())
+}
+
+/// A token within reach of the window: the sum of its rows as they were when it came into reach, and what they are
+/// to gain when it leaves.
+struct Slot {
+    token: u32,
+    n_rows: f32,
+    sum: Vec<Lane>,
+    delta: Vec<Lane>,
+}
+
+struct Worker<'a> {
+    model: &'a Model<'a>,
+    random: Random,
+    line: Vec<u32>,
+    ring: Vec<Slot>,
+    hidden: Vec<Lane>,
+    gradient: Vec<Lane>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(model: &'a Model<'a>, stream: u64) -> Self {
+        let row = || vec![ZERO; model.width];
+        let slot = || Slot { token: 0, n_rows: 0.0, sum: row(), delta: row() };
+        Self {
+            model,
+            random: Random::new(model.settings.seed, stream),
+            line: Vec::with_capacity(LINE),
+            ring: (0..2 * model.settings.window + 1).map(|_| slot()).collect(),
+            hidden: row(),
+            gradient: row(),
+        }
+    }
+
+    /// Takes the tokens of a line that are in the vocabulary and survive subsampling; answers how many are in it.
+    fn take_line<T: Copy + Into<u32>>(&mut self, tokens: &[T]) -> u64 {
+        let mut seen = 0;
+        self.line.clear();
+        for &token in tokens {
+            let number = self.model.numbers[token.into() as usize];
+            if number == RARE {
+                continue;
+            }
+            seen += 1;
+            let keep = self.model.keep[number as usize];
+            if keep >= 1.0 || self.random.unit() < keep {
+                self.line.push(number);
+            }
+        }
+        seen
+    }
+
+    fn fit_line(&mut self, rate: f32) {
+        #[cfg(target_arch = "x86_64")]
+        if std::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the machine has the feature.
+            return unsafe { self.fit_line_avx512(rate) };
+        } else if std::is_x86_feature_detected!("avx2") {
+            // SAFETY: the machine has the feature.
+            return unsafe { self.fit_line_avx2(rate) };
+        }
+        self.fit_line_on_any(rate);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn fit_line_avx512(&mut self, rate: f32) {
+        self.fit_line_on_any(rate);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn fit_line_avx2(&mut self, rate: f32) {
+        self.fit_line_on_any(rate);
+    }
+
+    #[inline(always)]
+    fn fit_line_on_any(&mut self, rate: f32) {
+        let window = self.model.settings.window;
+        let length = self.line.len();
+        if length < 2 {
+            return;
+        }
+        for position in 0..window.min(length) {
+            self.enter(position);
+        }
+        for target in 0..length {
+            if target + window < length {
+                self.enter(target + window);
+            }
+            self.fit_target(target, rate);
+            if target >= window {
+                self.leave(target - window);
+            }
+        }
+        for position in length.saturating_sub(window)..length {
+            self.leave(position);
+        }
+    }
+
+    #[inline(always)]
+    fn enter(&mut self, position: usize) {
+        let model = self.model;
+        let n_slots = self.ring.len();
+        let slot = &mut self.ring[position % n_slots];
+        slot.token = self.line[position];
+        let rows = model.subwords.of(slot.token);
+        slot.n_rows = rows.len() as f32;
+        slot.sum.fill(ZERO);
+        slot.delta.fill(ZERO);
+        for &row in rows {
+            model.input.add_to(row, &mut slot.sum);
+        }
+    }
+
+    #[inline(always)]
+    fn leave(&mut self, position: usize) {
+        let slot = &self.ring[position % self.ring.len()];
+        for &row in self.model.subwords.of(slot.token) {
+            self.model.input.add_from(row, &slot.delta);
+        }
+    }
+
+    #[inline(always)]
+    fn fit_target(&mut self, target: usize, rate: f32) {
+        let model = self.model;
+        let n_slots = self.ring.len();
+        let reach = 1 + self.random.below(model.settings.window as u32) as usize;
+        let context = target.saturating_sub(reach)..(target + reach + 1).min(self.line.len());
+        let mut n_rows = 0.0;
+        self.hidden.fill(ZERO);
+        for position in context.clone().filter(|&position| position != target) {
+            let slot = &self.ring[position % n_slots];
+            add_scaled(&mut self.hidden, &slot.sum, slot.n_rows, &slot.delta);
+            n_rows += slot.n_rows;
+        }
+        scale(&mut self.hidden, 1.0 / n_rows);
+        self.gradient.fill(ZERO);
+        let wanted = self.line[target];
+        self.predict(wanted, 1.0, rate);
+        for _ in 0..model.settings.negatives {
+            let noise = model.noise.draw(&mut self.random);
+            if noise != wanted {
+                self.predict(noise, 0.0, rate);
+            }
+        }
+        for position in context.filter(|&position| position != target) {
+            add(&mut self.ring[position % n_slots].delta, &self.gradient);
+        }
+    }
+
+    #[inline(always)]
+    fn predict(&mut self, token: u32, label: f32, rate: f32) {
+        let score = self.model.output.dot(token, &self.hidden);
+        let probability = 1.0 / (1.0 + (-score).exp());
+        self.model.output.exchange(token, rate * (label - probability), &self.hidden, &mut self.gradient);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two groups of tokens that never meet: 0..8 and 8..16; token 16 is too rare.
+    fn two_topics() -> (Vec<u16>, Vec<u64>) {
+        let mut random = Random::new(5, 0);
+        let mut tokens = Vec::new();
+        let mut offsets = vec![0];
+        for document in 0..400u32 {
+            let topic = document % 2 * 8;
+            tokens.extend((0..40).map(|_| (topic + random.below(8)) as u16));
+            offsets.push(tokens.len() as u64);
+        }
+        tokens[7] = 16;
+        (tokens, offsets)
+    }
+
+    fn surfaces(n: usize) -> Vec<String> {
+        (0..n).map(|i| format!("tok{i}")).collect()
+    }
+
+    fn small() -> Settings {
+        Settings { dim: 20, min_count: 5, subsample: 0.0, ngrams: (0, 0), ..Settings::default() }
+    }
+
+    fn cosine(vectors: &[f32], dim: usize, a: usize, b: usize) -> f32 {
+        let (a, b) = (&vectors[a * dim..][..dim], &vectors[b * dim..][..dim]);
+        let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    }
+
+    #[test]
+    fn tokens_of_one_topic_end_up_alike() {
+        let (tokens, offsets) = two_topics();
+        for threads in [1, 3] {
+            let settings = Settings { threads, epochs: 30, ..small() };
+            let trained = train(&tokens, &offsets, &surfaces(17), &settings, &Monitor::default()).unwrap();
+            for a in 0..16 {
+                let mean = |topic: usize| {
+                    let others = (topic * 8..topic * 8 + 8).filter(|&b| b != a);
+                    others.map(|b| cosine(&trained.data, 20, a, b)).sum::<f32>()
+                        / if a / 8 == topic { 7.0 } else { 8.0 }
+                };
+                let (own, other) = (mean(a / 8), mean(1 - a / 8));
+                assert!(own > other + 0.3, "{threads} threads, token {a}: {own} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn rare_tokens_get_zeros_and_counts_are_right() {
+        let (tokens, offsets) = two_topics();
+        let trained = train(&tokens, &offsets, &surfaces(18), &small(), &Monitor::default()).unwrap();
+        assert!(trained.data[16 * 20..].iter().all(|&value| value == 0.0));
+        assert!(trained.data[..16 * 20].chunks(20).all(|row| row.iter().any(|&value| value != 0.0)));
+        assert_eq!(trained.counts.iter().sum::<u64>(), tokens.len() as u64);
+        assert_eq!(trained.counts[16..], [1, 0]);
+    }
+
+    #[test]
+    fn one_thread_gives_the_same_bits_and_the_seed_matters() {
+        let (tokens, offsets) = two_topics();
+        let wide: Vec<u32> = tokens.iter().map(|&token| token.into()).collect();
+        let settings = Settings { ngrams: (3, 6), ..small() };
+        let run =
+            |seed| train(&tokens, &offsets, &surfaces(17), &Settings { seed, ..settings.clone() }, &Monitor::default());
+        let first = run(1).unwrap();
+        assert_eq!(first, run(1).unwrap());
+        assert_ne!(first.data, run(2).unwrap().data);
+        let same =
+            train(&wide, &offsets, &surfaces(17), &Settings { seed: 1, ..settings.clone() }, &Monitor::default());
+        assert_eq!(first, same.unwrap());
+    }
+
+    #[test]
+    fn all_instruction_sets_give_the_same_bits() {
+        let (tokens, offsets) = two_topics();
+        let settings = Settings { ngrams: (3, 6), epochs: 1, ..small() };
+        let best = train(&tokens, &offsets, &surfaces(17), &settings, &Monitor::default()).unwrap();
+        let counts = count(&tokens, 17, 1, &Monitor::default()).unwrap();
+        let names = surfaces(17);
+        let model = Model::new(&counts, &names, &settings).unwrap();
+        let mut worker = Worker::new(&model, 0);
+        let total = model.corpus as f32;
+        let mut done = 0;
+        for_each_line(&offsets, 0, tokens.len(), |from, to| {
+            let rate = settings.learning_rate * (1.0 - done as f32 / total).max(0.0);
+            done += worker.take_line(&tokens[from..to]);
+            worker.fit_line_on_any(rate);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(model.vectors(), best.data);
+    }
+
+    #[test]
+    fn lines_end_with_documents_and_threads_share_out_all_tokens() {
+        let offsets = [0, 0, 3, 3, 1500, 1500];
+        for border in [0, 1, 3, 1024, 1400, 1500] {
+            let mut lines = Vec::new();
+            for (from, to) in [(0, border), (border, 1500)] {
+                for_each_line(&offsets, from, to, |from, to| {
+                    lines.push((from, to));
+                    Ok(())
+                })
+                .unwrap();
+            }
+            assert_eq!(lines.iter().map(|(from, to)| to - from).sum::<usize>(), 1500);
+            assert!(lines.windows(2).all(|pair| pair[0].1 == pair[1].0));
+            assert!(lines.iter().all(|&(from, to)| to - from <= LINE && !(from < 3 && to > 3)), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn bad_input_is_named() {
+        let names = surfaces(4);
+        let fails = |tokens: &[u16], offsets: &[u64], settings: &Settings| {
+            train(tokens, offsets, &names, settings, &Monitor::default()).unwrap_err().to_string()
+        };
+        let settings = Settings { min_count: 1, ..small() };
+        assert!(fails(&[1, 9], &[0, 2], &settings).contains("token 9"));
+        assert!(fails(&[1, 2], &[0, 3], &settings).contains("offsets"));
+        assert!(fails(&[1, 2, 1], &[0, 2, 1, 3], &settings).contains("offsets"));
+        assert!(fails(&[1, 1], &[0, 2], &settings).contains("only 1 of 4"));
+        assert!(fails(&[1, 2], &[0, 2], &Settings { dim: 0, ..settings.clone() }).contains("dim"));
+        assert!(fails(&[1, 2], &[0, 2], &Settings { ngrams: (4, 3), ..settings.clone() }).contains("n-gram"));
+    }
+
+    #[test]
+    fn a_stop_is_obeyed() {
+        let (tokens, offsets) = two_topics();
+        let monitor = Monitor::default();
+        monitor.stop();
+        assert!(matches!(train(&tokens, &offsets, &surfaces(17), &small(), &monitor), Err(Error::Interrupted)));
+    }
+}

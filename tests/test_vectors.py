@@ -1,0 +1,85 @@
+"""Token vectors: training on a store, files, errors. The algorithm itself is tested in Rust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sample_tokenizers import GERMAN, byte_level, metaspace
+
+from langadapt.errors import DataError, MismatchError
+from langadapt.token_forms import read_vocabulary
+from langadapt.vectors import load_vectors, save_vectors, token_surfaces, train_vectors
+
+
+def store_of(tokenizer, lines: list[str], folder: Path) -> SimpleNamespace:
+    """The parts of a token store that training reads."""
+    encoded = [encoding.ids for encoding in tokenizer.encode_batch(lines)]
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return SimpleNamespace(
+        tokens=np.array([token for ids in encoded for token in ids], dtype=np.uint16),
+        offsets=np.cumsum([0] + [len(ids) for ids in encoded]).astype(np.uint64),
+        manifest={"summary": {"vocab_size": tokenizer.get_vocab_size()}},
+        folder=folder,
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    return store_of(metaspace(GERMAN, 420), GERMAN * 20, tmp_path)
+
+
+def test_vectors_of_a_store(store) -> None:
+    seen: list[tuple] = []
+    vectors = train_vectors(store, dim=24, epochs=2, threads=1, progress=lambda *reading: seen.append(reading))
+    counts = np.bincount(store.tokens, minlength=len(vectors))
+    assert vectors.shape == (420, 24)
+    assert vectors.dtype == np.float32
+    assert np.array_equal(np.any(vectors != 0, axis=1), counts >= 10)
+    assert np.array_equal(vectors, train_vectors(store, dim=24, epochs=2, threads=1))
+    assert not np.array_equal(vectors, train_vectors(store, dim=24, epochs=2, threads=1, seed=1))
+
+
+def test_surfaces_are_readable_and_specials_have_none(store) -> None:
+    surfaces = token_surfaces(store)
+    vocabulary = read_vocabulary(store.folder)
+    assert surfaces[vocabulary.ids["▁der"]] == "▁der"
+    assert surfaces[vocabulary.ids["</s>"]] == ""
+    of_bytes = read_vocabulary(byte_level(GERMAN, 400))
+    assert of_bytes.surface(of_bytes.ids["Ġder"]) == "▁der"
+
+
+def test_a_file_keeps_the_vectors_and_knows_its_tokenizer(store, tmp_path) -> None:
+    vectors = train_vectors(store, dim=8, epochs=1)
+    path = tmp_path / "deep" / "vectors.safetensors"
+    save_vectors(vectors, path, store=store)
+    assert np.array_equal(load_vectors(path, tokenizer=store.folder), vectors)
+    with pytest.raises(MismatchError, match="420 vectors of another tokenizer"):
+        load_vectors(path, tokenizer=byte_level(GERMAN, 420))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_bad_stores_and_files_are_named(store, tmp_path) -> None:
+    with pytest.raises(ValueError, match="dim must be"):
+        train_vectors(store, dim=0)
+    with pytest.raises(ValueError, match="occur at least 100000 times"):
+        train_vectors(store, min_count=100_000)
+    (tmp_path / "small").mkdir()
+    byte_level(["x"], 300).save(str(tmp_path / "small" / "tokenizer.json"))
+    with pytest.raises(MismatchError, match="257 ids but the store was written with 420"):
+        token_surfaces(SimpleNamespace(**{**vars(store), "folder": tmp_path / "small"}))
+    (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(DataError, match="not a safetensors file"):
+        load_vectors(tmp_path / "bad.safetensors")
+    with pytest.raises(FileNotFoundError):
+        load_vectors(tmp_path / "absent.safetensors")
+
+
+def test_a_raising_callback_stops_the_training(store) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_vectors(store, dim=300, epochs=500, progress=stop)
