@@ -286,6 +286,13 @@ def test_axes(low: float, high: float) -> None:
     assert all(10 - 0.01 <= axis.at(tick) <= 200.01 for tick in ticks)
 
 
+def test_small_numbers_fit_beside_the_axis() -> None:
+    chart = line_chart("rate", [Line("a", [0, 1], [2e-6, 4e-5])], x_title="x", may_be_logarithmic=False)
+    assert chart is not None
+    assert ">2e-5<" in chart.svg
+    assert ">0<" in chart.svg
+
+
 def test_linear_ticks_are_round() -> None:
     assert Axis(0, 10, 0, 1).ticks(5) == [0, 2, 4, 6, 8, 10]
     assert Axis(1.9, 3.1, 0, 1).ticks(4) == pytest.approx([2, 2.5, 3])

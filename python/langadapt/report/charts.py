@@ -149,7 +149,8 @@ def line_chart(
         Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}: {}">').format(WIDTH, HEIGHT, title, names),
         *grid(across, up, x_title),
         *(level(reference, up) for reference in references),
-        *(drawn(line, across, up, shape) for line in lines),
+        # The first line is the one that matters: on top of the others.
+        *(drawn(line, across, up, shape) for line in reversed(lines)),
         Markup("</svg>"),
     ]
     legend = [(line.name, line.slot, shape(line.ys[-1])) for line in lines]
@@ -168,7 +169,7 @@ def grid(across: Axis, up: Axis, x_title: str) -> list[Markup]:
         parts.append(
             Markup('<line class="rule" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y)
         )
-        text = words.short_count(value) if abs(value) >= 1000 else f"{value:.{places(value)}f}"
+        text = tick_text(value, places(value), max(map(abs, ticks)))
         parts.append(
             Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 7, y + 4, text)
         )
@@ -184,6 +185,16 @@ def grid(across: Axis, up: Axis, x_title: str) -> list[Markup]:
         Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(middle, HEIGHT - 5, x_title)
     )
     return parts
+
+
+def tick_text(value: float, places: int, largest: float) -> str:
+    """A number that fits beside the axis, whose largest is ``largest``."""
+    if largest >= 1000:
+        return words.short_count(value)
+    if 0 < largest < 1e-3 and value:
+        digits, _, exponent = f"{value:.1e}".partition("e")
+        return f"{digits.removesuffix('.0')}e{int(exponent)}"
+    return f"{value:.{places}f}"
 
 
 def decimals_for(ticks: Sequence[float], logarithmic: bool) -> Callable[[float], int]:
