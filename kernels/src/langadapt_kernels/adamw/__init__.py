@@ -31,7 +31,7 @@ def adamw_step(
     weight_decay: float = 1e-2,
     rounding: str = "nearest",
     low_bits: Sequence[Tensor] | None = None,
-    stochastic_states: bool = False,
+    stochastic_variance: bool = False,
     grad_scale: Tensor | None = None,
     seed: int = 0,
     first_elements: Sequence[int] | None = None,
@@ -57,7 +57,7 @@ def adamw_step(
             stored as they are.
         low_bits: for the last three, what is kept beside each parameter: bfloat16, int16 or uint8 of the same
             shape, zero at first. Changed.
-        stochastic_states: round bfloat16 moments stochastically too.
+        stochastic_variance: round bfloat16 second moments stochastically too; see `FusedAdamW`.
         grad_scale: float32 tensor of no dimensions on the same device that gradients are multiplied with.
         seed: key of the random bits, 64 bits.
         first_elements: index in the whole model of each tensor's first element, which keys its random bits; by
@@ -88,7 +88,7 @@ def adamw_step(
             exp_avg_sq=flat(exp_avg_sqs[i]),
             low=None if low is None else flat(low),
             rounding=rounding if param.dtype == torch.bfloat16 else "nearest",
-            stochastic_states=stochastic_states,
+            stochastic_variance=stochastic_variance,
             seed=seed,
             index=ElementIndex(first, param.numel(), 1),
         )

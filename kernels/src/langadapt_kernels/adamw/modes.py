@@ -46,7 +46,7 @@ class Entry:
     low: Tensor | None
     """See `LOW_BITS`; None for the other roundings and for float32 parameters."""
     rounding: str
-    stochastic_states: bool
+    stochastic_variance: bool
     seed: int
     index: ElementIndex
 

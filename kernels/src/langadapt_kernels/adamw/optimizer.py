@@ -40,8 +40,9 @@ class FusedAdamW(Optimizer):
             "split" (18): the low 16 bits of a float32 master beside the weight: the trajectory of a float32 master.
             "split8" (16): the next 8 bits only, 16 bits of mantissa together.
             float32 parameters are updated in float32 in every mode.
-        stochastic_states: round bfloat16 moments stochastically too; None means: where `rounding` is "stochastic". With
-            beta2 = 0.999 a bfloat16 second moment rounded to nearest cannot decay: its change is below half a unit.
+        stochastic_variance: round a bfloat16 second moment stochastically too; None means: where `rounding` is
+            "stochastic". Needed, in every mode, for `beta2` above 0.99: rounded to nearest, such a second moment
+            cannot shrink, since its change is below half a unit, and steps stay too short after a spike.
         state_dtype: dtype of the moments, torch.bfloat16 or torch.float32; None takes the parameter's.
         max_grad_norm: clip the global gradient norm to this; the factor stays on the device and is applied inside
             the step, so that gradients are read once more and never written. `grad_norm` then holds the norm
@@ -71,7 +72,7 @@ class FusedAdamW(Optimizer):
         weight_decay: float = 1e-2,
         *,
         rounding: str = "nearest",
-        stochastic_states: bool | None = None,
+        stochastic_variance: bool | None = None,
         state_dtype: torch.dtype | None = None,
         max_grad_norm: float | None = None,
         seed: int = 0,
@@ -102,7 +103,7 @@ class FusedAdamW(Optimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "rounding": rounding,
-            "stochastic_states": stochastic_states,
+            "stochastic_variance": stochastic_variance,
             "seed": seed,
         }
         super().__init__(params, defaults)
@@ -238,7 +239,7 @@ class FusedAdamW(Optimizer):
         if entry is None or entry.param.data_ptr() != shard.data_ptr():
             group = next(g for g in self.param_groups if any(p is param for p in g["params"]))
             rounding = group["rounding"] if param.dtype == torch.bfloat16 else "nearest"
-            stochastic_states = group["stochastic_states"]
+            stochastic_variance = group["stochastic_variance"]
             low = state[LOW_BITS[rounding][0]] if rounding in LOW_BITS else None
             entry = Entry(
                 param=flat(shard),
@@ -247,7 +248,7 @@ class FusedAdamW(Optimizer):
                 exp_avg_sq=flat(local(state["exp_avg_sq"])),
                 low=None if low is None else flat(local(low)),
                 rounding=rounding,
-                stochastic_states=rounding == "stochastic" if stochastic_states is None else stochastic_states,
+                stochastic_variance=rounding == "stochastic" if stochastic_variance is None else stochastic_variance,
                 seed=group["seed"],
                 index=element_index(param, self._bases[param]),
             )
@@ -287,11 +288,11 @@ class FusedAdamW(Optimizer):
         """min(1, max_grad_norm / norm) on the device; the norm is over all parameters, shards and ranks."""
         parts: dict[tuple[Any, ...], list[Tensor]] = {}
         for param in active:
-            key = (param.device, *reduction_groups(param.grad)) if param.grad is not None else ()
-            parts.setdefault(key, []).append(self._entry(param).grad)
+            parts.setdefault((param.device, *reduction_groups(param.grad)), []).append(param)
         totals = []
-        for (device, *process_groups), grads in parts.items():
-            total = square_sum(grads, backend=choose_backend(self.backend, device), cache=self._cache)
+        for (device, *process_groups), params in parts.items():
+            entries, rows = [self._entry(p) for p in params], [self._rows[p] for p in params]
+            total = square_sum(entries, rows, backend=choose_backend(self.backend, device), cache=self._cache)
             for process_group in process_groups:
                 torch.distributed.all_reduce(total, group=process_group)
             totals.append(total.to(active[0].device, non_blocking=True))

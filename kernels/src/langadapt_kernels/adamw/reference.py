@@ -40,7 +40,8 @@ def _step_block(entry: Entry, part: slice, scalars: tuple[Tensor, ...], grad_sca
         grad = grad * grad_scale
     exp_avg = entry.exp_avg[part].float() * beta1 + grad * one_minus_beta1
     exp_avg_sq = entry.exp_avg_sq[part].float() * beta2 + (grad * grad) * one_minus_beta2
-    ratio = exp_avg / (exp_avg_sq.sqrt() * variance_scale + eps)
+    # torch's float32 square root on a CPU may be off by a unit in the last place, so it is taken in float64.
+    ratio = exp_avg / (exp_avg_sq.double().sqrt().float() * variance_scale + eps)
     updated = _widen(weight, low, entry.rounding) * decay - ratio * step_size
 
     new_weight, new_low = _narrow(updated, entry, part, step)
@@ -49,8 +50,10 @@ def _step_block(entry: Entry, part: slice, scalars: tuple[Tensor, ...], grad_sca
         unmoved &= _pattern(new_low) == _pattern(low)
         low.copy_(new_low)
     weight.copy_(new_weight)
-    _store_state(entry.exp_avg, exp_avg, entry, part, step, stream=1)
-    _store_state(entry.exp_avg_sq, exp_avg_sq, entry, part, step, stream=2)
+    entry.exp_avg[part].copy_(exp_avg)
+    if entry.stochastic_variance and entry.exp_avg_sq.dtype == torch.bfloat16:
+        exp_avg_sq = round_stochastic(exp_avg_sq, _bits(entry, part, exp_avg_sq.numel(), step, stream=1))
+    entry.exp_avg_sq[part].copy_(exp_avg_sq)
     return unmoved.sum()
 
 
@@ -75,12 +78,6 @@ def _narrow(updated: Tensor, entry: Entry, part: slice, step: Tensor) -> tuple[T
     if entry.rounding in ("split", "split8"):
         return split(updated, 16 if entry.rounding == "split" else 8)
     return updated.to(torch.bfloat16), None
-
-
-def _store_state(state: Tensor, value: Tensor, entry: Entry, part: slice, step: Tensor, stream: int) -> None:
-    if entry.stochastic_states and state.dtype == torch.bfloat16:
-        value = round_stochastic(value, _bits(entry, part, value.numel(), step, stream))
-    state[part].copy_(value)
 
 
 def _bits(entry: Entry, part: slice, count: int, step: Tensor, stream: int) -> Tensor:

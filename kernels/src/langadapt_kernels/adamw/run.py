@@ -1,22 +1,122 @@
-"""One step over many tensors, by the chosen implementation."""
+"""One step over many tensors, by the chosen implementation.
+
+For Triton, tensors are bucketed by dtypes and rounding, and each bucket is one launch over the whole chunks of all
+its tensors and one, small, over what is left. Programs find their tensor through two tables on the device:
+`entries` (addresses and places, one row per tensor; uploaded again when an address changes) and `chunks` (one row
+per program; depends on sizes alone).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import reference
-from .modes import Entry
+from .modes import ROUNDINGS, Entry
 
 
+@dataclass(frozen=True)
+class LaunchConfig:
+    """How the kernels are cut; results do not depend on it."""
+
+    block: int = 1024
+    """Elements that a program handles at a time: eight per thread with `warps` = 4."""
+    chunk: int = 8192
+    """Elements per program, a multiple of `block`."""
+    warps: int = 4
+    exact: bool = False
+    """IEEE square root and division and no fused multiply-add: the bits of a CPU, at twice the instructions.
+
+    Otherwise results differ from a CPU's by units in the last place of float32, before the rounding."""
+
+
+class _Kind(NamedTuple):
+    """What one launch has in common."""
+
+    weight_wide: bool
+    grad_wide: bool
+    state_wide: bool
+    rounding: str
+    stochastic_variance: bool
+
+    @classmethod
+    def of(cls, entry: Entry) -> _Kind:
+        wide = torch.float32
+        state_wide = entry.exp_avg.dtype == wide
+        rounding = "nearest" if entry.param.dtype == wide else entry.rounding
+        return cls(
+            entry.param.dtype == wide,
+            entry.grad.dtype == wide,
+            state_wide,
+            rounding,
+            entry.stochastic_variance and not state_wide,
+        )
+
+    @property
+    def random(self) -> bool:
+        return self.rounding == "stochastic" or self.stochastic_variance
+
+
+@dataclass
+class _Table:
+    layout: list[tuple[int, bool]]
+    rows: list[list[int]]
+    entries: Tensor  # int64 [n_entries, 12]
+    whole: Tensor  # int64 [n_chunks, 2]: entry, first element
+    ragged: Tensor  # the same, for chunks that need masks
+
+
+@dataclass
 class StepCache:
-    """What steps over the same tensors share."""
+    """Tables that steps over the same tensors share."""
+
+    config: LaunchConfig = field(default_factory=LaunchConfig)
+    _tables: dict[Any, _Table] = field(default_factory=dict)
 
     def upload(self, values: Tensor, device: torch.device) -> Tensor:
         """A copy on `device`, without waiting for it."""
         return values.to(device) if device.type != "cuda" else values.pin_memory().to(device, non_blocking=True)
+
+    def table(self, slot: Any, entries: Sequence[Entry], rows: Sequence[int], random: bool) -> _Table:
+        """The tables of a launch; `slot` names the launch, so that the next step finds them."""
+        layout, addresses = [], []
+        for entry, row in zip(entries, rows, strict=True):
+            pointers = [t.data_ptr() for t in (entry.param, entry.grad, entry.exp_avg, entry.exp_avg_sq)]
+            pointers.append(0 if entry.low is None else entry.low.data_ptr())
+            index = entry.index
+            aligned = all(pointer % 16 == 0 for pointer in pointers)
+            aligned = aligned and not (random and (index.base % 8 or not entry.contiguous_index()))
+            layout.append((entry.param.numel(), aligned))
+            place = [index.base, entry.seed, entry.param.numel(), index.run, index.stride, row, 0]
+            addresses.append(pointers + place)
+        known = self._tables.get(slot)
+        device = entries[0].param.device
+        if known is None or known.layout != layout:
+            whole, ragged = _chunks(layout, self.config.chunk)
+            whole, ragged = self.upload(whole, device), self.upload(ragged, device)
+        elif known.rows != addresses:
+            whole, ragged = known.whole, known.ragged
+        else:
+            return known
+        uploaded = self.upload(torch.tensor(addresses, dtype=torch.int64), device)
+        self._tables[slot] = _Table(layout, addresses, uploaded, whole, ragged)
+        return self._tables[slot]
+
+
+def _chunks(layout: Sequence[tuple[int, bool]], chunk: int) -> tuple[Tensor, Tensor]:
+    """int64 `[n, 2]` of (entry, first element): whole chunks of aligned tensors, and all the others."""
+    whole, ragged = [torch.zeros(0, 2, dtype=torch.int64)], [torch.zeros(0, 2, dtype=torch.int64)]
+    for i, (numel, aligned) in enumerate(layout):
+        starts = torch.arange(0, numel, chunk)
+        pairs = torch.stack((torch.full_like(starts, i), starts), dim=1)
+        cut = numel // chunk if aligned else 0
+        whole.append(pairs[:cut])
+        ragged.append(pairs[cut:])
+    return torch.cat(whole), torch.cat(ragged)
 
 
 def run_step(
@@ -29,15 +129,94 @@ def run_step(
     cache: StepCache,
     count_stale: bool,
 ) -> Tensor | None:
-    """Update every entry in place with its row of `scalars`.
+    """Update every entry in place with its row of `scalars` (float32 `[n_rows, 9]`, see `modes.SCALARS`).
 
     Returns:
         int64 `[len(entries)]`: how many stored weights of each entry stayed as they were; None unless `count_stale`.
     """
-    stale = [reference.adamw_step(entry, scalars[row], grad_scale) for entry, row in zip(entries, rows, strict=True)]
-    return torch.stack(stale) if count_stale else None
+    if backend == "reference":
+        done = [reference.adamw_step(e, scalars[row], grad_scale) for e, row in zip(entries, rows, strict=True)]
+        return torch.stack(done) if count_stale else None
+    counts: list[Tensor] = [scalars] * len(entries)
+    kinds: dict[_Kind, list[int]] = {}
+    for i, entry in enumerate(entries):
+        kinds.setdefault(_Kind.of(entry), []).append(i)
+    for kind, members in kinds.items():
+        chosen, chosen_rows = [entries[i] for i in members], [rows[i] for i in members]
+        table = cache.table(("step", kind, *chosen_rows), chosen, chosen_rows, kind.random)
+        stale = _launch_step(kind, table, scalars, grad_scale, cache.config, count_stale)
+        for i, count in zip(members, stale.unbind(), strict=False):
+            counts[i] = count
+    return torch.stack(counts) if count_stale else None
 
 
-def square_sum(grads: Sequence[Tensor], *, backend: str, cache: StepCache) -> Tensor:
-    """Sum of squares over all (flat, local) gradients: float64 tensor of no dimensions on their device."""
-    return torch.stack([reference.square_sum(grad) for grad in grads]).sum()
+def _launch_step(
+    kind: _Kind, table: _Table, scalars: Tensor, grad_scale: Tensor | None, config: LaunchConfig, count_stale: bool
+) -> Tensor:
+    from .kernel import adamw_kernel
+
+    counts = torch.zeros(len(table.layout) if count_stale else 0, dtype=torch.int64, device=scalars.device)
+    for ragged, chunks in ((False, table.whole), (True, table.ragged)):
+        if not len(chunks):
+            continue
+        stale = torch.empty(len(chunks) if count_stale else 1, dtype=torch.int32, device=scalars.device)
+        with torch.cuda.device_of(scalars):
+            adamw_kernel[(len(chunks),)](
+                table.entries,
+                chunks,
+                scalars,
+                scalars if grad_scale is None else grad_scale,
+                stale,
+                WEIGHT_WIDE=kind.weight_wide,
+                GRAD_WIDE=kind.grad_wide,
+                STATE_WIDE=kind.state_wide,
+                MODE=ROUNDINGS.index(kind.rounding),
+                STOCHASTIC_VARIANCE=kind.stochastic_variance,
+                CLIP=grad_scale is not None,
+                COUNT_STALE=count_stale,
+                EXACT=config.exact,
+                RAGGED=ragged,
+                CHUNK=config.chunk,
+                BLOCK=config.block,
+                num_warps=config.warps,
+                enable_fp_fusion=not config.exact,
+            )
+        if count_stale:
+            counts.index_add_(0, chunks[:, 0], stale.long())
+    return counts
+
+
+def square_sum(entries: Sequence[Entry], rows: Sequence[int], *, backend: str, cache: StepCache) -> Tensor:
+    """Sum of squares over the gradients of all entries: float64 tensor of no dimensions on their device.
+
+    Every program writes its partial sum, and one reduction of fixed order adds them: the same bits in every run.
+    """
+    if backend == "reference":
+        return torch.stack([reference.square_sum(entry.grad) for entry in entries]).sum()
+    from .kernel import square_sum_kernel
+
+    config = cache.config
+    partial = [torch.zeros(1, dtype=torch.float64, device=entries[0].grad.device)]
+    kinds: dict[bool, list[int]] = {}
+    for i, entry in enumerate(entries):
+        kinds.setdefault(entry.grad.dtype == torch.float32, []).append(i)
+    for wide, members in kinds.items():
+        chosen, chosen_rows = [entries[i] for i in members], [rows[i] for i in members]
+        table = cache.table(("norm", wide, *chosen_rows), chosen, chosen_rows, random=False)
+        for ragged, chunks in ((False, table.whole), (True, table.ragged)):
+            if not len(chunks):
+                continue
+            sums = torch.empty(len(chunks), dtype=torch.float64, device=partial[0].device)
+            with torch.cuda.device_of(sums):
+                square_sum_kernel[(len(chunks),)](
+                    table.entries,
+                    chunks,
+                    sums,
+                    GRAD_WIDE=wide,
+                    RAGGED=ragged,
+                    CHUNK=config.chunk,
+                    BLOCK=config.block,
+                    num_warps=config.warps,
+                )
+            partial.append(sums)
+    return torch.cat(partial).sum()

@@ -15,7 +15,7 @@ def philox(seed: int, group: Tensor, step: Tensor | int, stream: int, rounds: in
         seed: the 64-bit key.
         group: int64 `[n]`.
         step: an integer below 2**32, or an int64 tensor of no dimensions.
-        stream: tells apart the random bits of the weight (0) and of the two states (1, 2).
+        stream: tells apart the random bits of the weight (0) and of the second moment (1).
 
     Returns:
         int64 `[n, 4]`, each word in `[0, 2**32)`.
@@ -51,47 +51,34 @@ def random_bits_at(seed: int, index: Tensor, step: Tensor | int, stream: int) ->
     return ((word >> ((lane & 1) * 16)) & 0xFFFF).to(torch.int32)
 
 
-def _is_special(pattern: Tensor) -> Tensor:
-    """Whether the float32 pattern is an infinity or NaN."""
-    return (pattern & 0x7F800000) == 0x7F800000
-
-
-def _cut(x: Tensor) -> Tensor:
-    """The upper half of the float32 pattern; NaN is made quiet, lest its cut payload be that of infinity."""
-    pattern = x.view(torch.int32)
-    return torch.where(x.isnan(), pattern | 0x400000, pattern) & -65536
-
-
-def _as_bfloat16(pattern: Tensor) -> Tensor:
-    """int32 patterns whose lower half is zero, as bfloat16."""
-    return (pattern >> 16).to(torch.int16).view(torch.bfloat16)
-
-
 def round_stochastic(x: Tensor, bits: Tensor) -> Tensor:
     """float32 to bfloat16 with the given 16 random bits (int32 `[n]`) per element."""
     pattern = x.view(torch.int32)
-    rounded = (pattern + bits) & -65536
-    # The carry may reach the exponent of infinity: such a value is cut instead. NaN and infinity keep their pattern.
-    bypass = _is_special(pattern) | _is_special(rounded)
-    return _as_bfloat16(torch.where(bypass, _cut(x), rounded))
+    # In the last binade a carry would reach infinity: such a value is cut instead, as are infinity and NaN.
+    cut = (pattern & 0x7FFFFFFF) >= 0x7F7F0000
+    return _upper_half(pattern + torch.where(cut, 0, bits))
 
 
 def split(x: Tensor, low_bits: int) -> tuple[Tensor, Tensor]:
     """Cut float32 into a bfloat16 weight and the `low_bits` (16 or 8) bits that follow it.
 
-    With 8 low bits the value is first rounded to 24 bits, ties to even. The lower part of NaN is zero.
+    With 8 low bits the value is first rounded to 24 bits, ties to even. The lower part of infinity and NaN is zero.
 
     Returns:
         bfloat16 `[n]`, and int16 (16 bits) or uint8 (8 bits) `[n]`.
     """
     pattern = x.view(torch.int32)
+    special = (pattern & 0x7FFFFFFF) >= 0x7F800000
     if low_bits == 8:
-        pattern = (pattern + 0x7F + ((pattern >> 8) & 1)) & -256
-    high = (pattern + 0x8000) & -65536
-    low = (pattern & 0xFFFF) >> (16 - low_bits)
-    special = _is_special(x.view(torch.int32))
-    low = torch.where(special, 0, low).to(torch.int16 if low_bits == 16 else torch.uint8)
-    return _as_bfloat16(torch.where(special, _cut(x), high)), low
+        pattern = pattern + torch.where(special, 0, 0x7F + ((pattern >> 8) & 1))
+    low = torch.where(special, 0, pattern >> (16 - low_bits) & (1 << low_bits) - 1)
+    high = _upper_half(pattern + torch.where(special, 0, 0x8000))
+    return high, low.to(torch.int16 if low_bits == 16 else torch.uint8)
+
+
+def _upper_half(pattern: Tensor) -> Tensor:
+    """The bfloat16 in the upper halves of int32 patterns."""
+    return (pattern >> 16).to(torch.int16).view(torch.bfloat16)
 
 
 def unsplit(high: Tensor, low: Tensor) -> Tensor:

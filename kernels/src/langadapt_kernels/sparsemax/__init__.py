@@ -48,18 +48,18 @@ def sparsemax(x: Tensor, dim: int = -1, *, backend: str | None = None) -> Tensor
 @torch.library.custom_op("langadapt_kernels::sparsemax", mutates_args=())
 def _forward(x: Tensor, backend: str) -> Tensor:
     if backend == "triton":
-        from . import kernel
+        from .kernel import sparsemax as run
 
-        return kernel.sparsemax(x)
+        return run(x)
     return reference.sparsemax(x if x.dtype == torch.float64 else x.float()).to(x.dtype).contiguous()
 
 
 @torch.library.custom_op("langadapt_kernels::sparsemax_backward", mutates_args=())
 def _backward(output: Tensor, grad: Tensor, backend: str) -> Tensor:
     if backend == "triton":
-        from . import kernel
+        from .kernel import sparsemax_backward as run
 
-        return kernel.sparsemax_backward(output, grad)
+        return run(output, grad)
     wide = torch.float64 if grad.dtype == torch.float64 else torch.float32
     return reference.sparsemax_backward(output, grad.to(wide)).to(grad.dtype)
 

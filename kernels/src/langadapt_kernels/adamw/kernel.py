@@ -1,0 +1,252 @@
+"""The AdamW step and the gradient norm: one launch for many tensors, found through a table of addresses.
+
+A program takes one chunk of one tensor. Whole, 16-byte aligned chunks run without masks, eight elements per thread
+and access; RAGGED handles the rest (ends of tensors, odd addresses, scattered element indices) with masks.
+"""
+
+import triton
+import triton.language as tl
+
+from ..rounding.kernel import (
+    is_special,
+    random_elements,
+    random_groups,
+    round_stochastic,
+    round_to_bf16,
+    split,
+    unsplit,
+    widen_bf16,
+)
+
+# Columns of the int64 tables. Entries: one row per tensor. Chunks: one row per program.
+ENTRY_COLUMNS = tl.constexpr(12)
+SCALAR_COLUMNS = tl.constexpr(9)
+
+NEAREST = tl.constexpr(0)
+STOCHASTIC = tl.constexpr(1)
+KAHAN = tl.constexpr(2)
+SPLIT = tl.constexpr(3)
+SPLIT8 = tl.constexpr(4)
+
+
+@triton.jit
+def address(entry_ptr, column: tl.constexpr, dtype: tl.constexpr, start, RAGGED: tl.constexpr):
+    """Pointer to element `start` of a tensor of the entry's row; a whole chunk is promised to start at 16 bytes."""
+    pointer = tl.load(entry_ptr + column).to(tl.pointer_type(dtype)) + start
+    return pointer if RAGGED else tl.multiple_of(pointer, 16)
+
+
+@triton.jit
+def load(pointers, mask, RAGGED: tl.constexpr):
+    if RAGGED:
+        return tl.load(pointers, mask=mask, other=0)
+    else:
+        return tl.load(pointers)
+
+
+@triton.jit
+def store(pointers, value, mask, RAGGED: tl.constexpr):
+    if RAGGED:
+        tl.store(pointers, value, mask=mask)
+    else:
+        tl.store(pointers, value)
+
+
+@triton.jit
+def as_float(x, WIDE: tl.constexpr):
+    """float32 from memory: as it is (WIDE), or from the bits of bfloat16."""
+    return x if WIDE else widen_bf16(x)
+
+
+@triton.jit
+def random_bits(entry_ptr, offset, lane, step, stream: tl.constexpr, RAGGED: tl.constexpr, BLOCK: tl.constexpr):
+    """uint32 `[BLOCK]` of 16 random bits for the elements from `offset` on, keyed by their places in the model."""
+    base = tl.load(entry_ptr + 5)
+    seed = tl.load(entry_ptr + 6)
+    if RAGGED:
+        run = tl.load(entry_ptr + 8)
+        stride = tl.load(entry_ptr + 9)
+        place = base + ((offset + lane) // run) * stride + (offset + lane) % run
+        return random_elements(seed, place, step, stream)
+    else:
+        return random_groups(seed, (base + offset) // 8 + tl.arange(0, BLOCK // 8), step, stream)
+
+
+@triton.jit
+def read_weight(weight, low, WEIGHT_WIDE: tl.constexpr, MODE: tl.constexpr):
+    """The weight in float32, together with what is kept beside it."""
+    if WEIGHT_WIDE:
+        return weight
+    elif MODE == KAHAN:
+        return widen_bf16(weight) + widen_bf16(low)
+    elif MODE == SPLIT:
+        return unsplit(weight, low, 16)
+    elif MODE == SPLIT8:
+        return unsplit(weight, low, 8)
+    else:
+        return widen_bf16(weight)
+
+
+@triton.jit
+def narrow_weight(updated, random, low, WEIGHT_WIDE: tl.constexpr, MODE: tl.constexpr):
+    """The weight as it is stored, and what is kept beside it (`low` as it was where nothing is)."""
+    if WEIGHT_WIDE:
+        return updated, low
+    elif MODE == STOCHASTIC:
+        return round_stochastic(updated, random), low
+    elif MODE == KAHAN:
+        weight = round_to_bf16(updated)
+        # The subtraction is exact. Beside an infinite weight the difference has no meaning.
+        missing = updated - widen_bf16(weight)
+        missing = tl.where(is_special(missing.to(tl.uint32, bitcast=True)), 0.0, missing)
+        return weight, round_to_bf16(missing)
+    elif MODE == SPLIT:
+        return split(updated, 16)
+    elif MODE == SPLIT8:
+        return split(updated, 8)
+    else:
+        return round_to_bf16(updated), low
+
+
+@triton.jit
+def narrow_state(value, random, STATE_WIDE: tl.constexpr, STOCHASTIC: tl.constexpr):
+    """A moment as it is stored."""
+    if STATE_WIDE:
+        return value
+    elif STOCHASTIC:
+        return round_stochastic(value, random)
+    else:
+        return round_to_bf16(value)
+
+
+@triton.jit
+def adamw_kernel(
+    entries_ptr,  # int64 [n_entries, ENTRY_COLUMNS]
+    chunks_ptr,  # int64 [n_programs, 2]: entry, first element
+    scalars_ptr,  # float32 [n_rows, SCALAR_COLUMNS], see modes.SCALARS
+    grad_scale_ptr,  # float32 [1], read if CLIP
+    stale_ptr,  # int32 [n_programs], written if COUNT_STALE
+    WEIGHT_WIDE: tl.constexpr,  # float32 weights; else bfloat16
+    GRAD_WIDE: tl.constexpr,
+    STATE_WIDE: tl.constexpr,
+    MODE: tl.constexpr,
+    STOCHASTIC_VARIANCE: tl.constexpr,
+    CLIP: tl.constexpr,
+    COUNT_STALE: tl.constexpr,
+    EXACT: tl.constexpr,  # IEEE square root and division, as on a CPU
+    RAGGED: tl.constexpr,
+    CHUNK: tl.constexpr,  # elements per program
+    BLOCK: tl.constexpr,  # elements at a time
+):
+    # 64-bit from the first multiply: addresses, element offsets and table rows all are.
+    program = tl.program_id(0).to(tl.int64)
+    entry_ptr = entries_ptr + tl.load(chunks_ptr + program * 2) * ENTRY_COLUMNS
+    start = tl.load(chunks_ptr + program * 2 + 1)
+    numel = tl.load(entry_ptr + 7)
+    scalar_ptr = scalars_ptr + tl.load(entry_ptr + 10) * SCALAR_COLUMNS
+    decay = tl.load(scalar_ptr)
+    step_size = tl.load(scalar_ptr + 1)
+    variance_scale = tl.load(scalar_ptr + 2)
+    eps = tl.load(scalar_ptr + 3)
+    beta1 = tl.load(scalar_ptr + 4)
+    one_minus_beta1 = tl.load(scalar_ptr + 5)
+    beta2 = tl.load(scalar_ptr + 6)
+    one_minus_beta2 = tl.load(scalar_ptr + 7)
+    step = tl.load(scalar_ptr + 8).to(tl.uint32)
+    grad_scale = tl.load(grad_scale_ptr) if CLIP else 1.0
+
+    WEIGHT: tl.constexpr = tl.float32 if WEIGHT_WIDE else tl.uint16
+    GRAD: tl.constexpr = tl.float32 if GRAD_WIDE else tl.uint16
+    STATE: tl.constexpr = tl.float32 if STATE_WIDE else tl.uint16
+    LOW: tl.constexpr = tl.uint8 if MODE == SPLIT8 else tl.uint16
+    HAS_LOW: tl.constexpr = (MODE >= KAHAN) and (not WEIGHT_WIDE)
+    weights = address(entry_ptr, 0, WEIGHT, start, RAGGED)
+    grads = address(entry_ptr, 1, GRAD, start, RAGGED)
+    exp_avgs = address(entry_ptr, 2, STATE, start, RAGGED)
+    exp_avg_sqs = address(entry_ptr, 3, STATE, start, RAGGED)
+    lows = address(entry_ptr, 4, LOW, start, RAGGED)
+
+    lane = tl.arange(0, BLOCK)
+    unmoved = tl.zeros([BLOCK // 8], tl.int32)
+    for at in range(0, CHUNK, BLOCK):
+        here = at + lane
+        mask = start + here < numel
+        weight = load(weights + here, mask, RAGGED)
+        grad = as_float(load(grads + here, mask, RAGGED), GRAD_WIDE)
+        exp_avg = as_float(load(exp_avgs + here, mask, RAGGED), STATE_WIDE)
+        exp_avg_sq = as_float(load(exp_avg_sqs + here, mask, RAGGED), STATE_WIDE)
+        low = load(lows + here, mask, RAGGED) if HAS_LOW else weight
+
+        if CLIP:
+            grad = grad * grad_scale
+        exp_avg = exp_avg * beta1 + grad * one_minus_beta1
+        exp_avg_sq = exp_avg_sq * beta2 + (grad * grad) * one_minus_beta2
+        ratio = divide(exp_avg, square_root(exp_avg_sq, EXACT) * variance_scale + eps, EXACT)
+        updated = read_weight(weight, low, WEIGHT_WIDE, MODE) * decay - ratio * step_size
+
+        random, random_variance = 0, 0
+        if MODE == STOCHASTIC:
+            random = random_bits(entry_ptr, start + at, lane, step, 0, RAGGED, BLOCK)
+        if STOCHASTIC_VARIANCE:
+            random_variance = random_bits(entry_ptr, start + at, lane, step, 1, RAGGED, BLOCK)
+        new_weight, new_low = narrow_weight(updated, random, low, WEIGHT_WIDE, MODE)
+        store(weights + here, new_weight, mask, RAGGED)
+        store(exp_avgs + here, narrow_state(exp_avg, 0, STATE_WIDE, False), mask, RAGGED)
+        new_variance = narrow_state(exp_avg_sq, random_variance, STATE_WIDE, STOCHASTIC_VARIANCE)
+        store(exp_avg_sqs + here, new_variance, mask, RAGGED)
+        if HAS_LOW:
+            store(lows + here, new_low, mask, RAGGED)
+        if COUNT_STALE:
+            same = same_bits(new_weight, weight, WEIGHT_WIDE)
+            if HAS_LOW:
+                same &= new_low == low
+            unmoved += tl.sum(tl.reshape((same & mask).to(tl.int32), [BLOCK // 8, 8]), axis=1)
+    if COUNT_STALE:
+        tl.store(stale_ptr + program, tl.sum(unmoved))
+
+
+@triton.jit
+def square_root(x, EXACT: tl.constexpr):
+    return tl.sqrt_rn(x) if EXACT else tl.sqrt(x)
+
+
+@triton.jit
+def divide(a, b, EXACT: tl.constexpr):
+    return tl.div_rn(a, b) if EXACT else a / b
+
+
+@triton.jit
+def same_bits(a, b, WIDE: tl.constexpr):
+    """Bit equality: NaN equals itself, 0.0 and -0.0 differ."""
+    return a.to(tl.uint32, bitcast=True) == b.to(tl.uint32, bitcast=True) if WIDE else a == b
+
+
+@triton.jit
+def square_sum_kernel(
+    entries_ptr,  # int64 [n_entries, ENTRY_COLUMNS]
+    chunks_ptr,  # int64 [n_programs, 2]: entry, first element
+    partial_ptr,  # float64 [n_programs]
+    GRAD_WIDE: tl.constexpr,
+    RAGGED: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Sums of squares of the chunks of all gradients.
+
+    Eight neighbours are summed as a float32 tree, the rest in float64: no atomics, one result whatever the blocks.
+    """
+    program = tl.program_id(0).to(tl.int64)
+    entry_ptr = entries_ptr + tl.load(chunks_ptr + program * 2) * ENTRY_COLUMNS
+    start = tl.load(chunks_ptr + program * 2 + 1)
+    numel = tl.load(entry_ptr + 7)
+    GRAD: tl.constexpr = tl.float32 if GRAD_WIDE else tl.uint16
+    grads = address(entry_ptr, 1, GRAD, start, RAGGED)
+    lane = tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK // 8], tl.float64)
+    for at in range(0, CHUNK, BLOCK):
+        grad = as_float(load(grads + at + lane, start + at + lane < numel, RAGGED), GRAD_WIDE)
+        first, second = tl.split(tl.reshape(grad * grad, [BLOCK // 2, 2]))
+        first, second = tl.split(tl.reshape(first + second, [BLOCK // 4, 2]))
+        first, second = tl.split(tl.reshape(first + second, [BLOCK // 8, 2]))
+        total += (first + second).to(tl.float64)
+    tl.store(partial_ptr + program, tl.sum(total))

@@ -1,0 +1,317 @@
+"""The FOCUS combination in Triton, in four launches, with memory for a few candidates per new token.
+
+1. `bounds_kernel` computes all similarities in bfloat16 on the matrix units, and folds each row of them to the
+maxima of COLUMNS
+   columns; their sparsemax threshold, as that of any part of the row, is a lower bound of the row's.
+2. `candidates_kernel` computes them again and keeps the anchors above the bound. It allows for the error of
+bfloat16, so that no
+   member of the support can be missed.
+3. `weights_kernel` computes the similarities of the candidates in float32, and their exact sparsemax.
+4. `gather_kernel` adds up the rows of the support in float32, once per matrix.
+
+A row with more candidates than the buffer holds (ties, duplicated anchors) is left to the reference.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..backend import interpreting
+from ..rounding.kernel import round_to_bf16, widen_bf16
+from ..sparsemax.kernel import threshold
+from . import reference
+
+# Candidates kept per new token, and words of 32 anchors in which they may lie. The search notes its finds as words
+# of bits: packing bits costs two instructions per similarity, a place in a list for each of them would cost twenty.
+CAPACITY = 256
+WORDS = 256
+
+# A similarity of unit vectors rounded to bfloat16 (unit roundoff 2**-9 each) is off by at most 2**-8 + 2**-18 by
+# the Cauchy- Schwarz inequality; 2**-13 covers the float32 sums. A threshold moves by no more than its entries do,
+# so the bound may be too high by one such error, and a member of the support may seem too low by another.
+_MARGIN = tl.constexpr(2 * (2**-8 + 2**-13))
+
+
+@triton.jit
+def similarity_tile(
+    new_ptr,  # [ROWS, WIDTH]
+    anchor_ptr,  # [COLUMNS, WIDTH]
+    n_anchor,  # how many of these anchors exist; the others have similarity -inf
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    """Similarities of ROWS new tokens and COLUMNS anchors: float32 `[ROWS, COLUMNS]`."""
+    row, column, inner = tl.arange(0, ROWS), tl.arange(0, COLUMNS), tl.arange(0, STEP)
+    product = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for k in range(0, WIDTH, STEP):
+        new = tl.load(new_ptr + k + (row[:, None] * WIDTH + inner[None, :]))
+        anchor = tl.load(anchor_ptr + k + (column[None, :] * WIDTH + inner[:, None]))
+        product = tl.dot(new, anchor, product)
+    return tl.where((column < n_anchor)[None, :], product, float("-inf"))
+
+
+@triton.jit
+def lower_bound(x, SIZE: tl.constexpr):
+    """For each row of `x` `[rows, SIZE]` a lower bound of its sparsemax threshold, mostly the threshold itself."""
+    largest = tl.max(x, axis=1)
+    z = x - largest[:, None]
+    tau = tl.full([x.shape[0]], -1.0, tl.float32)
+    # Each step of Michelot's algorithm is a bound; a dozen nearly always reach the end.
+    for _ in range(12):
+        above = z > tau[:, None]
+        total = tl.sum(tl.where(above, z, 0.0), axis=1)
+        size = tl.sum(above.to(tl.int32), axis=1)
+        tau = tl.maximum(tau, (total - 1.0) / tl.maximum(size, 1).to(tl.float32))
+    return tau + largest
+
+
+@triton.jit
+def bounds_kernel(
+    new_ptr,  # bfloat16 [multiple of ROWS, WIDTH], unit rows
+    anchor_ptr,  # bfloat16 [multiple of COLUMNS, WIDTH]
+    bound_ptr,  # float32 [n_new], written: the support of a row lies above
+    n_new,
+    n_anchor,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    first = tl.program_id(0).to(tl.int64) * ROWS
+    row = first + tl.arange(0, ROWS)
+    new_ptr += first * WIDTH
+    folded = tl.full([ROWS, COLUMNS], float("-inf"), tl.float32)
+    for start in range(0, n_anchor, COLUMNS):
+        anchors_ptr = anchor_ptr + tl.cast(start, tl.int64) * WIDTH
+        tile = similarity_tile(new_ptr, anchors_ptr, n_anchor - start, WIDTH, ROWS, COLUMNS, STEP)
+        folded = tl.maximum(folded, tile)
+    tl.store(bound_ptr + row, lower_bound(folded, COLUMNS) - _MARGIN, mask=row < n_new)
+
+
+@triton.jit
+def candidates_kernel(
+    new_ptr,  # bfloat16 [multiple of ROWS, WIDTH], unit rows
+    anchor_ptr,  # bfloat16 [multiple of COLUMNS, WIDTH]
+    bound_ptr,  # float32 [n_new]
+    word_ptr,  # int32 [n_new, WORDS], written: a bit for each of 32 anchors, at least one set
+    index_ptr,  # int32 [n_new, WORDS], written: which 32 anchors they are, ascending
+    count_ptr,  # int32 [n_new], written: how many words there are, also where they exceed WORDS
+    n_new,
+    n_anchor,
+    WIDTH: tl.constexpr,
+    WORDS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    first = tl.program_id(0).to(tl.int64) * ROWS
+    row = first + tl.arange(0, ROWS)
+    new_ptr += first * WIDTH
+    bound = tl.load(bound_ptr + row, mask=row < n_new, other=float("inf"))
+    lane = tl.arange(0, COLUMNS)
+    count = tl.zeros([ROWS], tl.int32)
+    group = tl.arange(0, COLUMNS // 32)
+    for start in range(0, n_anchor, COLUMNS):
+        anchors_ptr = anchor_ptr + tl.cast(start, tl.int64) * WIDTH
+        tile = similarity_tile(new_ptr, anchors_ptr, n_anchor - start, WIDTH, ROWS, COLUMNS, STEP)
+        bits = (tile > bound[:, None]).to(tl.int32) << (lane & 31)[None, :]
+        words = tl.sum(tl.reshape(bits, [ROWS, COLUMNS // 32, 32]), axis=2)
+        found = (words != 0).to(tl.int32)
+        place = count[:, None] + tl.cumsum(found, axis=1) - 1
+        mask = (found > 0) & (place < WORDS)
+        tl.store(word_ptr + row[:, None] * WORDS + place, words, mask=mask)
+        index = tl.broadcast_to((start // 32 + group)[None, :], [ROWS, COLUMNS // 32])
+        tl.store(index_ptr + row[:, None] * WORDS + place, index, mask=mask)
+        count += tl.sum(found, axis=1)
+    tl.store(count_ptr + row, count, mask=row < n_new)
+
+
+@triton.jit
+def collect(word_ptr, index_ptr, count, candidate_ptr, CAPACITY: tl.constexpr, GROUP: tl.constexpr):
+    """List the candidates of a row's `count` words; their number, also where it exceeds CAPACITY."""
+    total = 0
+    member = tl.arange(0, GROUP)
+    for start in range(0, count, GROUP):
+        mask = start + member < count
+        word = tl.load(word_ptr + start + member, mask=mask, other=0)
+        first = tl.load(index_ptr + start + member, mask=mask, other=0) * 32
+        bit = tl.reshape((word[:, None] >> tl.arange(0, 32)[None, :]) & 1, [32 * GROUP])
+        anchor = tl.reshape(first[:, None] + tl.arange(0, 32)[None, :], [32 * GROUP])
+        place = total + tl.cumsum(bit, axis=0) - 1
+        tl.store(candidate_ptr + place, anchor, mask=(bit > 0) & (place < CAPACITY))
+        total += tl.sum(bit)
+    return total
+
+
+@triton.jit
+def weights_kernel(
+    new_ptr,  # float32 [n_new, WIDTH], unit rows
+    anchor_ptr,  # float32 [n_anchor, WIDTH]
+    word_ptr,  # int32 [n_new, WORDS]
+    index_ptr,  # int32 [n_new, WORDS]
+    count_ptr,  # int32 [n_new]
+    candidate_ptr,  # int32 [n_new, CAPACITY], written: the support
+    weight_ptr,  # float32 [n_new, CAPACITY], written: its weights
+    size_ptr,  # int32 [n_new], written: its size, -1 for rows with too many candidates
+    WIDTH: tl.constexpr,
+    CAPACITY: tl.constexpr,
+    WORDS: tl.constexpr,
+    GROUP: tl.constexpr,  # candidates at a time
+    STEP: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    candidate_ptr += row * CAPACITY
+    weight_ptr += row * CAPACITY
+    words = tl.load(count_ptr + row)
+    count = collect(
+        word_ptr + row * WORDS, index_ptr + row * WORDS, tl.minimum(words, WORDS), candidate_ptr, CAPACITY, GROUP
+    )
+    count = tl.where((words > WORDS) | (count > CAPACITY), -1, count)
+    tl.debug_barrier()
+    inner = tl.arange(0, STEP)
+    member = tl.arange(0, GROUP)
+    for start in range(0, count, GROUP):
+        mask = start + member < count
+        anchor = tl.load(candidate_ptr + start + member, mask=mask, other=0).to(tl.int64)
+        product = tl.zeros([GROUP, STEP], tl.float32)
+        for k in range(0, WIDTH, STEP):
+            new = tl.load(new_ptr + row * WIDTH + k + inner)
+            product += tl.load(anchor_ptr + anchor[:, None] * WIDTH + (k + inner)[None, :]) * new[None, :]
+        tl.store(weight_ptr + start + member, tl.sum(product, axis=1), mask=mask)
+    # Other threads' stores are read back from here on, and then overwritten.
+    tl.debug_barrier()
+    if count > 0:
+        lane = tl.arange(0, CAPACITY)
+        x = tl.load(weight_ptr + lane, mask=lane < count, other=float("-inf"))
+        anchor = tl.load(candidate_ptr + lane, mask=lane < count, other=0)
+        tl.debug_barrier()
+        z = x - tl.max(x)
+        tau = threshold(z, tl.full([], -1.0, tl.float32), CAPACITY)
+        support = (z > tau).to(tl.int32)
+        place = tl.cumsum(support, axis=0) - 1
+        tl.store(weight_ptr + place, z - tau, mask=support > 0)
+        tl.store(candidate_ptr + place, anchor, mask=support > 0)
+        count = tl.sum(support)
+    tl.store(size_ptr + row, count)
+
+
+@triton.jit
+def gather_kernel(
+    candidate_ptr,  # int32 [n_new, CAPACITY]
+    size_ptr,  # int32 [n_new]
+    weight_ptr,  # float32 [n_new, CAPACITY]
+    rows_ptr,  # [n_anchor, d]
+    output_ptr,  # [n_new, d], written
+    d,
+    BF16: tl.constexpr,  # rows and output are bits of bfloat16
+    CAPACITY: tl.constexpr,
+    GROUP: tl.constexpr,  # rows read at a time
+    BLOCK: tl.constexpr,  # columns per program
+):
+    # Programs of one block of columns run one after the other: that strip of the matrix then stays in the L2 cache.
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    member = tl.arange(0, GROUP)
+    count = tl.load(size_ptr + row)
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, count, GROUP):
+        mask = start + member < count
+        anchor = tl.load(candidate_ptr + row * CAPACITY + start + member, mask=mask, other=0).to(tl.int64)
+        weight = tl.load(weight_ptr + row * CAPACITY + start + member, mask=mask, other=0.0)
+        values = tl.load(
+            rows_ptr + anchor[:, None] * d + column[None, :], mask=mask[:, None] & (column < d)[None, :], other=0
+        )
+        values = widen_bf16(values) if BF16 else values.to(tl.float32)
+        total += tl.sum(values * weight[:, None], axis=0)
+    result = round_to_bf16(total) if BF16 else total
+    tl.store(output_ptr + row * d + column, result, mask=column < d)
+
+
+def _padded(vectors: Tensor, rows: int, columns: int) -> Tensor:
+    """With zeros up to multiples of `rows` and `columns`, so that tiles need no masks."""
+    return torch.nn.functional.pad(vectors, (0, -vectors.shape[1] % columns, 0, -vectors.shape[0] % rows)).contiguous()
+
+
+def support(
+    new_vectors: Tensor,
+    anchor_vectors: Tensor,
+    *,
+    capacity: int = CAPACITY,
+    words: int = WORDS,
+    rows: int = 128,
+    columns: int = 128,
+    step: int = 64,
+    warps: int = 8,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The anchors of each new token and their weights.
+
+    Returns:
+        int32 `[n_new, capacity]` anchors, int32 `[n_new]` how many of them count, or -1 where they were too many
+        for the buffers and nothing is known, and float32 `[n_new, capacity]` weights.
+    """
+    new = _padded(reference.normalized(new_vectors), rows, step)
+    anchors = _padded(reference.normalized(anchor_vectors), columns, step)
+    n_new, n_anchor, width, device = len(new_vectors), len(anchor_vectors), new.shape[1], new.device
+    found, index = torch.empty(2, n_new, words, dtype=torch.int32, device=device).unbind()
+    counts, sizes = torch.empty(2, n_new, dtype=torch.int32, device=device).unbind()
+    candidates = torch.empty(n_new, capacity, dtype=torch.int32, device=device)
+    weights = torch.empty(n_new, capacity, device=device)
+    # The interpreter cannot multiply bfloat16: there, the rounded values come as float32.
+    operands = [v.bfloat16().float() if interpreting() else v.bfloat16() for v in (new, anchors)]
+    with torch.cuda.device_of(new):
+        grid, bounds = (triton.cdiv(n_new, rows),), torch.empty(n_new, device=device)
+        tiles = {"WIDTH": width, "ROWS": rows, "COLUMNS": columns, "STEP": step, "num_warps": warps, "num_stages": 3}
+        bounds_kernel[grid](*operands, bounds, n_new, n_anchor, **tiles)
+        candidates_kernel[grid](*operands, bounds, found, index, counts, n_new, n_anchor, WORDS=words, **tiles)
+        weights_kernel[(n_new,)](
+            new,
+            anchors,
+            found,
+            index,
+            counts,
+            candidates,
+            weights,
+            sizes,
+            WIDTH=width,
+            CAPACITY=capacity,
+            WORDS=words,
+            GROUP=32,
+            STEP=step,
+            num_warps=4,
+        )
+    return candidates, sizes, weights
+
+
+def focus_combine(new_vectors: Tensor, anchor_vectors: Tensor, anchor_rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """See `langadapt_kernels.focus_combine`."""
+    candidates, sizes, weights = support(new_vectors, anchor_vectors)
+    outputs = tuple(_gather(candidates, sizes, weights, rows.contiguous()) for rows in anchor_rows)
+    left = (sizes < 0).nonzero().squeeze(1)
+    if len(left):
+        done = reference.focus_combine(new_vectors[left], anchor_vectors, anchor_rows)
+        for output, rows in zip(outputs, done, strict=True):
+            output[left] = rows
+    return outputs
+
+
+def _gather(candidates: Tensor, sizes: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
+    output = rows.new_empty(len(candidates), rows.shape[1])
+    bf16, block = rows.dtype == torch.bfloat16, 512
+    with torch.cuda.device_of(rows):
+        gather_kernel[(len(candidates), triton.cdiv(rows.shape[1], block))](
+            candidates,
+            sizes,
+            weights,
+            rows.view(torch.uint16) if bf16 else rows,
+            output.view(torch.uint16) if bf16 else output,
+            rows.shape[1],
+            BF16=bf16,
+            CAPACITY=candidates.shape[1],
+            GROUP=8,
+            BLOCK=block,
+            num_warps=2,
+        )
+    return output
