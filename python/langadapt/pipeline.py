@@ -278,7 +278,8 @@ class Adaptation:
 
     def swap(self, method: str, tokenizer: Path) -> dict[str, Any]:
         """The model with the new tokenizer, rows made by ``method``."""
-        from langadapt.swap import VECTOR_METHODS, swap_folder
+        from langadapt.initialize import VECTOR_METHODS
+        from langadapt.swap_folder import swap_folder
 
         out = self.folder / "swapped" / method
         inputs = {"model": self.model, "tokenizer": tokenizer}
