@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from langadapt._core import __version__
 
 if TYPE_CHECKING:
-    from langadapt.corpus import expand_inputs, read_documents
+    from langadapt.corpus import CorpusReport, build_corpus, expand_inputs, read_documents
     from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
     from langadapt.evaluate import BitsPerByte, bits_per_byte, evaluate_suites, measure_bits_per_byte
     from langadapt.initialize import initialize_embeddings
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from langadapt.vocabulary import VocabularyMatch, match_vocabularies
 
 _HOMES = {
-    "langadapt.corpus": ("expand_inputs", "read_documents"),
+    "langadapt.corpus": ("CorpusReport", "build_corpus", "expand_inputs", "read_documents"),
     "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),
     "langadapt.evaluate": ("BitsPerByte", "bits_per_byte", "evaluate_suites", "measure_bits_per_byte"),
     "langadapt.pipeline": ("adapt", "train"),
@@ -43,6 +43,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "BitsPerByte",
     "ConfigError",
+    "CorpusReport",
     "DataError",
     "LangadaptError",
     "MismatchError",
@@ -54,6 +55,7 @@ __all__ = [
     "__version__",
     "adapt",
     "bits_per_byte",
+    "build_corpus",
     "evaluate_suites",
     "expand_inputs",
     "initialize_embeddings",

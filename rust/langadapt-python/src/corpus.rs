@@ -4,12 +4,16 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use langadapt_core::corpus::{Batch, Inputs, ReadOptions, ReadReport, TextUnit, map_documents};
+use langadapt_core::corpus::{
+    Batch, BuildSettings, Filters, Inputs, ReadOptions, ReadReport, RepetitionLimits, SplitCount, TextUnit, Texts,
+    build, map_documents,
+};
 use langadapt_core::{Error, Monitor, Result};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::error::to_python;
+use crate::feed::{self, Source};
 use crate::gate::POLL;
 
 /// Batches that wait for Python; two keep the reader busy.
@@ -60,21 +64,11 @@ pub fn expand_inputs(py: Python<'_>, names: Vec<String>) -> PyResult<Vec<PathBuf
     Ok(inputs.paths().map(PathBuf::from).collect())
 }
 
-/// The texts of one batch, end to end.
-struct Texts {
-    text: String,
-    ends: Vec<usize>,
-}
-
-impl Texts {
-    fn of(batch: &Batch) -> Self {
-        let mut texts = Self { text: String::new(), ends: Vec::with_capacity(batch.len()) };
-        for text in batch.texts() {
-            texts.text.push_str(text);
-            texts.ends.push(texts.text.len());
-        }
-        texts
-    }
+/// A copy of a batch's texts that outlives it.
+fn texts_of(batch: &Batch) -> Texts {
+    let mut texts = Texts::default();
+    batch.texts().for_each(|text| texts.push(text));
+    texts
 }
 
 enum Message {
@@ -101,7 +95,7 @@ impl DocumentReader {
         let (sender, messages) = sync_channel(WAITING);
         let watch = Arc::clone(&monitor);
         std::thread::spawn(move || {
-            let map = |(): &mut (), batch: &Batch| Ok(Texts::of(batch));
+            let map = |(): &mut (), batch: &Batch| Ok(texts_of(batch));
             // The receiver is gone once Python has dropped the iterator.
             let emit = |texts| sender.send(Message::Texts(texts)).map_err(|_| Error::Interrupted);
             let end = map_documents(&inputs, &options, THREADS, &watch, || (), map, emit);
@@ -154,4 +148,76 @@ fn to_list<'py>(py: Python<'py>, texts: &Texts) -> PyResult<Bound<'py, PyList>> 
         part
     });
     PyList::new(py, parts)
+}
+
+/// Filters, split and target of [`build_corpus`], by name.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct BuildOptions {
+    text_field: String,
+    strict: bool,
+    text_unit: String,
+    min_chars: Option<u64>,
+    max_chars: Option<u64>,
+    keep_pattern: Option<String>,
+    drop_pattern: Option<String>,
+    repetition: bool,
+    exact_duplicates: bool,
+    near_duplicates: bool,
+    validation_share: f64,
+    validation_bytes: Option<u64>,
+    validation_documents: Option<u64>,
+    threads: usize,
+}
+
+impl BuildOptions {
+    fn settings(&self) -> Result<BuildSettings> {
+        let pattern = |text: &Option<String>| text.as_deref().map(Filters::pattern).transpose();
+        Ok(BuildSettings {
+            filters: Filters {
+                min_chars: self.min_chars,
+                max_chars: self.max_chars,
+                keep_pattern: pattern(&self.keep_pattern)?,
+                drop_pattern: pattern(&self.drop_pattern)?,
+                repetition: self.repetition.then(RepetitionLimits::default),
+                exact_duplicates: self.exact_duplicates,
+                near_duplicates: self.near_duplicates,
+            },
+            validation_share: self.validation_share,
+            validation_bytes: self.validation_bytes,
+            validation_documents: self.validation_documents,
+        })
+    }
+}
+
+/// Filters, deduplicates and splits; writes `train.jsonl.zst` and `validation.jsonl.zst` into `folder`.
+#[pyfunction]
+pub fn build_corpus<'py>(
+    py: Python<'py>,
+    source: Source,
+    folder: PathBuf,
+    settings: BuildOptions,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let options = options(settings.text_field.clone(), settings.strict, &settings.text_unit)?;
+    let built = settings.settings().map_err(|error| to_python(py, error))?;
+    let threads = settings.threads;
+    let found =
+        feed::run(py, progress, source, |monitor, inputs| build(inputs, &options, &built, &folder, threads, monitor))?;
+    let split = |count: SplitCount| -> PyResult<Bound<'py, PyDict>> {
+        let entry = PyDict::new(py);
+        entry.set_item("documents", count.documents)?;
+        entry.set_item("bytes", count.bytes)?;
+        Ok(entry)
+    };
+    let all = PyDict::new(py);
+    all.set_item("read", report(py, &found.read)?)?;
+    let dropped = PyDict::new(py);
+    for (name, count) in found.dropped.by_name() {
+        dropped.set_item(name, count)?;
+    }
+    all.set_item("dropped", dropped)?;
+    all.set_item("train", split(found.train)?)?;
+    all.set_item("validation", split(found.validation)?)?;
+    Ok(all)
 }

@@ -5,6 +5,7 @@
 //! | `gate.rs` | the one way into long work: detach from Python, poll for Ctrl-C, report progress, map errors |
 //! | `corpus.rs` | documents for Python, reports |
 //! | `error.rs` | core errors to Python exceptions |
+//! | `feed.rs` | work on documents out of files or a Python iterator |
 //! | `hash.rs` | fingerprints |
 //! | `store.rs` | writing token stores |
 //! | `tokenizer.rs` | the native tokenizer |
@@ -13,6 +14,7 @@
 
 mod corpus;
 mod error;
+mod feed;
 mod gate;
 mod hash;
 mod store;
@@ -27,7 +29,7 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::corpus::{DocumentReader, expand_inputs};
+    use crate::corpus::{DocumentReader, build_corpus, expand_inputs};
     #[pymodule_export]
     use crate::hash::{hash_bytes, hash_file};
     #[pymodule_export]

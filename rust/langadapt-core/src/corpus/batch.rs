@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::report::{Fault, Kind};
-use super::{ReadOptions, json};
+use super::{ReadOptions, Texts, json};
 
 /// Consecutive documents of one file. The text lies in one buffer that is used again for the next batch.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl Batch {
     /// The documents, in order.
     pub fn texts(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
         self.spans.iter().map(|span| {
-            // SAFETY: `add` alone appends to `spans`, and its callers have checked these bytes; nobody outside this
+            // SAFETY: `spans` holds only what `add` or `parse_json` have checked and what `fill` took from a `String`; nobody outside this
             // module's parent can change `buffer` between parsing and here.
             unsafe { std::str::from_utf8_unchecked(&self.buffer[span.clone()]) }
         })
@@ -94,6 +94,16 @@ impl Batch {
         let start = self.filled;
         self.append(bytes);
         self.add(start..self.filled, Some(line), false);
+    }
+
+    /// Appends documents that are known to be text.
+    pub(super) fn fill(&mut self, texts: &Texts) {
+        let mut start = self.filled;
+        self.append(texts.text.as_bytes());
+        for end in &texts.ends {
+            self.spans.push(start..end + self.filled - texts.text.len());
+            start = self.spans[self.spans.len() - 1].end;
+        }
     }
 
     /// Finds the documents in what is filled.

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::Feed;
 use crate::{Error, Result};
 
 const ENDINGS: &str = ".jsonl, .ndjson, .json, .txt (each also with .gz or .zst) and .parquet";
@@ -36,10 +38,11 @@ pub(super) struct Source {
     pub codec: Codec,
 }
 
-/// Files in document order.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Files in document order, or one feed.
+#[derive(Debug, Clone, Default)]
 pub struct Inputs {
     pub(super) sources: Vec<Source>,
+    pub(super) feed: Option<Arc<Feed>>,
 }
 
 impl Inputs {
@@ -67,7 +70,12 @@ impl Inputs {
         if sources.iter().filter(|source| source.path.as_os_str() == "-").count() > 1 {
             return Err(Error::argument("`-` (standard input) can be read only once"));
         }
-        Ok(Self { sources })
+        Ok(Self { sources, feed: None })
+    }
+
+    /// Documents that the caller pushes.
+    pub fn from_feed(feed: Arc<Feed>) -> Self {
+        Self { sources: Vec::new(), feed: Some(feed) }
     }
 
     /// The files, `-` for the standard input.
@@ -75,8 +83,11 @@ impl Inputs {
         self.sources.iter().map(|source| source.path.as_path())
     }
 
-    /// Bytes of all files as they lie on the disk; `None` if a pipe is among them.
+    /// Bytes of all files as they lie on the disk; `None` if a pipe is among them, or for a feed.
     pub fn total_bytes(&self) -> Option<u64> {
+        if self.feed.is_some() {
+            return None;
+        }
         self.sources.iter().try_fold(0, |sum, source| {
             let about = fs::metadata(&source.path).ok().filter(fs::Metadata::is_file)?;
             Some(sum + about.len())

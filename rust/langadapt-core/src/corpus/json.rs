@@ -32,6 +32,26 @@ pub(super) fn extract(line: &mut [u8], field: &str) -> Result<Range<usize>, Faul
     }
 }
 
+/// Appends the line `{"text": ...}` with its line feed.
+pub(super) fn write_line(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"text\":\"");
+    let mut rest = text.as_bytes();
+    loop {
+        let run = plain_run(rest);
+        out.extend_from_slice(&rest[..run]);
+        let Some(&special) = rest.get(run) else { break };
+        match special {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', special]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => out.extend_from_slice(format!("\\u{special:04x}").as_bytes()),
+        }
+        rest = &rest[run + 1..];
+    }
+    out.extend_from_slice(b"\"}\n");
+}
+
 fn absent(field: &str, names: &[String]) -> String {
     if names.is_empty() {
         return format!("no field `{field}`: the object is empty");
@@ -461,6 +481,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn written_lines_are_read_by_serde_json(text in any::<String>(), control in "[\\x00-\\x1f\"\\\\a]{0,40}") {
+            let text = text + &control;
+            let mut line = Vec::new();
+            write_line(&text, &mut line);
+            prop_assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
+            prop_assert_eq!(oracle(std::str::from_utf8(&line).unwrap()), Some(text));
+        }
+
         #[test]
         fn whole_lines_equal_serde_json(text in any::<String>(), before in json(), after in json(), choose in any::<u64>()) {
             let line = format!(r#"{{"a":{before},"text":"{}","b":{after}}}"#, escape(&text, choose));

@@ -13,18 +13,28 @@
 //! skipped over, though checked to be JSON.
 
 mod batch;
+mod build;
 mod decode;
+mod duplicates;
+mod feed;
 mod inputs;
 mod json;
 mod lines;
 mod parquet;
+mod repetition;
 mod report;
 mod run;
+mod sift;
+mod split;
 
 pub use batch::Batch;
+pub use build::{BuildReport, BuildSettings, SplitCount, build};
+pub use feed::{Feed, Texts};
 pub use inputs::Inputs;
+pub use repetition::RepetitionLimits;
 pub use report::{Problem, ReadReport, Skipped};
 pub use run::{fold_documents, map_documents};
+pub use sift::{Dropped, Filters};
 
 /// What one document is in a `.txt` file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

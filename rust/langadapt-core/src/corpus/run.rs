@@ -10,15 +10,16 @@
 //! whatever the threads did.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::batch::Batch;
+use super::batch::{Batch, Framing};
 use super::inputs::{Format, Source};
 use super::lines::LineReader;
 use super::parquet::{ParquetFile, RowGroupReader};
 use super::report::{Problem, REMEMBERED, ReadReport};
-use super::{Inputs, ReadOptions};
+use super::{Feed, Inputs, ReadOptions};
 use crate::{Error, Monitor, Result};
 
 /// How long a thread without work sleeps before it asks whether to stop.
@@ -113,32 +114,35 @@ struct Crew<'a, T> {
     monitor: &'a Monitor,
     max_open: usize,
     window: Option<Window>,
-    board: Mutex<Board<T>>,
+    board: Mutex<Board<'a, T>>,
     changed: Condvar,
-    first_path: &'a std::path::Path,
+    first_path: &'a Path,
     files: u64,
 }
 
 enum Unit<'a> {
     Lines(&'a Source),
     RowGroup(Arc<ParquetFile>, usize),
+    Feed(&'a Feed),
 }
 
-enum Reader {
+enum Reader<'a> {
     Lines(Box<LineReader>),
     RowGroup(Box<RowGroupReader>),
+    /// The feed, its name and how many documents were taken from it.
+    Feed(&'a Feed, Arc<PathBuf>, u64),
 }
 
-struct Open {
+struct Open<'a> {
     unit: usize,
     /// `None` while a worker reads from it.
-    reader: Option<Reader>,
+    reader: Option<Reader<'a>>,
     next: u64,
 }
 
-struct Board<T> {
+struct Board<'a, T> {
     next_unit: usize,
-    open: Vec<Open>,
+    open: Vec<Open<'a>>,
     failure: Option<(Key, Error)>,
     stopped: bool,
     report: ReadReport,
@@ -170,7 +174,8 @@ impl<'a, T: Send> Crew<'a, T> {
                 units.push(Unit::Lines(source));
             }
         }
-        let first_path = inputs.sources.first().map_or(std::path::Path::new(""), |source| &source.path);
+        units.extend(inputs.feed.as_deref().map(Unit::Feed));
+        let first_path = inputs.sources.first().map_or(Path::new("documents"), |source| &source.path);
         let board = Board {
             next_unit: 0,
             open: Vec::new(),
@@ -196,11 +201,11 @@ impl<'a, T: Send> Crew<'a, T> {
         })
     }
 
-    fn board(&self) -> MutexGuard<'_, Board<T>> {
+    fn board(&self) -> MutexGuard<'_, Board<'a, T>> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn nap<'g>(&self, board: MutexGuard<'g, Board<T>>) -> MutexGuard<'g, Board<T>> {
+    fn nap<'g>(&self, board: MutexGuard<'g, Board<'a, T>>) -> MutexGuard<'g, Board<'a, T>> {
         self.changed.wait_timeout(board, NAP).unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -226,7 +231,7 @@ impl<'a, T: Send> Crew<'a, T> {
     }
 
     /// Waits for a unit to read from; `None` when all is read or nothing may be started any more.
-    fn take(&self) -> Option<(Key, Option<Reader>)> {
+    fn take(&self) -> Option<(Key, Option<Reader<'a>>)> {
         let mut board = self.board();
         loop {
             if self.monitor.check().is_err() {
@@ -260,7 +265,7 @@ impl<'a, T: Send> Crew<'a, T> {
         }
     }
 
-    fn may_start(&self, board: &Board<T>, key: Key) -> bool {
+    fn may_start(&self, board: &Board<'a, T>, key: Key) -> bool {
         if board.failure.as_ref().is_some_and(|(at, _)| key > *at) {
             return false;
         }
@@ -271,17 +276,28 @@ impl<'a, T: Send> Crew<'a, T> {
     }
 
     /// Fills `batch` from the unit; false at its end. Puts the reader back before the batch is worked on.
-    fn read(&self, key: Key, reader: Option<Reader>, batch: &mut Batch) -> Result<bool> {
+    fn read(&self, key: Key, reader: Option<Reader<'a>>, batch: &mut Batch) -> Result<bool> {
         let mut reader = match reader {
             Some(reader) => reader,
             None => match &self.units[key.0] {
                 Unit::Lines(source) => Reader::Lines(Box::new(LineReader::open(source, self.options)?)),
                 Unit::RowGroup(file, group) => Reader::RowGroup(Box::new(file.read_group(*group)?)),
+                Unit::Feed(feed) => Reader::Feed(feed, Arc::new(PathBuf::from("documents")), 0),
             },
         };
         let more = match &mut reader {
             Reader::Lines(lines) => lines.read(batch, self.monitor)?,
             Reader::RowGroup(rows) => rows.read(batch, self.options.batch_bytes, self.monitor)?,
+            Reader::Feed(feed, name, taken) => match feed.pop(self.monitor)? {
+                Some(texts) => {
+                    batch.start(Framing::Rows, name, *taken + 1);
+                    batch.fill(&texts);
+                    *taken += texts.ends.len() as u64;
+                    self.monitor.advance(texts.text.len() as u64)?;
+                    true
+                }
+                None => false,
+            },
         };
         let mut board = self.board();
         let Some(n) = board.open.iter().position(|open| open.unit == key.0) else { return Ok(more) };
