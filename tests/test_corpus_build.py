@@ -232,7 +232,7 @@ def naive_is_repetitive(text: str) -> bool:
     return False
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.sampled_from(PIECES), min_size=1), min_size=1))
 def test_repetition_equals_the_naive_rules(tmp_path: Path, lines: list[list[str]]) -> None:
     text = "\n".join(" ".join(line) for line in lines)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langadapt import DataError, read_documents
@@ -102,34 +102,53 @@ def test_a_dropped_iterator_stops_reading(tmp_path: Path) -> None:
         assert next(read_documents(path)) == TEXTS[0]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.text(), min_size=1))
 def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     path = write_lines(tmp_path_factory.mktemp("corpus") / "a.jsonl", texts, other="\ud800")
     assert list(read_documents(path)) == texts
 
 
-def interrupt(code: str, seconds_before: float = 0.5) -> float:
-    """Run ``code``, press Ctrl-C once it has printed a line, and return the seconds until it ended."""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(seconds_before)
-    started = time.perf_counter()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert "KeyboardInterrupt" in errors
+def interrupt(code: str) -> float:
+    """Run ``code``, press Ctrl-C some time after it has printed a line, and return the seconds until it ended."""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.3)
+        started = time.perf_counter()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert "KeyboardInterrupt" in errors
     return time.perf_counter() - started
 
 
-def test_ctrl_c_while_nothing_arrives(tmp_path: Path) -> None:
-    """A pipe that stays silent: the thread that reads it must not keep the process alive."""
+@pytest.mark.parametrize("call", ["next(read_documents(pipe))", "build_corpus(pipe, pipe + '.out')"])
+def test_ctrl_c_while_nothing_arrives(tmp_path: Path, call: str) -> None:
+    """A pipe that stays silent: the thread that waits for it must not keep the process alive."""
     code = f"""
-import os, sys
-os.mkfifo({str(tmp_path / "pipe")!r})
-writer = os.open({str(tmp_path / "pipe")!r}, os.O_RDWR)
-from langadapt import read_documents
-documents = read_documents({str(tmp_path / "pipe")!r})
+import os
+pipe = {str(tmp_path / "pipe")!r}
+os.mkfifo(pipe)
+writer = os.open(pipe, os.O_RDWR)
+from langadapt import build_corpus, read_documents
 print("ready", flush=True)
-next(documents)
+{call}
 """
     assert interrupt(code) < 1.0
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_standard_input(tmp_path: Path, packed: bool) -> None:
+    code = "from langadapt import read_documents; import json; print(json.dumps(list(read_documents('-'))))"
+    lines = write_lines(tmp_path / "a.jsonl", TEXTS).read_bytes()
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        data = gzip.compress(lines) if packed else lines
+        for part in (data[:3], data[3:500], data[500:]):
+            process.stdin.write(part)
+            process.stdin.flush()
+            time.sleep(0.2)
+        process.stdin.close()
+        assert json.loads(process.stdout.read()) == TEXTS

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from langadapt.corpus import CorpusReport, build_corpus, expand_inputs, read_documents
     from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
     from langadapt.evaluate import BitsPerByte, bits_per_byte, evaluate_suites, measure_bits_per_byte
+    from langadapt.fertility import FertilityReport, measure_fertility
     from langadapt.initialize import initialize_embeddings
     from langadapt.pipeline import adapt, train
     from langadapt.recipe import Recipe
@@ -28,6 +29,7 @@ _HOMES = {
     "langadapt.corpus": ("CorpusReport", "build_corpus", "expand_inputs", "read_documents"),
     "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),
     "langadapt.evaluate": ("BitsPerByte", "bits_per_byte", "evaluate_suites", "measure_bits_per_byte"),
+    "langadapt.fertility": ("FertilityReport", "measure_fertility"),
     "langadapt.pipeline": ("adapt", "train"),
     "langadapt.recipe": ("Recipe",),
     "langadapt.report": ("write_report",),
@@ -45,6 +47,7 @@ __all__ = [
     "ConfigError",
     "CorpusReport",
     "DataError",
+    "FertilityReport",
     "LangadaptError",
     "MismatchError",
     "Recipe",
@@ -62,6 +65,7 @@ __all__ = [
     "load_vectors",
     "match_vocabularies",
     "measure_bits_per_byte",
+    "measure_fertility",
     "read_documents",
     "save_vectors",
     "swap_folder",

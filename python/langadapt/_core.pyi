@@ -22,6 +22,15 @@ def build_corpus(
     settings: dict[str, Any],
     progress: Callable[[str, int, int | None, str], object] | None,
 ) -> dict[str, Any]: ...
+def count_tokens(
+    source: list[str] | Iterator[str],
+    tokenizers: list[NativeTokenizer],
+    text_field: str,
+    aligned: bool,
+    threads: int,
+    progress: Callable[[str, int, int | None, str], object] | None,
+) -> dict[str, Any]: ...
+def token_surfaces(tokenizer: NativeTokenizer) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]: ...
 def expand_inputs(names: list[str]) -> list[Path]: ...
 
 class DocumentReader:

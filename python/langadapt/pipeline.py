@@ -223,7 +223,7 @@ class Adaptation:
             if self.recipe.evaluate.parallel is not None:
                 aligned = read_aligned(Path(self.recipe.evaluate.parallel))
                 parity = measure_fertility(
-                    tokenizers, {names[side]: lines for side, lines in aligned.items()}, reference=names["source"]
+                    tokenizers, {names[side]: iter(lines) for side, lines in aligned.items()}, reference=names["source"]
                 )
                 report = {"text": report, "aligned": parity.to_dict()}
             else:

@@ -7,6 +7,7 @@
 pub mod bpe;
 pub mod corpus;
 pub mod error;
+pub mod fertility;
 pub mod hash;
 pub mod pretokenize;
 pub mod progress;

@@ -6,6 +6,7 @@
 //! | `corpus.rs` | documents for Python, reports |
 //! | `error.rs` | core errors to Python exceptions |
 //! | `feed.rs` | work on documents out of files or a Python iterator |
+//! | `fertility.rs` | token counts of corpora |
 //! | `hash.rs` | fingerprints |
 //! | `store.rs` | writing token stores |
 //! | `tokenizer.rs` | the native tokenizer |
@@ -15,6 +16,7 @@
 mod corpus;
 mod error;
 mod feed;
+mod fertility;
 mod gate;
 mod hash;
 mod store;
@@ -30,6 +32,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::corpus::{DocumentReader, build_corpus, expand_inputs};
+    #[pymodule_export]
+    use crate::fertility::{count_tokens, token_surfaces};
     #[pymodule_export]
     use crate::hash::{hash_bytes, hash_file};
     #[pymodule_export]

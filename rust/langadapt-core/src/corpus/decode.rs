@@ -5,12 +5,14 @@ use std::io::{self, BufReader, Chain, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use flate2::bufread::MultiGzDecoder;
 use zstd::stream::read::Decoder as ZstdDecoder;
 
 use super::inputs::Codec;
-use crate::{Error, Result};
+use crate::{Error, Monitor, Result};
 
 const BUFFER: usize = 256 << 10;
 /// zstd's largest window: files made with `zstd --long=31` are read too.
@@ -26,21 +28,23 @@ pub(super) struct Decoded {
 
 impl Decoded {
     /// Opens the file at `path`, `-` for the standard input.
-    pub fn open(path: &Path, codec: Codec) -> Result<Self> {
+    pub fn open(path: &Path, codec: Codec, monitor: &Monitor) -> Result<Self> {
+        let fail = |error| Error::io(path, error);
         let file: Box<dyn Read + Send> = if path.as_os_str() == "-" {
-            Box::new(io::stdin())
+            Box::new(Pipe::new(io::stdin()))
         } else {
-            Box::new(File::open(path).map_err(|error| Error::io(path, error))?)
+            let file = File::open(path).map_err(fail)?;
+            if file.metadata().map_err(fail)?.is_file() { Box::new(file) } else { Box::new(Pipe::new(file)) }
         };
         let consumed = Arc::new(AtomicU64::new(0));
         let mut reader = BufReader::with_capacity(BUFFER, Counted { file, consumed: Arc::clone(&consumed) });
-        let magic = magic(&mut reader).map_err(|error| Error::io(path, error))?;
+        let magic = magic(&mut reader, path, monitor)?;
         let actual = codec_of(magic.get_ref());
         check(path, codec, actual, magic.get_ref())?;
         let input = magic.chain(reader);
         let (stream, name): (Box<dyn Read + Send>, _) = match actual {
             Codec::Gzip => (Box::new(MultiGzDecoder::new(input)), "gzip"),
-            Codec::Zstd => (Box::new(zstd_decoder(input).map_err(|error| Error::io(path, error))?), "zstd"),
+            Codec::Zstd => (Box::new(zstd_decoder(input).map_err(fail)?), "zstd"),
             _ => (Box::new(input), ""),
         };
         Ok(Self { stream, consumed, name })
@@ -52,13 +56,14 @@ impl Decoded {
     }
 
     /// Fills `out` as far as the file goes; fewer bytes than `out.len()` only at its end.
-    pub fn fill(&mut self, path: &Path, out: &mut [u8]) -> Result<usize> {
+    pub fn fill(&mut self, path: &Path, out: &mut [u8], monitor: &Monitor) -> Result<usize> {
         let mut filled = 0;
         while filled < out.len() {
             match self.stream.read(&mut out[filled..]) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => monitor.check()?,
                 Err(error) => return Err(self.explain(path, error)),
             }
         }
@@ -82,10 +87,69 @@ impl Decoded {
 }
 
 /// The first four bytes: a pipe may deliver fewer at a time, so they are read apart and chained in front.
-fn magic(reader: &mut impl Read) -> io::Result<Cursor<Vec<u8>>> {
-    let mut magic = Vec::with_capacity(4);
-    reader.take(4).read_to_end(&mut magic)?;
+fn magic(reader: &mut impl Read, path: &Path, monitor: &Monitor) -> Result<Cursor<Vec<u8>>> {
+    let (mut magic, mut filled) = (vec![0; 4], 0);
+    while filled < magic.len() {
+        match reader.read(&mut magic[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => monitor.check()?,
+            Err(error) => return Err(Error::io(path, error)),
+        }
+    }
+    magic.truncate(filled);
     Ok(Cursor::new(magic))
+}
+
+/// How long a reader of a silent pipe waits before it may be stopped.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Something that may stay silent for ever, read by a thread of its own so that nobody is caught in the wait: a read
+/// without news fails with [`io::ErrorKind::WouldBlock`] and may be tried again. The thread of an abandoned pipe ends
+/// with its next block, or with the process.
+struct Pipe {
+    blocks: Receiver<io::Result<Vec<u8>>>,
+    block: Cursor<Vec<u8>>,
+}
+
+impl Pipe {
+    fn new(mut source: impl Read + Send + 'static) -> Self {
+        let (sender, blocks) = sync_channel(4);
+        std::thread::spawn(move || {
+            loop {
+                let mut block = vec![0; BUFFER];
+                let news = match source.read(&mut block) {
+                    Ok(0) => break,
+                    Ok(n) => {
+                        block.truncate(n);
+                        Ok(block)
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => Err(error),
+                };
+                if sender.send(news).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { blocks, block: Cursor::default() }
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.block.read(buffer)? {
+                0 if !buffer.is_empty() => match self.blocks.recv_timeout(PATIENCE) {
+                    Ok(news) => self.block = Cursor::new(news?),
+                    Err(RecvTimeoutError::Timeout) => return Err(io::ErrorKind::WouldBlock.into()),
+                    Err(RecvTimeoutError::Disconnected) => return Ok(0),
+                },
+                n => return Ok(n),
+            }
+        }
+    }
 }
 
 type Input = Chain<Cursor<Vec<u8>>, BufReader<Counted>>;

@@ -26,14 +26,14 @@ pub(super) struct LineReader {
 }
 
 impl LineReader {
-    pub fn open(source: &Source, options: &ReadOptions) -> Result<Self> {
+    pub fn open(source: &Source, options: &ReadOptions, monitor: &Monitor) -> Result<Self> {
         let framing = match source.format {
             Format::JsonLines => Some(Framing::JsonLines),
             Format::Text => Some(text_framing(options.text_unit)),
             _ => None,
         };
         Ok(Self {
-            input: Decoded::open(&source.path, source.codec)?,
+            input: Decoded::open(&source.path, source.codec, monitor)?,
             path: Arc::new(source.path.clone()),
             framing,
             carry: Vec::new(),
@@ -56,7 +56,7 @@ impl LineReader {
             let before = batch.filled;
             // A line longer than a batch would otherwise be searched again and again in small steps.
             let room = self.batch_bytes.max((before / 2).min(LONGEST_STEP));
-            let got = self.input.fill(&self.path, batch.spare(room))?;
+            let got = self.input.fill(&self.path, batch.spare(room), monitor)?;
             batch.filled += got;
             monitor.advance(self.input.take_consumed())?;
             self.at_end = got < room;

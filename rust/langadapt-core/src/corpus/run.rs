@@ -280,7 +280,7 @@ impl<'a, T: Send> Crew<'a, T> {
         let mut reader = match reader {
             Some(reader) => reader,
             None => match &self.units[key.0] {
-                Unit::Lines(source) => Reader::Lines(Box::new(LineReader::open(source, self.options)?)),
+                Unit::Lines(source) => Reader::Lines(Box::new(LineReader::open(source, self.options, self.monitor)?)),
                 Unit::RowGroup(file, group) => Reader::RowGroup(Box::new(file.read_group(*group)?)),
                 Unit::Feed(feed) => Reader::Feed(feed, Arc::new(PathBuf::from("documents")), 0),
             },

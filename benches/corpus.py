@@ -1,0 +1,208 @@
+"""Reading documents and measuring fertility, beside what one would write in Python.
+
+    python benches/corpus.py [--text FILE.jsonl.zst] [--tokenizers FOLDER...] [--megabytes N] [--rounds N]
+
+Every contender runs in a process of its own, the rounds of all contenders interleaved, so that a busy machine is busy
+for all. Inside the timer: from the file's name to the last document or figure. Outside: starting Python, imports,
+loading tokenizers. Before anything is timed, all contenders must give the same documents or the same tokens per word.
+Asymmetries: ours uses all cores; of the rivals, `datasets`, `json` and the loop of `tokenizers` use one by nature,
+`encode_batch` all. Every contender's caches are cold: one call per process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def documents_of_langadapt(path: str) -> Iterator[str]:
+    from langadapt import read_documents
+
+    return read_documents(path)
+
+
+def documents_of_json(path: str) -> Iterator[str]:
+    """`zstd -dc` beside a loop over `json.loads`."""
+    with subprocess.Popen(["zstd", "-dc", path], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            yield json.loads(line)["text"]
+
+
+def documents_of_datasets(path: str) -> Iterator[str]:
+    from datasets import load_dataset
+
+    for row in load_dataset("json", data_files=path, split="train", streaming=True):
+        yield row["text"]
+
+
+READERS: dict[str, Callable[[str], Iterator[str]]] = {
+    "langadapt.read_documents": documents_of_langadapt,
+    "zstd -dc | json.loads": documents_of_json,
+    "datasets, streaming": documents_of_datasets,
+}
+
+
+def read(name: str, path: str) -> dict[str, Any]:
+    """Time one reader, then hash what it gave."""
+    next(READERS[name](path))  # Imports; a generator of `datasets` opens the file again below.
+    started = time.perf_counter()
+    texts = list(READERS[name](path))
+    seconds = time.perf_counter() - started
+    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    return {"seconds": seconds, "answer": [len(texts), digest]}
+
+
+def fertility_of_langadapt(path: str, folders: list[str]) -> Callable[[], list[float | None]]:
+    from langadapt import Tokenizer, measure_fertility
+
+    tokenizers = {folder: Tokenizer.from_pretrained(folder) for folder in folders}
+
+    def run() -> list[float | None]:
+        report = measure_fertility(tokenizers, {"text": path})
+        return [cells["text"].tokens_per_word for cells in report.cells.values()]
+
+    return run
+
+
+def packages(folders: list[str]) -> list[Any]:
+    from tokenizers import Tokenizer
+
+    loaded = [Tokenizer.from_file(f"{folder}/tokenizer.json") for folder in folders]
+    for package in loaded:
+        package.no_truncation()
+        package.no_padding()
+    return loaded
+
+
+def fertility_of_loop(path: str, folders: list[str]) -> Callable[[], list[float | None]]:
+    loaded = packages(folders)
+
+    def run() -> list[float | None]:
+        words, tokens = 0, [0] * len(loaded)
+        for text in documents_of_json(path):
+            words += len(text.split())
+            for n, package in enumerate(loaded):
+                tokens[n] += len(package.encode(text, add_special_tokens=False).ids)
+        return [count / words for count in tokens]
+
+    return run
+
+
+def fertility_of_batches(path: str, folders: list[str]) -> Callable[[], list[float | None]]:
+    loaded = packages(folders)
+
+    def run() -> list[float | None]:
+        texts = list(documents_of_json(path))
+        words = sum(len(text.split()) for text in texts)
+        return [
+            sum(len(encoding) for encoding in package.encode_batch_fast(texts, add_special_tokens=False)) / words
+            for package in loaded
+        ]
+
+    return run
+
+
+MEASURES: dict[str, Callable[[str, list[str]], Callable[[], list[float | None]]]] = {
+    "langadapt.measure_fertility": fertility_of_langadapt,
+    "tokenizers, loop": fertility_of_loop,
+    "tokenizers, encode_batch_fast": fertility_of_batches,
+}
+
+
+def measure(name: str, path: str, folders: list[str]) -> dict[str, Any]:
+    """Time one way to the tokens per word of all tokenizers."""
+    run = MEASURES[name](path, folders)
+    started = time.perf_counter()
+    answer = run()
+    return {"seconds": time.perf_counter() - started, "answer": answer}
+
+
+def in_process(job: str, name: str, *arguments: str) -> dict[str, Any]:
+    """One contender once, in a process of its own."""
+    command = [sys.executable, __file__, "--job", job, "--name", name, "--arguments", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def compare(job: str, names: list[str], rounds: int, megabytes: float, *arguments: str) -> list[dict[str, Any]]:
+    """Check that all contenders agree, then time them in turns; one row each, ours first."""
+    answers = {name: in_process(job, name, *arguments)["answer"] for name in names}
+    for name, answer in answers.items():
+        if answer != answers[names[0]]:
+            raise SystemExit(f"{job}: {name} gives {answer}, {names[0]} gives {answers[names[0]]}; nothing is timed")
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            seconds[name].append(in_process(job, name, *arguments)["seconds"])
+    ours = statistics.median(seconds[names[0]])
+    return [
+        {
+            "job": job,
+            "contender": name,
+            "median_s": round(statistics.median(runs), 4),
+            "min_s": round(min(runs), 4),
+            "max_s": round(max(runs), 4),
+            "mb_per_s": round(megabytes / statistics.median(runs), 1),
+            "ours_is_faster_by": round(statistics.median(runs) / ours, 2),
+        }
+        for name, runs in seconds.items()
+    ]
+
+
+def sample(path: Path, megabytes: float, folder: Path) -> tuple[Path, float]:
+    """The first documents of a corpus up to so many megabytes of text, and how many there are."""
+    out, size = folder / "sample.jsonl.zst", 0
+    lines = []
+    for text in documents_of_json(str(path)):
+        lines.append(json.dumps({"text": text, "source": "sample"}, ensure_ascii=False))
+        size += len(text.encode())
+        if size >= megabytes * 1e6:
+            break
+    subprocess.run(["zstd", "-q", "-o", str(out)], input="\n".join(lines).encode(), check=True)
+    return out, size / 1e6
+
+
+def run(text: Path, folders: list[str], megabytes: float, rounds: int) -> list[dict[str, Any]]:
+    """All rows of both benches."""
+    with tempfile.TemporaryDirectory() as folder:
+        part, size = sample(text, megabytes, Path(folder))
+        whole = sum(len(document.encode()) for document in documents_of_json(str(text))) / 1e6
+        rows = compare("read", list(READERS), rounds, whole, str(text))
+        return rows + compare("measure", list(MEASURES), rounds, size, str(part), *folders)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, default=SHARED / "corpus" / "de.jsonl.zst")
+    names = ("paper-de", "phi-3-mini", "phi-2", "roberta-base")
+    parser.add_argument("--tokenizers", nargs="+", default=[str(SHARED / "tokenizers" / name) for name in names])
+    parser.add_argument("--megabytes", type=float, default=10.0, help="text for the slow fertility rivals")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument("--name", help=argparse.SUPPRESS)
+    parser.add_argument("--arguments", nargs="*", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.job == "read":
+        print(json.dumps(read(asked.name, *asked.arguments)))
+    elif asked.job == "measure":
+        print(json.dumps(measure(asked.name, asked.arguments[0], asked.arguments[1:])))
+    else:
+        for row in run(asked.text, asked.tokenizers, asked.megabytes, asked.rounds):
+            print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""``langadapt fertility``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from langadapt.cli.progress import progress
+
+
+def command(
+    tokenizers: Annotated[
+        list[str],
+        typer.Argument(metavar="TOKENIZER...", help="[NAME=] folder, tokenizer.json or hub id.", show_default=False),
+    ],
+    corpora: Annotated[
+        list[str],
+        typer.Option(
+            "--corpus",
+            metavar="NAME=PATH",
+            help="Text: file, folder or pattern. Once for each corpus.",
+            show_default=False,
+        ),
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Corpus to measure parity against; all must then be line-aligned."),
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="Field of JSON lines, column of Parquet files.")] = "text",
+    rare_below: Annotated[int, typer.Option(help="Count vocabulary entries that occur less often.")] = 10,
+    threads: Annotated[int | None, typer.Option(help="Threads [default: all cores].")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
+) -> None:
+    """Measure how tokenizers cut text, side by side: fertility, parity, bytes per token and the rest."""
+    from rich.console import Console
+
+    from langadapt.fertility import measure_fertility
+
+    named_tokenizers = named("tokenizer", tokenizers)
+    named_corpora = named("--corpus", corpora)
+    with progress("fertility") as report_progress:
+        report = measure_fertility(
+            named_tokenizers,
+            named_corpora,
+            reference=reference,
+            text_field=text_field,
+            rare_below=rare_below,
+            threads=threads,
+            progress=report_progress,
+        )
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        Console().print(report)
+
+
+def named(what: str, values: list[str]) -> dict[str, str]:
+    """``NAME=VALUE`` pairs; a value alone is named by its last part.
+
+    Raises:
+        ConfigError: two have one name.
+    """
+    from langadapt.errors import ConfigError
+
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        if not equals or "/" in name:
+            name, rest = short_name(value), value
+        if name in found:
+            raise ConfigError(f"{what}: two are called {name!r}; tell them apart as NAME=PATH")
+        found[name] = rest
+    return found
+
+
+def short_name(path: str) -> str:
+    """A folder's name, a file's up to its first dot, a ``tokenizer.json``'s folder."""
+    place = Path(path)
+    if place.name == "tokenizer.json" and place.parent.name:
+        return place.parent.name
+    return place.name.split(".")[0] or path
