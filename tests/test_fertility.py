@@ -23,7 +23,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from typer.testing import CliRunner
 
 from langadapt import ConfigError, DataError, MismatchError, Tokenizer, measure_fertility
-from langadapt.fertility import continued_words, gini
+from langadapt.fertility.counting import continued_words
+from langadapt.fertility.metrics import gini
 
 TEXTS = [
     "Die Würde des Menschen ist unantastbar. Sie zu achten und zu schützen ist Verpflichtung aller staatlichen Gewalt.",

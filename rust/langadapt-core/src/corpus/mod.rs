@@ -26,6 +26,7 @@ mod report;
 mod run;
 mod sift;
 mod split;
+mod units;
 
 pub use batch::Batch;
 pub use build::{BuildReport, BuildSettings, SplitCount, build};

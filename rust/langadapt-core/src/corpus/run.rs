@@ -10,16 +10,14 @@
 //! whatever the threads did.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::batch::{Batch, Framing};
-use super::inputs::{Format, Source};
-use super::lines::LineReader;
-use super::parquet::{ParquetFile, RowGroupReader};
+use super::batch::Batch;
 use super::report::{Problem, REMEMBERED, ReadReport};
-use super::{Feed, Inputs, ReadOptions};
+use super::units::{Reader, Unit, plan};
+use super::{Inputs, ReadOptions};
 use crate::{Error, Monitor, Result};
 
 /// How long a thread without work sleeps before it asks whether to stop.
@@ -120,19 +118,6 @@ struct Crew<'a, T> {
     files: u64,
 }
 
-enum Unit<'a> {
-    Lines(&'a Source),
-    RowGroup(Arc<ParquetFile>, usize),
-    Feed(&'a Feed),
-}
-
-enum Reader<'a> {
-    Lines(Box<LineReader>),
-    RowGroup(Box<RowGroupReader>),
-    /// The feed, its name and how many documents were taken from it.
-    Feed(&'a Feed, Arc<PathBuf>, u64),
-}
-
 struct Open<'a> {
     unit: usize,
     /// `None` while a worker reads from it.
@@ -164,17 +149,7 @@ impl<'a, T: Send> Crew<'a, T> {
         window: Option<Window>,
     ) -> Result<Self> {
         monitor.begin(options.phase, "bytes", inputs.total_bytes());
-        let mut units = Vec::new();
-        for source in &inputs.sources {
-            monitor.check()?;
-            if source.format == Format::Parquet {
-                let file = Arc::new(ParquetFile::open(&source.path, &options.text_field)?);
-                units.extend((0..file.row_groups()).map(|group| Unit::RowGroup(Arc::clone(&file), group)));
-            } else {
-                units.push(Unit::Lines(source));
-            }
-        }
-        units.extend(inputs.feed.as_deref().map(Unit::Feed));
+        let units = plan(inputs, options, monitor)?;
         let first_path = inputs.sources.first().map_or(Path::new("documents"), |source| &source.path);
         let board = Board {
             next_unit: 0,
@@ -279,26 +254,9 @@ impl<'a, T: Send> Crew<'a, T> {
     fn read(&self, key: Key, reader: Option<Reader<'a>>, batch: &mut Batch) -> Result<bool> {
         let mut reader = match reader {
             Some(reader) => reader,
-            None => match &self.units[key.0] {
-                Unit::Lines(source) => Reader::Lines(Box::new(LineReader::open(source, self.options, self.monitor)?)),
-                Unit::RowGroup(file, group) => Reader::RowGroup(Box::new(file.read_group(*group)?)),
-                Unit::Feed(feed) => Reader::Feed(feed, Arc::new(PathBuf::from("documents")), 0),
-            },
+            None => self.units[key.0].open(self.options, self.monitor)?,
         };
-        let more = match &mut reader {
-            Reader::Lines(lines) => lines.read(batch, self.monitor)?,
-            Reader::RowGroup(rows) => rows.read(batch, self.options.batch_bytes, self.monitor)?,
-            Reader::Feed(feed, name, taken) => match feed.pop(self.monitor)? {
-                Some(texts) => {
-                    batch.start(Framing::Rows, name, *taken + 1);
-                    batch.fill(&texts);
-                    *taken += texts.ends.len() as u64;
-                    self.monitor.advance(texts.text.len() as u64)?;
-                    true
-                }
-                None => false,
-            },
-        };
+        let more = reader.read(batch, self.options, self.monitor)?;
         let mut board = self.board();
         let Some(n) = board.open.iter().position(|open| open.unit == key.0) else { return Ok(more) };
         if more {

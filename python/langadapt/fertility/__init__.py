@@ -1,0 +1,108 @@
+"""How tokenizers cut text, side by side: N tokenizers on M corpora, one pass over each corpus.
+
+All figures are ratios of totals over a whole corpus, without special tokens; a document is encoded as a whole. White
+space is that of Unicode (Python's ``str.split`` also splits at U+001C to U+001F).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from langadapt.corpus import Inputs, Progress, cores
+from langadapt.errors import ConfigError, MismatchError
+from langadapt.fertility.counting import Reader
+from langadapt.fertility.metrics import CorpusCounts, Fertility, Surface, describe, gini_over
+from langadapt.fertility.report import FertilityReport, TokenizerSummary
+from langadapt.tokenizer import Tokenizer
+
+__all__ = ["CorpusCounts", "Fertility", "FertilityReport", "TokenizerSummary", "measure_fertility"]
+
+
+def measure_fertility(
+    tokenizers: Mapping[str, Any],
+    corpora: Mapping[str, Inputs],
+    *,
+    reference: str | None = None,
+    text_field: str = "text",
+    rare_below: int = 10,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> FertilityReport:
+    """Measure all ``tokenizers`` on all ``corpora``, reading each corpus once. The metrics: :class:`Fertility`.
+
+    Args:
+        tokenizers: by name: a :class:`langadapt.Tokenizer`, a fast tokenizer of transformers, a
+            ``tokenizers.Tokenizer``, or the folder, file or hub id of one. The two BPE families run natively, others
+            through the package ``tokenizers``.
+        corpora: by name; each as for :func:`langadapt.read_documents`. Pass a list of texts as ``iter(list)``.
+        reference: name of the corpus that parity is measured against. All corpora must then be line-aligned: the n-th
+            document of each says the same; blank lines count, and a line without a document is an error.
+        text_field: JSON key, Parquet column or mapping key that holds the text.
+        rare_below: see :attr:`Fertility.rare_tokens`.
+        threads: as many as the machine has cores by default; the result does not depend on it.
+        progress: called as ``progress(phase, done, total_or_None, unit)``.
+
+    Raises:
+        MismatchError: with a ``reference``, the corpora have different numbers of documents.
+        ConfigError: no tokenizer, no corpus, an unknown reference.
+        FileNotFoundError, DataError: as :func:`langadapt.read_documents`.
+    """
+    if not tokenizers or not corpora:
+        raise ConfigError("nothing to measure: give at least one tokenizer and one corpus")
+    if reference is not None and reference not in corpora:
+        raise ConfigError(f"reference: {reference!r} is no corpus; there are {', '.join(corpora)}")
+    opened = {name: open_tokenizer(tokenizer) for name, tokenizer in tokenizers.items()}
+    surfaces = {name: Surface.of(tokenizer) for name, tokenizer in opened.items()}
+    counted = {}
+    for name, inputs in corpora.items():
+        reader = Reader(list(opened.values()), text_field, reference is not None, threads or cores(), progress)
+        counted[name] = reader.count(inputs)
+    if reference is not None:
+        check_aligned({name: corpus.documents for name, (corpus, _) in counted.items()}, reference)
+    cells = {}
+    for n, name in enumerate(opened):
+        base = int(counted[reference][1][n].counts.sum()) if reference is not None else None
+        cells[name] = {
+            corpus: describe(counts, tallies[n], surfaces[name], base, rare_below)
+            for corpus, (counts, tallies) in counted.items()
+        }
+    sizes = {corpus: counts for corpus, (counts, _) in counted.items()}
+    summaries = {
+        name: TokenizerSummary(one.vocab_size, one.backend, gini_over(cells[name], sizes, reference is not None))
+        for name, one in opened.items()
+    }
+    return FertilityReport(sizes, summaries, cells, reference, rare_below)
+
+
+def check_aligned(documents: Mapping[str, int], reference: str) -> None:
+    """Raise unless all corpora have as many documents as the reference."""
+    wanted = documents[reference]
+    for name, count in documents.items():
+        if count != wanted:
+            raise MismatchError(
+                f"parity needs line-aligned text: {name!r} has {count:,} documents, the reference {reference!r} has "
+                f"{wanted:,}; give the same lines in all languages, or no reference"
+            )
+
+
+def open_tokenizer(tokenizer: Any) -> Tokenizer:
+    """A :class:`Tokenizer` out of what :func:`measure_fertility` takes."""
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if hasattr(backend, "to_str"):
+        unknown = getattr(tokenizer, "unk_token", None)
+        companions = {"special_tokens_map.json": json_bytes({"unk_token": str(unknown)})} if unknown else {}
+        return Tokenizer(backend.to_str().encode(), companions, getattr(tokenizer, "name_or_path", "") or "tokenizer")
+    try:
+        return Tokenizer.from_pretrained(tokenizer)
+    except TypeError:
+        kind = type(tokenizer).__name__
+        raise ConfigError(f"tokenizer: {kind}; give a path, a Tokenizer, or a fast tokenizer of transformers") from None
+
+
+def json_bytes(value: Any) -> bytes:
+    """``value`` as JSON in UTF-8."""
+    return json.dumps(value).encode()

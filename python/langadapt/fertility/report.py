@@ -1,0 +1,97 @@
+"""The figures of all tokenizers on all corpora, as values and as tables."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from langadapt.fertility.metrics import CorpusCounts, Fertility
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+
+@dataclass(frozen=True)
+class TokenizerSummary:
+    """One tokenizer over all corpora."""
+
+    vocab_size: int
+    backend: str
+    """``"native"``, or ``"tokenizers"`` for the package of that name."""
+    gini: float | None
+    """Gini coefficient of what text costs over the corpora, 0 (equal) to 1: mean absolute difference of all pairs by
+    twice the mean. The cost is tokens per document if there is a reference (line-aligned text), else tokens per byte.
+    ``None`` for a single corpus."""
+
+
+@dataclass(frozen=True)
+class FertilityReport:
+    """What :func:`measure_fertility` found; prints as a table."""
+
+    corpora: dict[str, CorpusCounts]
+    tokenizers: dict[str, TokenizerSummary]
+    cells: dict[str, dict[str, Fertility]] = field(repr=False)
+    """By tokenizer, then corpus."""
+    reference: str | None = None
+    rare_below: int = 10
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: ``corpora``, ``summary`` by tokenizer, ``tokenizers`` by tokenizer and corpus."""
+        return {
+            "reference": self.reference,
+            "rare_below": self.rare_below,
+            "corpora": {name: asdict(counts) for name, counts in self.corpora.items()},
+            "summary": {name: asdict(summary) for name, summary in self.tokenizers.items()},
+            "tokenizers": {
+                name: {corpus: asdict(cell) for corpus, cell in cells.items()} for name, cells in self.cells.items()
+            },
+        }
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.table import Table
+
+        for corpus, counts in self.corpora.items():
+            title = f"{corpus}: {counts.documents:,} documents, {counts.bytes / 1e6:,.2f} MB, {counts.words:,} words"
+            table = Table("", *self.tokenizers, title=title, title_justify="left")
+            for column in table.columns[1:]:
+                column.justify = "right"
+            for metric, shown in COLUMNS.items():
+                values = [getattr(cells[corpus], metric) for cells in self.cells.values()]
+                if any(value is not None for value in values):
+                    table.add_row(
+                        shown[0], *(format(value, shown[1]) if value is not None else "–" for value in values)
+                    )
+            yield table
+        if any(summary.gini is not None for summary in self.tokenizers.values()):
+            table = Table("", *self.tokenizers, title="over all corpora", title_justify="left")
+            ginis = [summary.gini for summary in self.tokenizers.values()]
+            table.add_row("Gini coefficient", *("–" if gini is None else f"{gini:.4f}" for gini in ginis))
+            yield table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=120)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get()
+
+
+COLUMNS: dict[str, tuple[str, str]] = {
+    "tokens": ("tokens", ",d"),
+    "tokens_per_word": ("tokens per word", ".3f"),
+    "tokens_per_unicode_word": ("tokens per word (UAX #29)", ".3f"),
+    "characters_per_token": ("characters per token", ".3f"),
+    "bytes_per_token": ("bytes per token", ".3f"),
+    "continued_words": ("continued words", ".1%"),
+    "parity": ("parity", ".3f"),
+    "renyi_efficiency": ("Rényi efficiency", ".4f"),
+    "shannon_entropy": ("Shannon entropy, bits", ".3f"),
+    "vocabulary_used": ("vocabulary used", ",d"),
+    "vocabulary_share": ("vocabulary used, share", ".1%"),
+    "rare_tokens": ("tokens hardly seen", ",d"),
+    "byte_token_share": ("byte tokens", ".3%"),
+    "unknown_share": ("unknown tokens", ".3%"),
+    "mean_token_length": ("mean token length", ".2f"),
+}
+"""Metric to row title and format."""

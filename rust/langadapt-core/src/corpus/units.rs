@@ -1,0 +1,70 @@
+//! What is read by one thread at a time: a file of lines, a row group, a feed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::batch::{Batch, Framing};
+use super::inputs::{Format, Source};
+use super::lines::LineReader;
+use super::parquet::{ParquetFile, RowGroupReader};
+use super::{Feed, Inputs, ReadOptions};
+use crate::{Monitor, Result};
+
+/// A part of the input, not opened yet.
+pub(super) enum Unit<'a> {
+    Lines(&'a Source),
+    RowGroup(Arc<ParquetFile>, usize),
+    Feed(&'a Feed),
+}
+
+/// A unit that is being read.
+pub(super) enum Reader<'a> {
+    Lines(Box<LineReader>),
+    RowGroup(Box<RowGroupReader>),
+    /// The feed, its name and how many documents were taken from it.
+    Feed(&'a Feed, Arc<PathBuf>, u64),
+}
+
+/// The units of `inputs` in document order; reads the footers of Parquet files.
+pub(super) fn plan<'a>(inputs: &'a Inputs, options: &ReadOptions, monitor: &Monitor) -> Result<Vec<Unit<'a>>> {
+    let mut units = Vec::new();
+    for source in &inputs.sources {
+        monitor.check()?;
+        if source.format == Format::Parquet {
+            let file = Arc::new(ParquetFile::open(&source.path, &options.text_field)?);
+            units.extend((0..file.row_groups()).map(|group| Unit::RowGroup(Arc::clone(&file), group)));
+        } else {
+            units.push(Unit::Lines(source));
+        }
+    }
+    units.extend(inputs.feed.as_deref().map(Unit::Feed));
+    Ok(units)
+}
+
+impl<'a> Unit<'a> {
+    pub fn open(&self, options: &ReadOptions, monitor: &Monitor) -> Result<Reader<'a>> {
+        Ok(match self {
+            Unit::Lines(source) => Reader::Lines(Box::new(LineReader::open(source, options, monitor)?)),
+            Unit::RowGroup(file, group) => Reader::RowGroup(Box::new(file.read_group(*group)?)),
+            Unit::Feed(feed) => Reader::Feed(feed, Arc::new(PathBuf::from("documents")), 0),
+        })
+    }
+}
+
+impl Reader<'_> {
+    /// Fills `batch`; false at the end of the unit.
+    pub fn read(&mut self, batch: &mut Batch, options: &ReadOptions, monitor: &Monitor) -> Result<bool> {
+        match self {
+            Reader::Lines(lines) => lines.read(batch, monitor),
+            Reader::RowGroup(rows) => rows.read(batch, options.batch_bytes, monitor),
+            Reader::Feed(feed, name, taken) => {
+                let Some(texts) = feed.pop(monitor)? else { return Ok(false) };
+                batch.start(Framing::Rows, name, *taken + 1);
+                batch.fill(&texts);
+                *taken += texts.ends.len() as u64;
+                monitor.advance(texts.text.len() as u64)?;
+                Ok(true)
+            }
+        }
+    }
+}
