@@ -186,11 +186,12 @@ class FusedAdamW(Optimizer):
 
     def _prepare(self, active: list[Tensor]) -> None:
         """Give new parameters their states, and all step counters one tensor per device to be counted in together."""
-        if not any(p not in self._rows for p in active):
+        if all(p in self._rows and p in self.state for p in active):
             return
         for group in self.param_groups:
             for param in group["params"]:
-                if param.grad is not None and not self.state[param]:
+                # Gradients that are released come one by one: there, all states are made at once.
+                if (param.grad is not None or self.gradient_release) and not self.state.get(param):
                     self._init_state(param, group["rounding"])
         self._reset()
         base = 0

@@ -18,22 +18,21 @@ def sparsemax(x: Tensor) -> Tensor:
     rows, n = x.shape
     if rows == 0:
         return torch.empty_like(x)
+    # Relative to the largest entry, so that nothing is lost to the size of the entries.
+    x = x - x.amax(dim=1, keepdim=True)
     return (x - threshold(x, min(_FIRST, n)).unsqueeze(1)).clamp_(min=0)
 
 
 def threshold(x: Tensor, first: int) -> Tensor:
-    """tau `[rows]` with `sum(max(x - tau, 0)) == 1` in each row of `x` `[rows, n]`.
+    """tau `[rows]` with `sum(max(x - tau, 0)) == 1` in each row of `x` `[rows, n]`, whose largest entry is 0.
 
     Source: Martins & Astudillo, "From Softmax to Sparsemax" (2016), algorithm 1.
     """
     top = torch.topk(x, first, dim=1).values
-    # Relative to the largest entry, so that sums keep their precision for large entries.
-    largest = top[:, :1]
-    shifted = top - largest
-    total = shifted.cumsum(dim=1) - 1
+    total = top.cumsum(dim=1) - 1
     rank = torch.arange(1, first + 1, dtype=x.dtype, device=x.device)
-    support = (shifted * rank > total).sum(dim=1, keepdim=True).clamp_(min=1)
-    tau = (total.gather(1, support - 1) / support + largest).squeeze(1)
+    support = (top * rank > total).sum(dim=1, keepdim=True).clamp_(min=1)
+    tau = (total.gather(1, support - 1) / support).squeeze(1)
     if first < x.shape[1]:
         full = (support.squeeze(1) == first).nonzero().squeeze(1)
         if full.numel():

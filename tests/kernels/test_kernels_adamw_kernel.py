@@ -1,0 +1,105 @@
+"""The Triton step against its reference: the same bits in every mode. Runs in the interpreter where there is no GPU."""
+
+import pytest
+import torch
+from adamw_cases import DEVICE, SIZES, assert_same_bits, copy_entry, make_entry, run
+
+from langadapt_kernels.adamw.modes import ROUNDINGS, ElementIndex
+from langadapt_kernels.adamw.run import LaunchConfig, StepCache, square_sum
+
+BF16, FP32 = torch.bfloat16, torch.float32
+
+
+def many_entries(rounding: str, **kwargs) -> list:
+    entries, base = [], 0
+    for size in SIZES:
+        entries.append(make_entry(size, rounding, base=base, **kwargs))
+        base += -(-size // 8) * 8
+    return entries
+
+
+@pytest.mark.parametrize("state", [BF16, FP32], ids=["bf16", "fp32"])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_kernel_and_reference_agree_in_every_bit(rounding, state):
+    kernel = many_entries(rounding, state=state, stochastic_variance=rounding == "stochastic")
+    reference = [copy_entry(entry) for entry in kernel]
+    assert torch.equal(run(kernel, "triton"), run(reference, "reference"))
+    for left, right in zip(kernel, reference, strict=True):
+        assert_same_bits(left, right)
+
+
+@pytest.mark.parametrize("rounding", ["stochastic", "split8"])
+def test_dtypes_odd_addresses_and_places_agree(rounding):
+    """float32 weights and gradients, memory off by one element, a first element inside a group of eight, short runs."""
+    entries = [
+        make_entry(5000, rounding, weight=FP32, grad=FP32, state=FP32),
+        make_entry(5000, rounding, weight=FP32, grad=FP32),
+        make_entry(5000, rounding, grad=FP32),
+        make_entry(5000, rounding, offset=1, stochastic_variance=True),
+        make_entry(5000, rounding, base=12345, stochastic_variance=True),
+        make_entry(5000, rounding, stochastic_variance=True),
+        make_entry(9000, rounding, base=2**33 + 8, stochastic_variance=True),
+    ]
+    entries[5].index = ElementIndex(40, 100, 250)
+    reference = [copy_entry(entry) for entry in entries]
+    assert torch.equal(run(entries, "triton", scale=None), run(reference, "reference", scale=None))
+    for left, right in zip(entries, reference, strict=True):
+        assert_same_bits(left, right)
+
+
+def test_results_do_not_depend_on_blocks_chunks_or_launches():
+    """Stochastic rounding keyed by place and step alone: other cuts, and one launch per half, give the same bits."""
+    whole = make_entry(20000, "stochastic", stochastic_variance=True)
+    recut, halves = copy_entry(whole), copy_entry(whole)
+    run([whole], "triton")
+    run([recut], "triton", LaunchConfig(block=1024, chunk=2048, exact=True))
+    assert_same_bits(whole, recut)
+    for part in (slice(0, 9992), slice(9992, None)):
+        half = copy_entry(halves)
+        for name in ("param", "grad", "exp_avg", "exp_avg_sq"):
+            setattr(half, name, getattr(halves, name)[part])
+        half.index = ElementIndex(part.start, half.param.numel(), 1)
+        run([half], "triton")
+    assert_same_bits(whole, halves)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, in the interpreter, where a GPU says nothing
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_not_a_number_and_infinity_bypass_the_rounding(rounding):
+    """Weights, gradients and moments that are not finite, or are about to overflow, in both implementations."""
+    special = [float("nan"), float("inf"), -float("inf"), 3.3895e38, -3.3895e38, 0.0, -0.0, 1e-40, 1.0, 3.38e38]
+    kernel = make_entry(64 * 10, rounding, stochastic_variance=True)
+    values = torch.tensor(special * 64, device=DEVICE)
+    kernel.param.copy_(values)
+    kernel.grad.copy_(values.view(64, 10).roll(3, 1).flatten() * torch.tensor([1.0, 1e-20], device=DEVICE).repeat(320))
+    if kernel.low is not None:
+        kernel.low.zero_()
+    reference = copy_entry(kernel)
+    run([kernel], "triton", scale=None)
+    run([reference], "reference", scale=None)
+    assert_same_bits(kernel, reference)
+    assert kernel.param.isnan().any()
+
+
+def test_square_sum_is_that_of_the_reference():
+    entries = [*many_entries("nearest"), make_entry(3001, "nearest", grad=FP32, offset=1)]
+    rows = list(range(len(entries)))
+    cache = StepCache(LaunchConfig(block=4096, chunk=8192))
+    total = square_sum(entries, rows, backend="triton", cache=cache)
+    expected = square_sum(entries, rows, backend="reference", cache=cache)
+    exact = sum(entry.grad.double().square().sum() for entry in entries)
+    assert abs(total - expected) <= 1e-14 * expected
+    assert abs(total - exact) <= 1e-6 * exact
+    again = square_sum(entries, rows, backend="triton", cache=cache)
+    assert torch.equal(total, again)
+
+
+def test_tables_are_reused_until_an_address_changes():
+    entry, cache = make_entry(9000, "nearest"), StepCache(LaunchConfig(block=1024, chunk=2048))
+    first = cache.table("slot", [entry], [0], random=False)
+    assert cache.table("slot", [entry], [0], random=False) is first
+    assert (len(first.whole), len(first.ragged)) == (4, 1)
+    entry.grad = entry.grad.clone()
+    second = cache.table("slot", [entry], [0], random=False)
+    assert second is not first and second.whole is first.whole
+    assert second.entries[0, 1] == entry.grad.data_ptr()
