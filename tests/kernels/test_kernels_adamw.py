@@ -41,9 +41,9 @@ def assert_equal_params(left, right) -> None:
         assert torch.equal(bits(a.detach()), bits(b.detach()))
 
 
-# Largest error of a weight of size ~1 after 100 steps of ~1e-3, beside torch in float32. bfloat16 has a spacing of 2**-8
-# to 2**-7 there. "nearest" loses most updates; "stochastic" walks at random around the truth; kahan and split8 err by
-# 2**-17 per step; split differs by the final rounding alone.
+# Largest error of a weight of size ~1 after 100 steps of ~1e-3, beside torch in float32. bfloat16 has a spacing of
+# 2**-8 to 2**-7 there. "nearest" loses most updates; "stochastic" walks at random around the truth; kahan and split8
+# err by 2**-17 per step; split differs by the final rounding alone.
 TOLERANCES = {"nearest": 0.2, "stochastic": 0.12, "kahan": 2**-7, "split8": 2**-7, "split": 2**-7}
 
 

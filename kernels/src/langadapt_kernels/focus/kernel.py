@@ -278,7 +278,7 @@ def support(
             WIDTH=width,
             CAPACITY=capacity,
             WORDS=words,
-            GROUP=32,
+            GROUP=16,
             STEP=step,
             num_warps=4,
         )
