@@ -93,7 +93,7 @@ def specs() -> dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, An
     }
     signature |= {"candidate_ptr": "*i32", "weight_ptr": "*fp32", "size_ptr": "*i32"}
     constants = {"WIDTH": 320, "CAPACITY": 256, "WORDS": 256, "GROUP": 16, "STEP": 64}
-    found["focus weights"] = (focus.weights_kernel, signature, constants, {"num_warps": 4})
+    found["focus weights"] = (focus.weights_kernel, signature, constants, {"num_warps": 2})
     return found | {"focus gather bfloat16": gather_spec("u16"), "focus gather float32": gather_spec("fp32")}
 
 

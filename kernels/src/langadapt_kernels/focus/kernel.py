@@ -280,7 +280,7 @@ def support(
             WORDS=words,
             GROUP=16,
             STEP=step,
-            num_warps=4,
+            num_warps=2,
         )
     return candidates, sizes, weights
 
