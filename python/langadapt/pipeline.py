@@ -52,16 +52,18 @@ def adapt(recipe: Recipe, *, progress: Progress | None = None) -> dict[str, Any]
         return Adaptation(recipe, run, progress).results()
 
 
-def train(recipe: Recipe, *, progress: Progress | None = None) -> dict[str, Any]:
+def train(recipe: Recipe, *, progress: Progress | None = None, extend: bool = False) -> dict[str, Any]:
     """Run the stages of ``recipe`` up to its main training, and return that training's summary.
 
     Under ``torchrun`` the first process makes the stages before training while the others wait, then all train. Like
-    :func:`adapt` without evaluation, comparison and report; ``adapt`` of the same recipe goes on from here.
+    :func:`adapt` without evaluation, comparison and report; ``adapt`` of the same recipe goes on from here. ``extend``:
+    go on with a larger budget after a finished training.
     """
     method = recipe.swap.method
     run = Run(Path(recipe.out), log.info)
     ready = run.folder / "stages" / f".ready-{os.environ.get('TORCHELASTIC_RUN_ID', 'alone')}-{os.getppid()}"
     adaptation = Adaptation(recipe, run, progress)
+    adaptation.extend = extend
     if int(os.environ.get("RANK", "0")) > 0:
         while not ready.exists():
             time.sleep(0.2)
@@ -86,6 +88,7 @@ class Adaptation:
         self.recipe = recipe
         self.run = run
         self.progress = progress
+        self.extend = False
         self.folder = run.folder
         self.model = resolve_model(recipe.model)
         self.languages = ["target", "source"] if recipe.corpus.source else ["target"]
@@ -340,6 +343,7 @@ class Adaptation:
             self.recipe.train,
             tokenizer=Tokenizer.from_pretrained(tokenizer),
             validate=self.validator(tokenizer),
+            extend=self.extend,
         )
         return {**result.to_dict(), "log": str((out / "log.jsonl").relative_to(self.folder))}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -33,5 +34,6 @@ def command(
         return
     from langadapt.pipeline import train
 
-    result = train(loaded, extend=extend)
-    typer.echo(result.final)
+    summary = train(loaded, extend=extend)
+    if int(os.environ.get("RANK", "0")) == 0:
+        typer.echo(Path(summary["out"]) / "final")

@@ -3,7 +3,7 @@
 Position ids that restart say where documents begin. With no attention mask given, transformers' mask interface turns
 them into the block-diagonal mask of whichever attention is set (SDPA, FlexAttention), sliding windows included. On a
 GPU `torch.nn.attention.varlen` needs no mask at all; it is registered with transformers' attention interface under
-the name `VARLEN` and chosen only where it agrees with SDPA. `leaks` tests the model in hand, because an architecture with a
+the name `VARLEN` and chosen only where it agrees with SDPA. `leaks` tests the model in hand: an architecture with a
 recurrence, or one that ignores position ids, would mix documents without a word.
 """
 

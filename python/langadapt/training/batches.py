@@ -12,7 +12,6 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,7 +48,7 @@ class Store(Protocol):
 class StoreShare:
     """A token store with its share of the training tokens."""
 
-    path: str | Path | Store
+    path: Any
     """Folder of the store, or the opened store."""
     weight: float = 1.0
     """Share of tokens, relative to the other sources'."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,14 +150,18 @@ def set_attention(model: Any, settings: TrainSettings, device: torch.device) -> 
     return chosen
 
 
-def recompute(model: Any, how: str) -> None:
+def recompute(model: nn.Module, how: str) -> None:
     """Activation checkpointing: ``none``, ``selective`` (keep matrix products and attention) or ``full``."""
     if how == "none":
         return
+    from torch.utils.checkpoint import checkpoint
+
     arguments: dict[str, Any] = {"use_reentrant": False}
     if how == "selective":
         arguments["context_fn"] = keep_expensive
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments)
+    for block in blocks(model):
+        # Around `forward`, inside of `__call__`: hooks of FSDP stay outside of what is done again.
+        block.forward = functools.partial(checkpoint, block.forward, **arguments)
 
 
 def keep_expensive() -> Any:

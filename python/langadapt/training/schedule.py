@@ -1,8 +1,8 @@
 """Learning-rate schedules: pure functions of progress.
 
 `progress` is the share of the run that is done once the step in question is, in (0, 1]: the first step of a warm-up has
-a rate above 0, and the last step of the run has the minimum. Steps and clocks are turned into progress elsewhere (`course`), so that one schedule serves
-a run of known steps and a run that must end at a moment.
+a rate above 0, and the last step of the run has the minimum. Steps and clocks are turned into progress elsewhere
+(`course`), so that one schedule serves a run of known steps and a run that must end at a moment.
 
 Every schedule starts with (1) a linear warm-up over ``warmup``; then
 

@@ -91,7 +91,7 @@ class TrainSettings:
     precision: Precision = "pure-bf16"
     """All of parameters, gradients and states in bf16; or fp32 parameters with bf16 compute; or fp32."""
     rounding: Rounding = "nearest"
-    """How pure-bf16 updates are rounded: 8 bytes per parameter (nearest, stochastic), 9 (split8) or 10 (kahan, split)."""
+    """How pure-bf16 updates are rounded: 8 bytes per parameter (nearest, stochastic), 9 (split8), 10 (kahan, split)."""
     norms_in_fp32: bool = False
     """Keep norm weights in fp32 under `pure-bf16`: they are near 1, where bf16 cannot hold small updates."""
     accumulate: Literal["auto", "bf16", "fp32"] = "auto"

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from langadapt.errors import ConfigError
+
 ANNEAL_NAME = "anneal-now"
 """A file of this name in the run's folder asks for the final decay."""
 
@@ -58,3 +60,17 @@ class Requests:
         """Forget the request."""
         self.anneal_signal = False
         self.anneal_file.unlink(missing_ok=True)
+
+
+def ask_to_anneal(root: Path) -> list[Path]:
+    """Ask all unfinished runs below ``root`` for the final decay; returns their folders.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    runs = [file.parent for file in sorted(root.rglob("run.json")) if not (file.parent / "final").exists()]
+    if not runs:
+        raise ConfigError(f"{root}: no unfinished training run in it")
+    for folder in runs:
+        (folder / ANNEAL_NAME).touch()
+    return runs

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from langadapt.budget import devices
 from langadapt.budget.flops import Shape
+from langadapt.budget.memory import Layout, estimate
 from langadapt.errors import ConfigError, LangadaptError
 from langadapt.training import model as models
 from langadapt.training import optimizer as optimizers
-from langadapt.training import parallel
+from langadapt.training import parallel, probe
 from langadapt.training.attention import VARLEN, packed_inputs
 from langadapt.training.batches import Batch, Mixture
 from langadapt.training.loss import HeadLoss
@@ -68,8 +69,9 @@ class Stepper:
             self.check_loss()
         models.recompute(self.model, settings.activation_checkpointing)
         self.embedding_weights = models.embeddings(self.model)
-        shape = Shape.of(self.model.config.to_dict(), self.model.get_input_embeddings().weight.shape[0])
-        self.flops_per_token = shape.flops_per_token(settings.sequence_length / 2)
+        self.head_rows = self.model.get_input_embeddings().weight.shape[0]
+        self.shape = Shape.of(self.model.config.to_dict(), self.head_rows)
+        self.flops_per_token = self.shape.flops_per_token(settings.sequence_length / 2)
         known = devices.named(torch.cuda.get_device_name(self.device)) if self.device.type == "cuda" else None
         self.peak_flops = known.flops if known is not None else None
         self.sharded = parallel.spread(self.model, settings, team)
@@ -93,14 +95,35 @@ class Stepper:
             log.info("this architecture transforms its logits; its loss is computed on all of them at once")
 
     def choose_micro_batch(self, local_windows: int, before: int | None) -> int:
-        """Windows per forward pass: as set, as it was, or as fits."""
-        wanted = self.settings.micro_batch
-        if wanted != "auto":
-            return min(wanted, local_windows)
+        """Windows per forward pass: as set, as it was, as was found to be fastest (one GPU), or as should fit."""
+        settings = self.settings
+        if settings.micro_batch != "auto":
+            return min(settings.micro_batch, local_windows)
         if before is not None:
             return min(before, local_windows)
-        limit = max(1, CPU_MICRO_TOKENS // self.settings.sequence_length)
-        return max(size for size in range(1, min(limit, local_windows) + 1) if local_windows % size == 0)
+        if self.device.type == "cuda" and not self.team.many:
+            return probe.fastest_micro_batch(self, local_windows)
+        fitting = [size for size in probe.sizes(local_windows) if self.should_fit(size)]
+        return max(fitting, default=1)
+
+    def should_fit(self, size: int) -> bool:
+        """By prediction. A team does not try: one process out of memory would leave the others waiting."""
+        if self.device.type != "cuda":
+            return size * self.settings.sequence_length <= CPU_MICRO_TOKENS
+        sharding = {"auto": "full", "hybrid": "full"}.get(self.settings.sharding, self.settings.sharding)
+        layout = Layout(
+            "mixed-bf16" if self.settings.precision == "fp32" else self.settings.precision,
+            self.settings.rounding,
+            self.team.size,
+            sharding,
+            self.settings.activation_checkpointing,
+            size,
+            2,
+            self.settings.accumulate,
+            self.settings.compile,
+        )
+        needed = estimate(self.shape, layout, self.settings.sequence_length, self.settings.loss_chunk).peak
+        return needed <= 0.95 * torch.cuda.get_device_properties(self.device).total_memory
 
     def compute(self) -> Any:
         """The context for forward passes."""
@@ -287,7 +310,8 @@ class Stepper:
         what = "loss" if lost >= 0 else "gradient norm"
         raise LangadaptError(
             f"step {bad + 1}: the {what} is not a number. Documents in its batch: {listed}. The last good "
-            f"checkpoint, if any, is in {out / 'checkpoints'}; look at these documents, lower learning_rate or lengthen warmup"
+            f"checkpoint, if any, is in {out / 'checkpoints'}; look at these documents, lower learning_rate or "
+            "lengthen warmup"
         )
 
     def report(self, steps: int, bytes_per_token: list[float | None]) -> dict[str, Any]:

@@ -1,0 +1,334 @@
+"""`langadapt plan`: what a budget buys, which layout fits, when each phase ends."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from langadapt.budget import devices, memory, speed
+from langadapt.budget.devices import GIB, Device
+from langadapt.budget.flops import Shape
+from langadapt.budget.memory import Layout, Memory
+from langadapt.errors import ConfigError
+from langadapt.training.schedule import phases
+from langadapt.training.settings import TrainSettings
+
+BYTES_PER_TOKEN = 4.3
+"""Of a tokenizer made for its language, where no store tells; German and Arabic ones of 32k entries reach more."""
+PRECISIONS = (
+    ("pure-bf16", "nearest"),
+    ("pure-bf16", "stochastic"),
+    ("pure-bf16", "kahan"),
+    ("pure-bf16", "split"),
+    ("mixed-bf16", "nearest"),
+)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A layout with its price."""
+
+    layout: Layout
+    memory: Memory
+    fits: bool
+    tokens_per_second: float
+    step_seconds: float
+    mfu: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"description": self.layout.describe(), **asdict(self)}
+
+
+@dataclass
+class Corpus:
+    """How much text there is to train on."""
+
+    tokens: int | None = None
+    bytes_per_token: float = BYTES_PER_TOKEN
+    measured: bool = False
+    """From a token store, not from file sizes."""
+
+
+@dataclass
+class Plan:
+    """The answer."""
+
+    device: str
+    gpus: int
+    parameters: int
+    vocabulary: int
+    options: list[Option]
+    """The fastest micro-batch of every combination of precision, sharding and checkpointing."""
+    best: Option
+    reason: str
+    steps: int
+    tokens: int
+    text_bytes: int
+    epochs: float | None
+    hours: float
+    schedule: list[dict[str, Any]]
+    """Phases with their steps and dates."""
+    checkpoint_bytes: int
+    cost: float | None
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "options": [option.to_dict() for option in self.options], "best": self.best.to_dict()}
+
+
+def plan(
+    config: dict[str, Any],
+    settings: TrainSettings,
+    *,
+    vocabulary: int | None = None,
+    gpus: str | None = None,
+    hours: float | None = None,
+    price: float | None = None,
+    corpus: Corpus | None = None,
+    measured: dict[str, float] | None = None,
+    now: datetime | None = None,
+) -> Plan:
+    """Plan a training.
+
+    Args:
+        config: the model's `config.json`.
+        vocabulary: rows of the embedding matrices after the swap; none = the config's.
+        gpus: such as ``2 x h100-80gb``; none = what this machine has.
+        hours: wall-clock limit beside the settings' own budget.
+        price: per GPU and hour.
+        measured: ``tokens_per_second`` of one GPU, from `langadapt.training.probe.calibrate`.
+
+    Raises:
+        ConfigError: nothing fits; the message says what would.
+    """
+    count, device = devices.parse(gpus) if gpus else devices.here()
+    shape, corpus = Shape.of(config, vocabulary), corpus or Corpus()
+    if settings.sequences_per_step % count:
+        raise ConfigError(
+            f"{settings.sequences_per_step} windows per step (batch_tokens / sequence_length) do not divide among "
+            f"{count} GPUs"
+        )
+    options = list(enumerate_options(shape, settings, count, device, (measured or {}).get("tokens_per_second")))
+    best, reason = choose(options, settings, shape, count, device)
+    notes: list[str] = []
+    limit = hours if settings.hours is None else settings.hours
+    steps = budget_steps(settings, best, corpus, limit, notes)
+    seconds = steps * best.step_seconds
+    if limit is not None and seconds > limit * 3600:
+        possible = max(int(limit * 3600 / best.step_seconds), 0)
+        notes.append(
+            f"{steps} steps take {seconds / 3600:.1f} hours, more than the {limit:g} allowed: {possible} steps "
+            f"({possible * settings.tokens_per_step:,} tokens) fit; set hours instead, and the schedule ends in time"
+        )
+    deadline = settings.deadline_timestamp()
+    start = now or datetime.now()
+    if deadline is not None and start.timestamp() + seconds > deadline:
+        notes.append(
+            f"the run would end {timedelta(seconds=round(start.timestamp() + seconds - deadline))} after its deadline"
+        )
+    tokens = steps * settings.tokens_per_step
+    epochs = tokens / corpus.tokens if corpus.tokens else None
+    if epochs is not None and epochs > 4:
+        notes.append(
+            f"{epochs:.1f} passes over the text: beyond about 4 they teach little (arXiv 2305.16264); add text"
+        )
+    if not corpus.measured:
+        notes.append(f"bytes per token are assumed ({corpus.bytes_per_token:g}) until the text is tokenized")
+    return Plan(
+        device=device.name,
+        gpus=count,
+        parameters=shape.parameters,
+        vocabulary=shape.vocabulary,
+        options=options,
+        best=best,
+        reason=reason,
+        steps=steps,
+        tokens=tokens,
+        text_bytes=int(tokens * corpus.bytes_per_token),
+        epochs=epochs,
+        hours=seconds / 3600,
+        schedule=dates(settings, steps, best.step_seconds, start),
+        checkpoint_bytes=memory.checkpoint_bytes(shape, settings),
+        cost=None if price is None else price * count * seconds / 3600,
+        notes=notes,
+    )
+
+
+def enumerate_options(
+    shape: Shape, settings: TrainSettings, gpus: int, device: Device, measured: float | None
+) -> Iterator[Option]:
+    """The fastest micro-batch that fits, or the smallest one, of every combination."""
+    wanted = (settings.precision, settings.rounding)
+    precisions = PRECISIONS if wanted in PRECISIONS or settings.precision == "fp32" else (*PRECISIONS, wanted)
+    windows = settings.sequences_per_step // gpus
+    sizes = [size for size in range(1, min(windows, 64) + 1) if windows % size == 0]
+    if settings.micro_batch != "auto":
+        sizes = [min(settings.micro_batch, windows)]
+    shardings = ("none",) if gpus == 1 else ("none", "grad-op", "full")
+    for precision, sharding, recompute in itertools.product(precisions, shardings, speed.RECOMPUTE):
+        # Sums in bf16 save memory and lose digits: offered beside the fp32 sums that `auto` means.
+        sums = (
+            ("auto", "bf16")
+            if settings.accumulate == "auto" and precision[0] == "pure-bf16"
+            else (settings.accumulate,)
+        )
+        for accumulate in sums:
+            layout = Layout(*precision, gpus, sharding, recompute, accumulate=accumulate, compiled=settings.compile)
+            sized = (replace(layout, micro_batch=size, micro_batches=-(-windows // size)) for size in sizes)
+            made = [price_of(shape, one, settings, device, measured) for one in sized]
+            fitting = [option for option in made if option.fits]
+            yield max(fitting, key=lambda option: option.tokens_per_second) if fitting else made[0]
+
+
+def price_of(shape: Shape, layout: Layout, settings: TrainSettings, device: Device, measured: float | None) -> Option:
+    """Memory and speed of one layout."""
+    needed = memory.estimate(shape, layout, settings.sequence_length, settings.loss_chunk)
+    times = speed.predict(shape, layout, device, settings.sequence_length, settings.compile, measured)
+    fits = needed.peak <= device.memory
+    return Option(layout, needed, fits, times.tokens_per_second, times.step_seconds, times.mfu)
+
+
+def choose(
+    options: list[Option], settings: TrainSettings, shape: Shape, gpus: int, device: Device
+) -> tuple[Option, str]:
+    """The fastest layout that fits under the recipe's precision, and why.
+
+    Raises:
+        ConfigError: none fits.
+    """
+    precision = "mixed-bf16" if settings.precision == "fp32" else settings.precision
+    wanted = (precision, settings.rounding, settings.accumulate)
+    mine = [
+        option
+        for option in options
+        if (option.layout.precision, option.layout.rounding, option.layout.accumulate) == wanted
+        and settings.sharding in {"auto", "hybrid", option.layout.sharding}
+    ] or options
+    fitting = [option for option in mine if option.fits]
+    if not fitting:
+        smallest = min(mine, key=lambda option: option.memory.peak)
+        raise ConfigError(
+            f"nothing fits: even `{smallest.layout.describe()}` needs {smallest.memory.peak / GIB:.1f} GiB per GPU, "
+            f"and {device.name} has {device.memory / GIB:.1f}. {what_would_fit(shape, settings, gpus, options)}"
+        )
+    best = max(fitting, key=lambda option: option.tokens_per_second)
+    margin = 1 - best.memory.peak / device.memory
+    reason = f"fastest of the {len(fitting)} layouts that fit under {settings.precision} {settings.rounding}, with "
+    reason += f"{100 * margin:.0f} % of memory to spare"
+    faster = [option for option in options if option.fits and option.tokens_per_second > 1.05 * best.tokens_per_second]
+    if faster:
+        other = max(faster, key=lambda option: option.tokens_per_second)
+        gain = other.tokens_per_second / best.tokens_per_second
+        reason += f"; `{other.layout.describe()}` would be {gain:.2f} x as fast"
+    return best, reason
+
+
+def what_would_fit(shape: Shape, settings: TrainSettings, gpus: int, options: list[Option]) -> str:
+    """Another precision here, or the smallest number of known GPUs that does."""
+    here = [option for option in options if option.fits]
+    if here:
+        return f"`{here[0].layout.describe()}` would fit"
+    for count in (1, 2, 4, 8, 16, 32, 64):
+        if count < gpus or settings.sequences_per_step % count:
+            continue
+        for device in sorted(devices.DEVICES.values(), key=lambda device: device.memory):
+            if any(option.fits for option in enumerate_options(shape, settings, count, device, None)):
+                return f"{count} x {device.name} would do; or lower sequence_length"
+    return "Lower sequence_length, or take a smaller model"
+
+
+def budget_steps(settings: TrainSettings, best: Option, corpus: Corpus, hours: float | None, notes: list[str]) -> int:
+    """Steps that the settings' budget comes to; ``hours`` where they name none."""
+    if settings.steps is not None:
+        return settings.steps
+    if settings.tokens is not None:
+        return -(-settings.tokens // settings.tokens_per_step)
+    if hours is not None and settings.epochs is None:
+        steps = int(hours * 3600 / best.step_seconds)
+        if steps < 1:
+            raise ConfigError(
+                f"hours: {hours:g} is less than one step of {best.step_seconds:.0f} s takes; lower batch_tokens"
+            )
+        return steps
+    if corpus.tokens is None:
+        notes.append("the text's size is not known yet; one step is planned")
+        return 1
+    return max(1, math.ceil((settings.epochs or 1.0) * corpus.tokens / settings.tokens_per_step))
+
+
+def dates(settings: TrainSettings, steps: int, step_seconds: float, start: datetime) -> list[dict[str, Any]]:
+    """Phases with first and last step and the moments at which they begin and end."""
+    bounds = [("embeddings first", 0, settings.embeddings_first_steps)] if settings.embeddings_first_steps else []
+    offset = settings.embeddings_first_steps
+    bounds += [
+        (name, offset + round(low * steps), offset + round(high * steps)) for name, low, high in phases(settings)
+    ]
+    return [
+        {
+            "phase": name,
+            "steps": [first, last],
+            "begins": (start + timedelta(seconds=first * step_seconds)).isoformat(timespec="minutes"),
+            "ends": (start + timedelta(seconds=last * step_seconds)).isoformat(timespec="minutes"),
+        }
+        for name, first, last in bounds
+        if last > first
+    ]
+
+
+def plan_recipe(recipe: Any, measured: dict[str, float] | None = None) -> Plan:
+    """Plan the training of a recipe: its model's config, its tokenizer's size, its text."""
+    from langadapt.model_folder import resolve_model
+
+    config = json.loads((resolve_model(recipe.model) / "config.json").read_text(encoding="utf-8"))
+    budget = recipe.budget
+    return plan(
+        config,
+        recipe.train,
+        vocabulary=new_vocabulary(recipe),
+        gpus=budget.gpus,
+        hours=budget.hours,
+        price=budget.price_per_gpu_hour,
+        corpus=corpus_of(recipe),
+        measured=measured,
+    )
+
+
+def new_vocabulary(recipe: Any) -> int | None:
+    """Rows of the embedding matrices after the swap; none = the model keeps its own."""
+    if recipe.swap.method == "keep":
+        return None
+    size = recipe.tokenizer.vocab_size
+    if recipe.tokenizer.path:
+        file = Path(recipe.tokenizer.path) / "tokenizer.json"
+        if file.is_file():
+            content = json.loads(file.read_text(encoding="utf-8"))
+            added = [token["id"] for token in content.get("added_tokens", [])]
+            size = max(len(content["model"]["vocab"]), max(added, default=-1) + 1)
+    multiple = recipe.swap.pad_to_multiple_of or 1
+    return int(-(-size // multiple) * multiple)
+
+
+def corpus_of(recipe: Any) -> Corpus:
+    """Size of the target text: from the run's token store if it is made, else from the files."""
+    which = "own" if recipe.swap.method == "keep" else "new"
+    manifest = Path(recipe.out) / "stores" / f"target-{which}" / "manifest.json"
+    if manifest.is_file():
+        summary = json.loads(manifest.read_text(encoding="utf-8"))["summary"]
+        tokens = int(summary["tokens"])
+        return Corpus(tokens, summary["bytes"] / max(tokens, 1), True)
+    size = 0.0
+    for pattern in recipe.corpus.target:
+        path = Path(pattern)
+        for file in path.rglob("*") if path.is_dir() else [path]:
+            if file.is_file():
+                # Compressed prose is about a quarter of its text.
+                size += file.stat().st_size * (4.0 if file.suffix in {".gz", ".zst", ".parquet"} else 1.0)
+    return Corpus(int(size / BYTES_PER_TOKEN) or None)

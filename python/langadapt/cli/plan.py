@@ -1,0 +1,134 @@
+"""``langadapt plan``: does it fit, which layout, how many tokens, which schedule, when it ends, what it costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from langadapt.budget.plan import Plan
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="The recipe (YAML).", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Time a few real steps on this machine and plan with what they took.")
+    ] = False,
+    pilot: Annotated[
+        bool, typer.Option("--pilot", help="Train briefly at several shares of source text and recommend one.")
+    ] = False,
+) -> None:
+    """Plan a recipe's training from its budget: memory, layout, tokens, dates, cost."""
+    from langadapt.recipe import Recipe
+
+    loaded = Recipe.from_yaml(recipe, overrides or ())
+    if pilot:
+        show_pilot(loaded, as_json)
+        return
+    from langadapt.budget.plan import plan_recipe
+
+    measured = None
+    if calibrate:
+        from langadapt.training.probe import calibrate_recipe
+
+        measured = calibrate_recipe(loaded)
+    made = plan_recipe(loaded, measured)
+    if as_json:
+        typer.echo(json.dumps(made.to_dict(), indent=2))
+    else:
+        show(made, measured)
+
+
+def show(made: Plan, measured: dict[str, float] | None) -> None:
+    """The plan for people."""
+    from rich.console import Console
+
+    from langadapt.budget.devices import GIB
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(layouts(made))
+    best = made.best
+    console.print(f"\nrecommended: [bold]{best.layout.describe()}[/]: {made.reason}")
+    console.print(f"memory:      {best.memory.peak / GIB:.1f} GiB per GPU on {made.gpus} x {made.device}")
+    source = "measured" if measured else "predicted"
+    console.print(
+        f"speed:       {best.tokens_per_second:,.0f} tokens/s, {best.step_seconds:.2f} s per step, "
+        f"MFU {100 * best.mfu:.0f} % ({source})"
+    )
+    epochs = f", {made.epochs:.2f} passes over the corpus" if made.epochs is not None else ""
+    console.print(
+        f"buys:        {made.steps:,} steps, {made.tokens:,} tokens, {made.text_bytes / 1e6:,.0f} MB of text{epochs}"
+    )
+    cost = f", cost {made.cost:,.2f}" if made.cost is not None else ""
+    console.print(f"takes:       {made.hours:.1f} hours{cost}; a checkpoint is {made.checkpoint_bytes / GIB:.2f} GiB")
+    for phase in made.schedule:
+        first, last = phase["steps"]
+        console.print(f"  {phase['phase']:<16} steps {first:>7} to {last:>7}   {phase['begins']} to {phase['ends']}")
+    for note in made.notes:
+        console.print(f"note: {note}", style="yellow", markup=False)
+
+
+def layouts(made: Plan) -> Table:
+    """All combinations under the recipe's precision, and the fastest of every other."""
+    from rich.table import Table
+
+    from langadapt.budget.devices import GIB
+
+    table = Table(
+        title=f"{made.parameters / 1e9:.2f} B parameters, vocabulary {made.vocabulary:,}, {made.gpus} x {made.device}"
+    )
+    for name in ("layout", "GiB per GPU", "fits", "tokens/s", "MFU"):
+        table.add_column(name, justify="left" if name in {"layout", "fits"} else "right", no_wrap=True)
+    for option in shown(made):
+        table.add_row(
+            option.layout.describe(),
+            f"{option.memory.peak / GIB:.1f}",
+            "yes" if option.fits else "no",
+            f"{option.tokens_per_second:,.0f}" if option.fits else "",
+            f"{100 * option.mfu:.0f} %" if option.fits else "",
+            style="bold" if option is made.best else "",
+        )
+    return table
+
+
+def shown(made: Plan) -> list[Any]:
+    """Options worth a line."""
+    mine = (made.best.layout.precision, made.best.layout.rounding)
+    by_precision: dict[tuple[str, str], list[Any]] = {}
+    for option in made.options:
+        by_precision.setdefault((option.layout.precision, option.layout.rounding), []).append(option)
+    rows = by_precision.pop(mine)
+    for others in by_precision.values():
+        rows.append(max(others, key=lambda option: (option.fits, option.tokens_per_second)))
+    return rows
+
+
+def show_pilot(recipe: Any, as_json: bool) -> None:
+    """Run the pilots and print what they recommend."""
+    from langadapt.budget.pilot import pilot_recipe
+
+    advice = pilot_recipe(recipe)
+    if as_json:
+        typer.echo(json.dumps(advice.to_dict(), indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(title=f"predicted bits per byte after {advice.tokens:,} tokens")
+    for name in ("share of source text", "target", "source"):
+        table.add_column(name, justify="right")
+    for row in advice.table:
+        chosen = "bold" if row["share"] == advice.share else ""
+        table.add_row(f"{100 * row['share']:.0f} %", f"{row['target']:.4f}", f"{row['source']:.4f}", style=chosen)
+    console.print(table)
+    console.print(f"recommended: corpus.source_share={advice.share:g} ({advice.reason})")
