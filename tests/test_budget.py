@@ -1,0 +1,261 @@
+"""Predictions against counted bytes, and plans that say what fits, what it buys and when it ends."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_kit import settings, tiny_model, train
+
+from langadapt.budget import devices, pilot
+from langadapt.budget.flops import Shape
+from langadapt.budget.memory import Layout, activation_bytes, checkpoint_bytes, estimate
+from langadapt.budget.plan import Corpus, Plan, plan
+from langadapt.errors import ConfigError
+from langadapt.training import model as models
+from langadapt.training import optimizer as optimizers
+from langadapt.training.loss import HeadLoss
+
+MISTRAL = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 32000,
+    "tie_word_embeddings": False,
+}
+
+
+def architectures() -> list[Any]:
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        MixtralConfig,
+        MixtralForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
+
+    common = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    return [
+        LlamaForCausalLM(LlamaConfig(**common, **heads)),
+        LlamaForCausalLM(LlamaConfig(**common, **heads, tie_word_embeddings=True)),
+        Qwen3ForCausalLM(Qwen3Config(**common, **heads, head_dim=32)),
+        MixtralForCausalLM(MixtralConfig(**common, **heads, num_local_experts=4)),
+        GPT2LMHeadModel(GPT2Config(vocab_size=512, n_embd=64, n_layer=3, n_head=4, n_positions=64)),
+    ]
+
+
+@pytest.mark.parametrize("which", range(5))
+def test_parameters_are_counted_from_the_config(which: int) -> None:
+    network = architectures()[which]
+    counted = sum(parameter.numel() for parameter in network.parameters())
+    # Biases and learned positions are left out: a few per cent of a model this small, nothing of a large one.
+    assert Shape.of(network.config.to_dict()).parameters == pytest.approx(counted, rel=0.035 if which == 4 else 0.005)
+
+
+def test_mistral_has_its_published_size_and_flops() -> None:
+    shape = Shape.of(MISTRAL)
+    assert shape.parameters == 7_241_732_096
+    # 6 N without the input embedding, plus attention: 6 x 7.11 B + 12 x 32 x 4096 x 2048.
+    assert shape.flops_per_token(2048) == pytest.approx(6 * 7.1107e9 + 12 * 32 * 4096 * 2048, rel=1e-4)
+    assert Shape.of(MISTRAL, 65536).flops_per_token(0) - shape.flops_per_token(0) == 6 * 4096 * (65536 - 32000)
+
+
+def saved_bytes(layers: int, recompute: str, compiled: bool = False) -> tuple[Shape, int]:
+    """Bytes that autograd keeps of a forward pass over 2 x 64 tokens, each storage once, parameters left out."""
+    shape = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4, "num_key_value_heads": 2}
+    network = tiny_model(num_hidden_layers=layers, **shape).train()
+    models.recompute(network, recompute)
+    own = {tensor.untyped_storage().data_ptr() for tensor in [*network.parameters(), *network.buffers()]}
+    seen: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            seen[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    ids = torch.randint(64, (2, 64))
+    inputs = {"input_ids": ids, "position_ids": torch.arange(64).expand(2, -1)}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        HeadLoss(network, "auto")(inputs, ids, 1.0)
+    return Shape.of(network.config.to_dict()), sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
+
+
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_activations_are_what_autograd_saves(recompute: str) -> None:
+    shape, four = saved_bytes(4, recompute)
+    _, two = saved_bytes(2, recompute)
+    assert (four - two) / 2 / 128 == pytest.approx(activation_bytes(shape, recompute), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "layout"),
+    [
+        ({"rounding": "nearest"}, Layout()),
+        ({"rounding": "split8"}, Layout(rounding="split8")),
+        ({"rounding": "kahan"}, Layout(rounding="kahan")),
+        ({"rounding": "split"}, Layout(rounding="split", micro_batches=2)),
+        ({"precision": "mixed-bf16", "rounding": "nearest"}, Layout("mixed-bf16")),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_parameters_gradients_and_states_are_the_bytes_of_the_tensors(changes: dict[str, Any], layout: Layout) -> None:
+    plan_settings = settings(**changes)
+    network = models.load(tiny_model(vocab_size=2048), plan_settings, torch.device("cpu"))
+    groups = models.groups(network)
+    optimizer = optimizers.make(groups, plan_settings)
+    sums = optimizers.GradientSums(list(network.parameters())) if layout.exact_sums else None
+    ids = torch.randint(64, (2, 16))
+    with torch.autocast("cpu", torch.bfloat16, enabled=layout.precision == "mixed-bf16"):
+        network(ids, labels=ids).loss.backward()
+    if sums is not None:
+        gradients = sum(tensor.nbytes for tensor in sums.sums.values())
+        sums.hand_over()
+    else:
+        gradients = sum(parameter.grad.nbytes for parameter in network.parameters() if parameter.grad is not None)
+    optimizer.step()
+    states = sum(
+        value.nbytes
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )
+    predicted = estimate(Shape.of(network.config.to_dict()), layout, 16)
+    assert sum(parameter.nbytes for parameter in network.parameters()) == pytest.approx(predicted.parameters, rel=0.01)
+    assert gradients == pytest.approx(predicted.gradients, rel=0.01)
+    assert states == pytest.approx(predicted.states, rel=0.01)
+
+
+def test_checkpoints_have_the_predicted_size(tmp_path: Path) -> None:
+    network = tiny_model(vocab_size=4096)
+    shape = Shape.of(network.config.to_dict())
+    train(tmp_path, network, steps=1, rounding="kahan")
+    size = sum(file.stat().st_size for file in (tmp_path / "checkpoints" / "step-00000001").iterdir())
+    assert size == pytest.approx(checkpoint_bytes(shape, settings(rounding="kahan")), rel=0.03)
+
+
+def mistral_plan(**changes: Any) -> Plan:
+    values: dict[str, Any] = {"steps": 7680, "sequence_length": 4096, "batch_sequences": 256, "micro_batch": "auto"}
+    values |= {"rounding": "nearest", "schedule": "infinite", "learning_rate": 3e-5, "min_learning_rate": 2e-6}
+    outer = {key: changes.pop(key) for key in ("gpus", "hours", "vocabulary", "corpus", "price") if key in changes}
+    now = datetime(2026, 1, 1)
+    return plan(MISTRAL, settings(**{**values, **changes}), now=now, **{"gpus": "4 x h100-80gb", **outer})
+
+
+def test_pure_bf16_fits_one_gpu_where_mixed_does_not() -> None:
+    """The paper's observation: 8 bytes per parameter fit into 80 GB, 16 do not."""
+    made = mistral_plan(gpus="h100-80gb", compile=True, accumulate="bf16")
+    assert made.best.layout.activation_checkpointing == "none" and made.best.layout.micro_batch == 1
+    assert not any(option.fits for option in made.options if option.layout.precision == "mixed-bf16")
+    assert any(option.fits for option in mistral_plan().options if option.layout.precision == "mixed-bf16")
+
+
+def test_a_plan_counts_tokens_text_epochs_dates_and_cost() -> None:
+    made = mistral_plan(vocabulary=32768, corpus=Corpus(2_000_000_000, 4.7, True), price=2.0, hours=10)
+    assert made.tokens == 7680 * 2**20 and made.text_bytes == int(made.tokens * 4.7)
+    assert made.epochs == pytest.approx(made.tokens / 2e9) and made.cost == pytest.approx(8 * made.hours)
+    assert made.hours == pytest.approx(7680 * made.best.step_seconds / 3600)
+    assert [phase["phase"] for phase in made.schedule] == ["warm-up", "cool-down", "constant", "anneal"]
+    assert made.schedule[0]["begins"] == "2026-01-01T00:00" and made.schedule[1]["steps"] == [77, 4608]
+    assert any("more than the 10 allowed" in note and "steps" in note for note in made.notes)
+    json.dumps(made.to_dict())
+    assert 0.2 < made.best.mfu < 0.6
+
+
+def test_hours_buy_steps_and_the_largest_vocabulary_costs_speed() -> None:
+    made = mistral_plan(steps=None, hours=48)
+    assert made.hours <= 48 and made.steps == int(48 * 3600 / made.best.step_seconds)
+    assert mistral_plan(vocabulary=262144).best.tokens_per_second < made.best.tokens_per_second
+
+
+def test_what_cannot_fit_says_what_would() -> None:
+    with pytest.raises(ConfigError, match=r"nothing fits: .* a6000 has 47.4.* x .* would do"):
+        mistral_plan(gpus="a6000")
+    with pytest.raises(ConfigError, match=r"'h99' is not in the table: a100-40gb"):
+        mistral_plan(gpus="2 x h99")
+    with pytest.raises(ConfigError, match="do not divide among 3 GPUs"):
+        mistral_plan(gpus="3 x h200")
+    with pytest.raises(ConfigError, match=r"hours: 0.001 is less than one step of 28 s takes"):
+        mistral_plan(steps=None, hours=0.001)
+
+
+def test_sharding_and_rounding_move_memory_the_right_way() -> None:
+    shape = Shape.of(MISTRAL)
+
+    def peak(**changes: Any) -> int:
+        return estimate(shape, Layout(**changes), 4096).peak
+
+    assert peak(rounding="kahan") > peak(rounding="split8") > peak()
+    assert peak(activation_checkpointing="full") < peak(activation_checkpointing="selective") < peak()
+    assert peak(gpus=4, sharding="full") < peak(gpus=4, sharding="grad-op") < peak(gpus=4)
+    assert peak(gpus=8, sharding="full") < peak(gpus=4, sharding="full")
+    assert peak(micro_batches=2, accumulate="bf16") < peak(micro_batches=2)
+
+
+def test_drivers_names_find_devices() -> None:
+    for text, name in (
+        ("NVIDIA H100 80GB HBM3", "h100-80gb"),
+        ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA H100 NVL", "h100-nvl"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+        ("Quadro K2000", None),
+    ):
+        found = devices.named(text)
+        assert (found.name if found else None) == name
+    assert devices.parse("2 x h100-80gb") == (2, devices.DEVICES["h100-80gb"])
+    cpu = devices.cpu()
+    assert cpu.flops > 1e8 and cpu.memory > 1 << 30
+
+
+def test_calibration_times_real_steps() -> None:
+    from langadapt.training.probe import calibrate, fastest_micro_batch, sizes
+
+    found = calibrate(tiny_model().config, settings(batch_sequences=4, micro_batch=2), steps=3)
+    assert found["tokens_per_second"] > 0 and found["step_seconds"] >= found["optimizer_seconds"] > 0
+    assert sizes(12) == [1, 2, 4, 12] and sizes(7) == [1, 7]
+    assert callable(fastest_micro_batch)
+
+
+def law_points(error: float = 0.0) -> tuple[list[pilot.Point], list[pilot.Point]]:
+    """Made by a law of the family, with noise."""
+    random = np.random.default_rng(0)
+    target, source = [], []
+    for share in (0.0, 0.1, 0.25, 0.5):
+        for tokens in (1e6, 2e6, 3e6, 4e6):
+            unit = tokens / 4e6
+            noise = random.normal(0, error, 2)
+            target.append(pilot.Point(1 - share, tokens, 1.0 + 0.3 * ((1 - share) * unit + 0.05) ** -0.35 + noise[0]))
+            source.append(pilot.Point(share, tokens, 1.0 + 0.02 * (share + 0.1) ** -0.5 * unit**0.15 + noise[1]))
+    return target, source
+
+
+def test_a_law_is_found_again_and_extrapolates() -> None:
+    target, source = law_points()
+    law = pilot.fit(target)
+    assert law.error < 1e-3
+    assert law(0.9, 4e7) == pytest.approx(1.0 + 0.3 * (0.9 * 10 + 0.05) ** -0.35, abs=0.02)
+    assert pilot.fit(source).error < 1e-3
+    with pytest.raises(ConfigError, match="at least 6 at 3 shares"):
+        pilot.fit(target[:4])
+
+
+def test_advice_takes_the_smallest_share_that_keeps_the_source() -> None:
+    target, source = law_points(error=0.0005)
+    advice = pilot.advise(target, source, base=1.04, tokens=8_000_000, tolerance=0.01)
+    rows = {row["share"]: row for row in advice.table}
+    assert 0 < advice.share < 0.5 and rows[advice.share]["source"] <= 1.04 * 1.01 < rows[0.0]["source"]
+    assert rows[0.0]["target"] < rows[0.5]["target"]
+    nothing = pilot.advise(target, source, base=0.5, tokens=8_000_000)
+    assert "best sum" in nothing.reason and json.dumps(nothing.to_dict())

@@ -1,0 +1,210 @@
+"""Parts of the loop beside slow, plain versions of themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, linear
+from training_kit import settings, tiny_model
+
+from langadapt.errors import ConfigError
+from langadapt.training import attention, model, optimizer
+from langadapt.training.loss import ChunkedCrossEntropy, HeadLoss
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 16, 100])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_chunked_loss_and_gradients_equal_torch_in_fp32(chunk: int, with_bias: bool) -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(16, 8, requires_grad=True)
+    weight = torch.randn(20, 8, requires_grad=True)
+    bias = torch.randn(20, requires_grad=True) if with_bias else None
+    targets = torch.randint(20, (16,))
+    targets[3] = targets[9] = -100
+    inputs = [tensor for tensor in (hidden, weight, bias) if tensor is not None]
+    loss, losses = ChunkedCrossEntropy.apply(hidden, weight, bias, targets, 0.25, chunk)
+    mine = torch.autograd.grad(3 * loss, inputs)
+    plain = cross_entropy(linear(hidden, weight, bias), targets, ignore_index=-100, reduction="none")
+    want = torch.autograd.grad(3 * 0.25 * plain.sum(), inputs)
+    torch.testing.assert_close(losses, plain)
+    for one, other in zip(mine, want, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_chunked_loss_in_bf16_errs_no_more_than_torch() -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(64, 32), torch.randn(100, 32) / 4
+    targets = torch.randint(100, (64,))
+    truth = torch.autograd.grad(cross_entropy(linear(hidden.requires_grad_(), weight), targets), hidden)[0]
+    low = hidden.detach().bfloat16().requires_grad_()
+    plain = torch.autograd.grad(cross_entropy(linear(low, weight.bfloat16()).float(), targets), low)[0]
+    loss, _ = ChunkedCrossEntropy.apply(low, weight.bfloat16(), None, targets, 1 / 64, 16)
+    mine = torch.autograd.grad(loss, low)[0]
+    assert (mine - truth).norm() <= 1.1 * (plain - truth).norm()
+
+
+def test_the_head_is_handed_back_where_logits_are_capped() -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, final_logit_softcapping=3.0, initializer_range=0.5,
+    )  # fmt: skip
+    capped = Gemma2ForCausalLM(config)
+    ids, positions = attention.example(64, 8, CPU)
+    inputs = {"input_ids": ids, "position_ids": positions}
+    head = HeadLoss(capped, "auto")
+    assert not head.fits(inputs, ids) and head.chunk == 0
+    loss, _ = head(inputs, ids, 1.0)
+    want = cross_entropy(capped(**inputs, use_cache=False).logits.flatten(0, 1).float(), ids.flatten(), reduction="sum")
+    torch.testing.assert_close(loss, want)
+
+
+def architectures() -> list[Any]:
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        MistralConfig,
+        MistralForCausalLM,
+        MixtralConfig,
+        MixtralForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
+
+    common = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    return [
+        lambda: MistralForCausalLM(MistralConfig(**common, **heads, sliding_window=6)),
+        lambda: Qwen3ForCausalLM(Qwen3Config(**common, **heads, head_dim=8)),
+        lambda: MixtralForCausalLM(MixtralConfig(**common, **heads, num_local_experts=2)),
+        lambda: GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=128)),
+    ]
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_packed_documents_get_the_logits_they_get_alone(which: int) -> None:
+    torch.manual_seed(0)
+    network = architectures()[which]().eval()
+    chosen = model.set_attention(network, settings(precision="fp32", rounding="nearest"), CPU)
+    lengths = [5, 1, 17, 9]
+    ids = torch.randint(64, (1, sum(lengths)))
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    with torch.no_grad():
+        packed = network(**attention.packed_inputs(ids, positions, chosen), use_cache=False).logits[0]
+        begin = 0
+        for length in lengths:
+            alone = network(input_ids=ids[:, begin : begin + length], use_cache=False).logits[0]
+            torch.testing.assert_close(packed[begin : begin + length], alone, rtol=1e-4, atol=1e-4)
+            begin += length
+
+
+@pytest.mark.slow  # FlexAttention compiles
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_flex_attention_agrees_with_sdpa() -> None:
+    network = tiny_model(hidden_size=64).float().eval()
+    ids, positions = attention.example(64, 32, CPU)
+    with torch.no_grad():
+        want = network(**attention.packed_inputs(ids, positions, "sdpa"), use_cache=False).logits
+        network.set_attn_implementation("flex_attention")
+        try:
+            got = network(**attention.packed_inputs(ids, positions, "flex_attention"), use_cache=False).logits
+        except Exception as error:
+            pytest.skip(f"FlexAttention does not run here: {type(error).__name__}")
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_variable_length_attention_gets_bounds_and_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernel replaced by a loop over documents, the whole path agrees with SDPA, sliding windows included."""
+    import sys
+    from types import ModuleType
+
+    def slow(
+        q: Any, k: Any, v: Any, bounds: Any, _: Any, *sizes: int, scale: float, window_size: Any, enable_gqa: bool
+    ) -> Any:
+        out = torch.zeros_like(q)
+        for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            if begin == end:
+                continue
+            part = slice(begin, end)
+            row = torch.arange(end - begin)
+            mask = row[:, None] >= row
+            if window_size[0] >= 0:
+                mask &= row[:, None] - row <= window_size[0]
+            heads = [tensor[part].transpose(0, 1) for tensor in (q, k, v)]
+            mixed = torch.nn.functional.scaled_dot_product_attention(
+                *heads, attn_mask=mask, scale=scale, enable_gqa=enable_gqa
+            )
+            out[part] = mixed.transpose(0, 1)
+        return out
+
+    fake = ModuleType("torch.nn.attention.varlen")
+    fake.varlen_attn = slow  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", fake)
+    for make in (architectures()[0], tiny_model):
+        torch.manual_seed(0)
+        network = make().float().eval()
+        ids = torch.randint(64, (2, 30))
+        positions = torch.cat([torch.arange(11), torch.arange(19), torch.arange(30)]).view(2, 30)
+        with torch.no_grad():
+            want = network(**attention.packed_inputs(ids, positions, "sdpa"), use_cache=False).logits
+            attention.register()
+            network.set_attn_implementation(attention.VARLEN)
+            got = network(**attention.packed_inputs(ids, positions, attention.VARLEN), use_cache=False).logits
+        torch.testing.assert_close(got.view_as(want), want, rtol=1e-4, atol=1e-4)
+
+
+def test_an_architecture_that_mixes_documents_is_refused() -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    recurrent = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4))
+    with pytest.raises(ConfigError, match="set isolate_documents: false"):
+        model.set_attention(recurrent, settings(), CPU)
+
+
+def test_groups_are_complete_and_disjoint() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    for network in (
+        tiny_model(),
+        tiny_model(tied=True),
+        GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=32, n_embd=32, n_layer=2, n_head=2)),
+    ):
+        groups = model.groups(network)
+        names = [name for named in groups.values() for name, _ in named]
+        assert sorted(names) == sorted(name for name, _ in network.named_parameters())
+        assert all(parameter.ndim >= 2 for _, parameter in groups["matrices"])
+        assert not any("wpe" in name or "embed" in name or "wte" in name for name, _ in groups["matrices"])
+
+
+def test_gradient_sums_in_fp32_lose_nothing_where_bf16_sums_do() -> None:
+    torch.manual_seed(0)
+    parts = [torch.randn(50, dtype=torch.bfloat16) * 0.01 + 1 for _ in range(512)]
+    truth = torch.stack([part.double() for part in parts]).sum(0)
+    plain = torch.nn.Parameter(torch.zeros(50, dtype=torch.bfloat16))
+    summed = torch.nn.Parameter(torch.zeros(50, dtype=torch.bfloat16))
+    sums = optimizer.GradientSums([summed])
+    for part in parts:
+        (plain * part).sum().backward()
+        (summed * part).sum().backward()
+        assert summed.grad is None
+    sums.hand_over()
+    assert plain.grad is not None and summed.grad is not None
+    assert ((summed.grad.double() - truth) / truth).abs().max() < 1e-5
+    assert ((plain.grad.double() - truth) / truth).abs().max() > 1e-2
+
+
+def test_norms_in_fp32_keep_small_updates_and_bf16_activations() -> None:
+    network = model.load(tiny_model().float(), settings(norms_in_fp32=True), CPU)
+    dtypes = {name: parameter.dtype for name, parameter in network.named_parameters()}
+    assert {dtype for name, dtype in dtypes.items() if "norm" in name} == {torch.float32}
+    assert {dtype for name, dtype in dtypes.items() if "norm" not in name} == {torch.bfloat16}
+    ids, positions = attention.example(64, 8, CPU)
+    assert network(input_ids=ids, position_ids=positions).logits.dtype == torch.bfloat16
+    # Rotary frequencies stay as exact as they came.
+    assert network.model.rotary_emb.inv_freq.dtype == torch.float32

@@ -1,0 +1,251 @@
+"""Interrupted at any moment, a run goes on to the very same weights, and never into another run's."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_kit import MemoryStore, journal, losses, tiny_model, train, weights
+
+from langadapt.errors import DataError, LangadaptError, MismatchError, TrainingStopped
+from langadapt.training import checkpoint
+
+KIT = Path(__file__).with_name("training_kit.py")
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two model folders hold the same bits."""
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_the_final_weights_are_bit_identical(tmp_path: Path) -> None:
+    tiny_model(attention_dropout=0.1).save_pretrained(tmp_path / "model")
+    run = {
+        "steps": 26,
+        "checkpoint_every": 2,
+        "embeddings_first_steps": 4,
+        "new_rows": [5, 6],
+        "rounding": "stochastic",
+    }
+    train(tmp_path / "whole", str(tmp_path / "model"), **run)
+    script = {"out": str(tmp_path / "killed"), "kill": 1, "model": str(tmp_path / "model"), **run}
+    done = subprocess.run([sys.executable, str(KIT), json.dumps(script)], capture_output=True, timeout=280, check=True)
+    assert int(done.stdout) >= 3
+    assert same(tmp_path / "whole" / "final", tmp_path / "killed" / "final")
+    steps = [line["step"] for line in journal(tmp_path / "killed")]
+    assert steps == sorted(set(steps)) == [line["step"] for line in journal(tmp_path / "whole")]
+
+
+class Stop(Exception):
+    """Pretended crash."""
+
+
+def crash_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise `Stop` instead of doing the step after ``step``."""
+    from langadapt.training.step import Stepper
+
+    plain = Stepper.step
+
+    def crashing(self: Any, batch: Any, number: int, **rates: Any) -> None:
+        if number == step:
+            raise Stop
+        plain(self, batch, number, **rates)
+
+    monkeypatch.setattr(Stepper, "step", crashing)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rounding": "stochastic"},
+        {"rounding": "split"},
+        {"rounding": "nearest", "norms_in_fp32": True},
+        {"precision": "mixed-bf16", "rounding": "nearest"},
+        {"stores": [(MemoryStore(documents=8), 1, "few")]},
+    ],
+    ids=["stochastic", "split", "norms", "mixed", "later-epoch"],
+)
+def test_resume_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
+    train(tmp_path / "whole", **changes)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash_after(10, patch)
+        train(tmp_path / "crashed", checkpoint_every=4, **changes)
+    train(tmp_path / "crashed", checkpoint_every=4, **changes)
+    assert same(tmp_path / "whole" / "final", tmp_path / "crashed" / "final")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "crashed")
+
+
+def test_a_damaged_checkpoint_is_named_and_an_older_one_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash_after(9, patch)
+        train(tmp_path / "run", checkpoint_every=4)
+    shard = tmp_path / "run" / "checkpoints" / "step-00000008" / "shard-00000.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    train(tmp_path / "run", checkpoint_every=4)
+    assert f"{shard}: altered or half-written" in caplog.text
+    assert same(tmp_path / "whole" / "final", tmp_path / "run" / "final")
+    (shard.parent.parent / "step-00000012" / "state.json").write_text("{")
+    with pytest.raises(DataError, match=r"step-00000012/state.json: cannot be read"):
+        checkpoint.read_state(shard.parent.parent / "step-00000012")
+
+
+def test_another_run_in_the_folder_is_refused_and_free_settings_may_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash_after(9, patch)
+        train(tmp_path, checkpoint_every=4)
+    with pytest.raises(MismatchError, match=r"learning_rate: 0.01 there, 0.02 here"):
+        train(tmp_path, learning_rate=0.02)
+    with pytest.raises(MismatchError, match=r"steps: 12 there, 20 here.*use `extend`"):
+        train(tmp_path, steps=20)
+    with pytest.raises(
+        MismatchError, match=r"holds a run on another .*store target at weight 1.*store target at weight 3"
+    ):
+        train(tmp_path, stores=[("nowhere", 1, "target")])
+    train(tmp_path, log_every=1, keep_checkpoints=1, micro_batch=4)
+    with pytest.raises(MismatchError, match="learning_rate"):
+        train(tmp_path, learning_rate=0.02)
+
+
+def test_checkpoints_are_pruned_and_hold_no_pickles(tmp_path: Path) -> None:
+    train(tmp_path, checkpoint_every=2, keep_checkpoints=2)
+    assert [path.name for path in checkpoint.found(tmp_path / "checkpoints")] == ["step-00000010", "step-00000012"]
+    names = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert names <= {".safetensors", ".json", ".jsonl"}
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, calls = checkpoint.save_file, []
+
+    def full(tensors: Any, file: Path) -> None:
+        calls.append(file)
+        if len(calls) > 1:
+            Path(file).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        plain(tensors, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(
+            LangadaptError, match=r"the disk is full; the checkpoint .*step-00000004 is whole; free some"
+        ):
+            train(tmp_path / "run", checkpoint_every=4)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
+    train(tmp_path / "run", checkpoint_every=4)
+    train(tmp_path / "whole")
+    assert same(tmp_path / "run" / "final", tmp_path / "whole" / "final")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
+def test_signals_leave_a_checkpoint_and_the_same_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from langadapt.training.step import Stepper
+
+    plain = Stepper.step
+
+    def signalling(self: Any, batch: Any, number: int, **rates: Any) -> None:
+        plain(self, batch, number, **rates)
+        if number == 4:
+            os.kill(os.getpid(), getattr(signal, name))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", signalling)
+        with pytest.raises(KeyboardInterrupt if name == "SIGINT" else TrainingStopped) as stopped:
+            train(tmp_path / "run")
+    if name != "SIGINT":
+        assert f"{name}: stopped after step 5" in str(stopped.value)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000005"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    train(tmp_path / "run")
+    train(tmp_path / "whole")
+    assert same(tmp_path / "run" / "final", tmp_path / "whole" / "final")
+
+
+def test_anneal_now_by_signal_or_file_ends_the_run_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from langadapt.training.signals import ask_to_anneal
+    from langadapt.training.step import Stepper
+
+    plain = Stepper.step
+
+    def asking(self: Any, batch: Any, number: int, **rates: Any) -> None:
+        plain(self, batch, number, **rates)
+        if number == 19:
+            ask_to_anneal(tmp_path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", asking)
+        result = train(tmp_path / "run", steps=1000, schedule="wsd", stale_every=0)
+    rates = [line["learning_rate"]["matrices"] for line in journal(tmp_path / "run") if "loss" in line]
+    assert 22 <= result.steps <= 26 and rates[-1] == pytest.approx(1e-3)
+    assert not list(tmp_path.rglob("anneal-now"))
+
+
+def test_a_finished_run_is_extended(tmp_path: Path) -> None:
+    train(tmp_path, schedule="wsd")
+    # The checkpoint before the anneal is kept beside the last ones.
+    assert (tmp_path / "checkpoints" / "step-00000011").exists()
+    result = train(tmp_path, schedule="wsd", steps=20, extend=True)
+    assert result.steps == 20 and journal(tmp_path)[-1]["step"] == 20
+    assert train(tmp_path, schedule="wsd", steps=20) == result
+    with pytest.raises(MismatchError, match="use `extend`"):
+        train(tmp_path, schedule="wsd", steps=30)
+
+
+def torchrun(processes: int, **run: Any) -> None:
+    """The kit's script under torchrun."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={processes}",
+            str(KIT),
+            json.dumps(run),
+        ],
+        capture_output=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr.decode()[-4000:]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one_and_resume_as_one(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path / "model")
+    exact = {"precision": "fp32", "rounding": "nearest", "checkpoint_every": 4, "keep_checkpoints": 9, "log_every": 1}
+    run = {"model": str(tmp_path / "model"), "embeddings_first_steps": 2, "new_rows": [5, 40], **exact}
+    train(tmp_path / "one", run["model"], new_rows=[5, 40], embeddings_first_steps=2, **exact)
+    torchrun(2, out=str(tmp_path / "two"), **run)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    one, two = weights(tmp_path / "one" / "final"), weights(tmp_path / "two" / "final")
+    for name in one:
+        torch.testing.assert_close(two[name].float(), one[name].float(), rtol=1e-2, atol=1e-4)
+    # Two processes' checkpoint in the middle, gone on with by one.
+    for step in ("00000012", "00000014"):
+        for file in (tmp_path / "two" / "checkpoints" / f"step-{step}").iterdir():
+            file.unlink()
+    for file in (tmp_path / "two" / "final").iterdir():
+        file.unlink()
+    (tmp_path / "two" / "final").rmdir()
+    train(tmp_path / "two", run["model"], new_rows=[5, 40], embeddings_first_steps=2, **exact)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)

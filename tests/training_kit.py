@@ -1,0 +1,147 @@
+"""A store in memory, a model of a few thousand parameters, settings that train it in a second. Also a script: one
+training run in a process of its own, to be killed, or launched twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from langadapt.training import StoreShare, TrainResult, TrainSettings, train_model
+
+VOCABULARY = 64
+
+
+class MemoryStore:
+    """What training reads of a token store; text with a pattern to learn."""
+
+    def __init__(self, seed: int = 0, documents: int = 120, longest: int = 120, stride: int = 3) -> None:
+        random = np.random.default_rng(seed)
+        lengths = random.integers(1, longest, documents)
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint64)
+        count = int(lengths.sum())
+        self.tokens = ((np.arange(count) * stride + random.integers(0, 2, count)) % (VOCABULARY - 4) + 4).astype(
+            np.uint16
+        )
+        self.manifest: dict[str, Any] = {"summary": {"vocab_size": VOCABULARY, "bytes": 4 * count}, "inputs": {}}
+
+
+def tiny_model(tied: bool = False, **config: Any) -> LlamaForCausalLM:
+    """Two layers, 32 wide, bf16."""
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "tie_word_embeddings": tied,
+        **config,
+    }
+    return LlamaForCausalLM(LlamaConfig(**shape)).to(torch.bfloat16)
+
+
+def settings(**changes: Any) -> TrainSettings:
+    """Twelve quick steps."""
+    values: dict[str, Any] = {
+        "sequence_length": 32,
+        "batch_sequences": 4,
+        "micro_batch": 2,
+        "learning_rate": 1e-2,
+        "min_learning_rate": 1e-3,
+        "rounding": "split",
+        "log_every": 2,
+        "checkpoint_minutes": None,
+        "threads": 1,
+        "stale_every": 0,
+    }
+    if not {"tokens", "epochs", "hours"} & changes.keys():
+        values["steps"] = 12
+    return TrainSettings(**{**values, **changes})
+
+
+def shares() -> list[StoreShare]:
+    """Target and replayed source, 3 : 1."""
+    return [StoreShare(MemoryStore(0), 3, "target"), StoreShare(MemoryStore(1, stride=5), 1, "source")]
+
+
+def train(
+    out: Path,
+    model: Any = None,
+    stores: Any = None,
+    *,
+    extend: bool = False,
+    new_rows: Any = None,
+    validate: Any = None,
+    **changes: Any,
+) -> TrainResult:
+    """A short run into ``out``; quiet."""
+    return train_model(
+        tiny_model() if model is None else model,
+        shares() if stores is None else stores,
+        out,
+        settings(**changes),
+        progress=lambda *_: None,
+        extend=extend,
+        new_rows=new_rows,
+        validate=validate,
+    )
+
+
+def journal(out: Path) -> list[dict[str, Any]]:
+    """Lines of the log."""
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def losses(out: Path) -> list[float]:
+    """Logged training losses in order."""
+    return [line["loss"] for line in journal(out) if "loss" in line]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a model folder."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def killed_again_and_again(out: Path, seed: int, run: dict[str, Any]) -> int:
+    """Train in forked children that are killed at random moments until one gets through; returns how many were killed.
+
+    This process has imported everything and computed nothing, so children start at once and inherit no threads.
+    """
+    moments, kills, longest = random.Random(seed), 0, 1.0
+    while not (out / "final").exists():
+        child = os.fork()
+        if child == 0:
+            train(out, **run)
+            os._exit(0)
+        time.sleep(moments.random() * longest)
+        os.kill(child, signal.SIGKILL)
+        kills += os.waitpid(child, 0)[1] == signal.SIGKILL
+        # Slow machines get there, too.
+        longest *= 1.1
+    return kills
+
+
+if __name__ == "__main__":
+    run = json.loads(sys.argv[1])
+    out, seed = Path(run.pop("out")), run.pop("kill", None)
+    if seed is not None:
+        sys.stdout.write(str(killed_again_and_again(out, seed, run)))
+    else:
+        train(out, **run)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
