@@ -1,14 +1,27 @@
 //! Pre-tokenizing and tokenizer training.
 
+use std::sync::{Mutex, PoisonError};
+
+use langadapt_core::Error;
+use langadapt_core::bpe::normalize::Form;
+use langadapt_core::bpe::train::{
+    ByteLevelOptions, Counted, Cutter, PieceKind, SentenceOptions, SentencePieceOptions, Sentences, TrainedBpe,
+    count_corpus, count_texts, learn_byte_level, learn_sentencepiece,
+};
+use langadapt_core::corpus::Inputs;
 use langadapt_core::pretokenize::Pattern;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
+use pyo3::types::PyDict;
+
+use crate::error::to_python;
+use crate::{corpus, gate};
 
 /// The pieces of `text` under a regex that has a scanner.
 #[pyfunction]
 pub fn pretokenize<'t>(text: &'t str, regex: &str) -> PyResult<Vec<&'t str>> {
-    let pattern = Pattern::from_regex(regex)
-        .ok_or_else(|| PyValueError::new_err(format!("no scanner for this regex: `{regex}`")))?;
+    let pattern = pattern(regex)?;
     let mut pieces = Vec::new();
     pattern.for_each(text, |piece| pieces.push(piece));
     Ok(pieces)
@@ -25,4 +38,198 @@ pub fn pretokenize_patterns() -> Vec<(&'static str, &'static str)> {
         Pattern::O200k => "o200k",
     };
     Pattern::ALL.map(|pattern| (name(pattern), pattern.regex())).to_vec()
+}
+
+fn pattern(regex: &str) -> PyResult<Pattern> {
+    Pattern::from_regex(regex).ok_or_else(|| PyValueError::new_err(format!("no scanner for this regex: `{regex}`")))
+}
+
+fn forms(names: &[String]) -> PyResult<Vec<Form>> {
+    let form = |name: &String| match name.as_str() {
+        "NFC" => Ok(Form::Nfc),
+        "NFD" => Ok(Form::Nfd),
+        "NFKC" => Ok(Form::Nfkc),
+        "NFKD" => Ok(Form::Nfkd),
+        other => Err(PyValueError::new_err(format!("unknown normalization form: `{other}`"))),
+    };
+    names.iter().map(form).collect()
+}
+
+/// Counts words, then learns from the counts.
+#[pyclass(module = "langadapt._core", frozen)]
+pub struct WordCounter {
+    cutter: Cutter,
+    max_words: Option<usize>,
+    threads: usize,
+    counted: Mutex<Counted>,
+}
+
+/// Tokens, scores, kinds (`"normal"`, `"special"`, `"byte"`) and merges as pairs of ids.
+type Trained = (Vec<String>, Vec<f32>, Vec<&'static str>, Vec<(u32, u32)>);
+
+fn trained(result: TrainedBpe) -> Trained {
+    let kind = |kind| match kind {
+        PieceKind::Normal => "normal",
+        PieceKind::Special => "special",
+        PieceKind::Byte => "byte",
+    };
+    let scores = result.pieces.iter().map(|piece| piece.score).collect();
+    let kinds = result.pieces.iter().map(|piece| kind(piece.kind)).collect();
+    (result.pieces.into_iter().map(|piece| piece.text).collect(), scores, kinds, result.merges)
+}
+
+#[pymethods]
+impl WordCounter {
+    /// A counter of the pieces of a regex.
+    #[staticmethod]
+    fn byte_level(
+        regex: &str,
+        normalization: Vec<String>,
+        add_prefix_space: bool,
+        max_words: Option<usize>,
+        threads: usize,
+    ) -> PyResult<Self> {
+        let cutter = Cutter::Regex { pattern: pattern(regex)?, forms: forms(&normalization)?, add_prefix_space };
+        Ok(Self { cutter, max_words, threads, counted: Mutex::default() })
+    }
+
+    /// A counter of the words of lines.
+    #[staticmethod]
+    fn sentencepiece(
+        py: Python<'_>,
+        reserved: Vec<String>,
+        normalization: Vec<String>,
+        space_in_front: bool,
+        max_sentence_length: usize,
+        max_words: Option<usize>,
+        threads: usize,
+    ) -> PyResult<Self> {
+        let options = SentenceOptions { max_sentence_length, space_in_front, forms: forms(&normalization)?, reserved };
+        let cutter = Cutter::Sentences(Sentences::new(options).map_err(|error| to_python(py, error))?);
+        Ok(Self { cutter, max_words, threads, counted: Mutex::default() })
+    }
+
+    /// Counts the words of files; the reader's report.
+    fn count_files<'py>(
+        &self,
+        py: Python<'py>,
+        inputs: Vec<String>,
+        text_field: String,
+        strict: bool,
+        text_unit: &str,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let options = corpus::options(text_field, strict, text_unit)?;
+        let report = gate::run(py, progress, |monitor| {
+            let inputs = Inputs::expand(&inputs)?;
+            let (counted, report) =
+                count_corpus(&inputs, &options, &self.cutter, self.max_words, self.threads, monitor)?;
+            self.counted.lock().unwrap_or_else(PoisonError::into_inner).absorb(counted);
+            Ok(report)
+        })?;
+        corpus::report(py, &report)
+    }
+
+    /// Counts the words of texts.
+    fn count_texts(&self, py: Python<'_>, texts: Vec<PyBackedStr>, progress: Option<Py<PyAny>>) -> PyResult<()> {
+        gate::run(py, progress, |monitor| {
+            let done = self.counted.lock().unwrap_or_else(PoisonError::into_inner).documents;
+            monitor.begin("count words", "documents", None);
+            monitor.advance(done)?;
+            let counted = count_texts(&texts, &self.cutter, self.max_words, self.threads, monitor)?;
+            self.counted.lock().unwrap_or_else(PoisonError::into_inner).absorb(counted);
+            Ok(())
+        })
+    }
+
+    /// Adds words that were cut and counted elsewhere; `documents` and `bytes` say of how much text.
+    fn add_words(&self, words: Vec<(PyBackedBytes, u64)>, documents: u64, bytes: u64) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.documents += documents;
+        counted.bytes += bytes;
+        for (word, count) in words.iter().filter(|(word, _)| !word.is_empty()) {
+            counted.words.add(word, 0, word.len(), *count);
+        }
+    }
+
+    /// What was counted, by name.
+    fn summary(&self) -> Vec<(&'static str, u64)> {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        vec![
+            ("documents", counted.documents),
+            ("bytes", counted.bytes),
+            ("words", counted.words.len() as u64),
+            ("lines_too_long", counted.omitted.too_long),
+            ("lines_reserved", counted.omitted.reserved),
+            ("prunings", counted.prunings),
+        ]
+    }
+
+    /// Learns byte-level merges. The counts stay.
+    #[allow(clippy::too_many_arguments)]
+    fn learn_byte_level(
+        &self,
+        py: Python<'_>,
+        vocab_size: usize,
+        min_frequency: u64,
+        special_tokens: Vec<String>,
+        max_token_length: Option<usize>,
+        full_alphabet: bool,
+        accept_fewer: bool,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Trained> {
+        let options = ByteLevelOptions {
+            vocab_size,
+            min_frequency,
+            special_tokens,
+            max_token_length,
+            full_alphabet,
+            accept_fewer,
+        };
+        self.learn(py, progress, |counted, monitor| learn_byte_level(&counted.words, &options, monitor))
+    }
+
+    /// Learns SentencePiece-style pieces. The counts stay.
+    #[allow(clippy::too_many_arguments)]
+    fn learn_sentencepiece(
+        &self,
+        py: Python<'_>,
+        vocab_size: usize,
+        min_frequency: u64,
+        special_tokens: Vec<String>,
+        character_coverage: f32,
+        byte_fallback: bool,
+        max_piece_length: usize,
+        accept_fewer: bool,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Trained> {
+        let options = SentencePieceOptions {
+            vocab_size,
+            min_frequency,
+            special_tokens,
+            character_coverage,
+            byte_fallback,
+            max_piece_length,
+            accept_fewer,
+        };
+        self.learn(py, progress, |counted, monitor| learn_sentencepiece(&counted.words, &options, monitor))
+    }
+}
+
+impl WordCounter {
+    fn learn(
+        &self,
+        py: Python<'_>,
+        progress: Option<Py<PyAny>>,
+        learn: impl FnOnce(&Counted, &langadapt_core::Monitor) -> langadapt_core::Result<TrainedBpe> + Send,
+    ) -> PyResult<Trained> {
+        let result = gate::run(py, progress, |monitor| {
+            let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+            if counted.words.is_empty() {
+                return Err(Error::argument("no text to learn from: every document is empty or was left out"));
+            }
+            learn(&counted, monitor)
+        })?;
+        Ok(trained(result))
+    }
 }

@@ -13,6 +13,7 @@
 //! | [`encode`] | [`NativeTokenizer`]: all of it in order |
 //! | [`batch`] | many texts on several threads |
 //! | [`decode`] | ids to text |
+//! | [`train`] | learning the merges |
 
 pub mod added;
 pub mod batch;
@@ -24,6 +25,7 @@ pub mod normalize;
 pub mod piece_cache;
 pub mod sentencepiece;
 pub mod tokenizer_json;
+pub mod train;
 pub mod vocab;
 
 pub use batch::{CachePool, Encoded};

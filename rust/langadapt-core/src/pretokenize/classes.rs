@@ -72,7 +72,7 @@ pub(super) fn wide(text: &[u8], at: usize) -> (u8, usize) {
 
 /// The character of two to four bytes that starts at `at`; the text is valid UTF-8.
 #[inline(always)]
-pub(super) fn decode(text: &[u8], at: usize) -> (u32, usize) {
+pub(crate) fn decode(text: &[u8], at: usize) -> (u32, usize) {
     let tail = |k: usize| u32::from(text[at + k] & 0x3F);
     let lead = u32::from(text[at]);
     if lead < 0xE0 {

@@ -17,6 +17,8 @@ mod classes;
 mod ranges;
 mod scan;
 
+pub(crate) use classes::decode;
+
 /// A regex that this module has a scanner for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pattern {
@@ -95,23 +97,29 @@ impl Pattern {
     /// assert_eq!(pieces, ["It", "'s", " ", "123", "45", " o", "'clock", " ", " now"]);
     /// ```
     #[inline]
-    pub fn for_each<'t>(self, text: &'t str, piece: impl FnMut(&'t str)) {
+    pub fn for_each<'t>(self, text: &'t str, mut piece: impl FnMut(&'t str)) {
+        self.for_each_span(text, |start, end| piece(&text[start..end]));
+    }
+
+    /// Calls `span` with the bounds of every piece of `text`, in order.
+    #[inline]
+    pub fn for_each_span(self, text: &str, span: impl FnMut(usize, usize)) {
         match self {
-            Self::Gpt2 => each(text, scan::gpt2_end, piece),
-            Self::Gpt4 | Self::Llama3 => each(text, scan::cl100k_end::<3>, piece),
-            Self::Qwen2 => each(text, scan::cl100k_end::<1>, piece),
-            Self::O200k => each(text, scan::o200k_end, piece),
+            Self::Gpt2 => each(text, scan::gpt2_end, span),
+            Self::Gpt4 | Self::Llama3 => each(text, scan::cl100k_end::<3>, span),
+            Self::Qwen2 => each(text, scan::cl100k_end::<1>, span),
+            Self::O200k => each(text, scan::o200k_end, span),
         }
     }
 }
 
 #[inline(always)]
-fn each<'t>(text: &'t str, end_of: impl Fn(&[u8], usize) -> usize, mut piece: impl FnMut(&'t str)) {
+fn each(text: &str, end_of: impl Fn(&[u8], usize) -> usize, mut span: impl FnMut(usize, usize)) {
     let bytes = text.as_bytes();
     let mut start = 0;
     while start < bytes.len() {
         let end = end_of(bytes, start);
-        piece(&text[start..end]);
+        span(start, end);
         start = end;
     }
 }
