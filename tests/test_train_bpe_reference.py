@@ -22,7 +22,10 @@ PAPER = {"character_coverage": 0.9995, "byte_fallback": True, "split_digits": Tr
 def hugging_face(texts: list[str], regex: str, **options: Any) -> tuple[dict[str, int], list[list[str]]]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(regex), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(regex), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(show_progress=False, **options)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from langadapt.store import TokenStore, tokenize_corpus
     from langadapt.swap import SwapReport, swap_folder, swap_tokenizer
     from langadapt.tokenizer import Tokenizer
+    from langadapt.tokenizer_training import train_bpe
     from langadapt.vectors import load_vectors, save_vectors, train_vectors
     from langadapt.vocabulary import VocabularyMatch, match_vocabularies
 
@@ -35,6 +36,7 @@ _HOMES = {
     "langadapt.report": ("write_report",),
     "langadapt.store": ("TokenStore", "tokenize_corpus"),
     "langadapt.tokenizer": ("Tokenizer",),
+    "langadapt.tokenizer_training": ("train_bpe",),
     "langadapt.initialize": ("initialize_embeddings",),
     "langadapt.swap": ("SwapReport", "swap_folder", "swap_tokenizer"),
     "langadapt.vectors": ("load_vectors", "save_vectors", "train_vectors"),
@@ -72,6 +74,7 @@ __all__ = [
     "swap_tokenizer",
     "tokenize_corpus",
     "train",
+    "train_bpe",
     "train_vectors",
     "write_report",
 ]

@@ -95,3 +95,46 @@ def sparsemax_weights(
     *,
     threads: int,
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float32]]: ...
+def byte_characters() -> str: ...
+
+class WordCounter:
+    @staticmethod
+    def byte_level(
+        regex: str, normalization: list[str], add_prefix_space: bool, max_words: int | None, threads: int
+    ) -> WordCounter: ...
+    @staticmethod
+    def sentencepiece(
+        reserved: list[str],
+        normalization: list[str],
+        space_in_front: bool,
+        max_sentence_length: int,
+        max_words: int | None,
+        threads: int,
+    ) -> WordCounter: ...
+    def count_files(
+        self, inputs: list[str], text_field: str, strict: bool, text_unit: str, progress: Callable[..., object] | None
+    ) -> dict[str, Any]: ...
+    def count_texts(self, texts: list[str], progress: Callable[..., object] | None) -> None: ...
+    def add_words(self, words: list[tuple[bytes, int]], documents: int, bytes: int) -> None: ...
+    def summary(self) -> list[tuple[str, int]]: ...
+    def learn_byte_level(
+        self,
+        vocab_size: int,
+        min_frequency: int,
+        special_tokens: list[str],
+        max_token_length: int | None,
+        full_alphabet: bool,
+        accept_fewer: bool,
+        progress: Callable[..., object] | None,
+    ) -> tuple[list[str], list[float], list[str], list[tuple[int, int]]]: ...
+    def learn_sentencepiece(
+        self,
+        vocab_size: int,
+        min_frequency: int,
+        special_tokens: list[str],
+        character_coverage: float,
+        byte_fallback: bool,
+        max_piece_length: int,
+        accept_fewer: bool,
+        progress: Callable[..., object] | None,
+    ) -> tuple[list[str], list[float], list[str], list[tuple[int, int]]]: ...

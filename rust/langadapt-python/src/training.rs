@@ -6,7 +6,7 @@ use langadapt_core::Error;
 use langadapt_core::bpe::normalize::Form;
 use langadapt_core::bpe::train::{
     ByteLevelOptions, Counted, Cutter, PieceKind, SentenceOptions, SentencePieceOptions, Sentences, TrainedBpe,
-    count_corpus, count_texts, learn_byte_level, learn_sentencepiece,
+    byte_to_char, count_corpus, count_texts, learn_byte_level, learn_sentencepiece,
 };
 use langadapt_core::corpus::Inputs;
 use langadapt_core::pretokenize::Pattern;
@@ -38,6 +38,12 @@ pub fn pretokenize_patterns() -> Vec<(&'static str, &'static str)> {
         Pattern::O200k => "o200k",
     };
     Pattern::ALL.map(|pattern| (name(pattern), pattern.regex())).to_vec()
+}
+
+/// The 256 characters that stand for bytes in a byte-level vocabulary, in the order of the bytes.
+#[pyfunction]
+pub fn byte_characters() -> String {
+    (0..=255).map(byte_to_char).collect()
 }
 
 fn pattern(regex: &str) -> PyResult<Pattern> {

@@ -1,0 +1,122 @@
+"""``langadapt tokenizer``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from langadapt.cli.progress import progress
+
+if TYPE_CHECKING:
+    from langadapt.tokenizer import Tokenizer
+
+app = typer.Typer(no_args_is_help=True)
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Files, folders or patterns: .jsonl, .txt (each also .gz, .zst), .parquet; `-` for stdin.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write.", show_default=False)]
+TextField = Annotated[str, typer.Option(help="Field of JSON lines, column of Parquet files.")]
+TextUnit = Annotated[str, typer.Option(metavar="line|file", help="One document of a .txt file.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first line without a document.")]
+Threads = Annotated[int | None, typer.Option(help="Threads [default: all cores].", min=1)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+
+
+@app.callback()
+def noun() -> None:
+    """Train, extend, trim and check tokenizers."""
+
+
+def finish(tokenizer: Tokenizer, out: Path, as_json: bool, **more: Any) -> None:
+    """Write the folder and say what is in it."""
+    tokenizer.save_pretrained(out)
+    summary = {"tokenizer": str(out), "vocab_size": tokenizer.vocab_size, "backend": tokenizer.backend, **more}
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        typer.echo("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in summary.items()))
+
+
+@app.command()
+def train(
+    inputs: Inputs,
+    vocab_size: Annotated[int, typer.Option(help="Entries, special tokens and bytes included.", show_default=False)],
+    out: Out,
+    style: Annotated[str, typer.Option(metavar="byte_level|sentencepiece", help="Kind of tokenizer.")] = "byte_level",
+    like: Annotated[
+        str | None,
+        typer.Option(metavar="TOKENIZER", help="Take everything but the vocabulary from this folder or hub id."),
+    ] = None,
+    special_token: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[ROLE=]TOKEN", help="Special token, e.g. `bos_token=<s>`; repeat for more, in order."),
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="Byte-level: llama3 (default), gpt4, gpt2, qwen2, o200k, or a regex.")
+    ] = None,
+    min_frequency: Annotated[int | None, typer.Option(help="Merge only pairs seen so often.", min=0)] = None,
+    normalization: Annotated[
+        str | None, typer.Option(help="NFC, NFKC, ...; none by default, which is lossless.")
+    ] = None,
+    character_coverage: Annotated[float, typer.Option(help="SentencePiece: share of characters to cover.")] = 0.9995,
+    max_token_length: Annotated[
+        int | None, typer.Option(help="Longest token, in bytes (SentencePiece: characters).")
+    ] = None,
+    max_sentence_length: Annotated[int, typer.Option(help="SentencePiece: leave out longer lines, in bytes.")] = 8192,
+    max_words: Annotated[int | None, typer.Option(help="Bound memory: forget rare words above this number.")] = None,
+    accept_fewer: Annotated[bool, typer.Option("--accept-fewer", help="Be content with a smaller vocabulary.")] = False,
+    text_field: TextField = "text",
+    text_unit: TextUnit = "line",
+    strict: Strict = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a BPE tokenizer that AutoTokenizer loads."""
+    from langadapt.tokenizer_training import train_bpe
+
+    with progress("train tokenizer") as report:
+        tokenizer = train_bpe(
+            inputs,
+            vocab_size,
+            style=style,  # type: ignore[arg-type]
+            like=like,
+            special_tokens=special_tokens(special_token or []),
+            pattern=pattern,
+            min_frequency=min_frequency,
+            normalization=normalization,
+            character_coverage=character_coverage,
+            max_token_length=max_token_length,
+            max_sentence_length=max_sentence_length,
+            max_words=max_words,
+            accept_fewer=accept_fewer,
+            text_field=text_field,
+            text_unit=text_unit,
+            strict=strict,
+            threads=threads,
+            progress=report,
+        )
+    finish(tokenizer, out, as_json)
+
+
+def special_tokens(given: list[str]) -> list[str] | dict[str, str]:
+    """Tokens, or roles to tokens if any is given as ``ROLE=TOKEN``.
+
+    Raises:
+        ConfigError: some have a role and some do not.
+    """
+    from langadapt.errors import ConfigError
+
+    pairs = [token.partition("=") for token in given]
+    with_role = {role: token for role, mark, token in pairs if mark and role.endswith("_token")}
+    if with_role and len(with_role) < len(given):
+        raise ConfigError("--special-token: give a role of its own to every token (`bos_token=<s>`), or to none")
+    return with_role or given
