@@ -47,20 +47,37 @@ pub fn characters_of(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| CHARACTERS[usize::from(*byte)]).collect()
 }
 
+/// A step before bytes are mapped.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// Put a space in front of what does not begin with one.
     Space,
     Pattern(Pattern),
-    Digits {
-        individual: bool,
-    },
+    /// Characters of a class apart from others, one by one or in runs.
+    Class(fn(char) -> bool, Individual),
 }
+
+/// A step behind `ByteLevel`.
+#[derive(Debug, Clone, Copy)]
+enum ByteStep {
+    Digits(Individual),
+    /// Split by [`THREE_DIGITS`].
+    ThreeDigits,
+}
+
+type Individual = bool;
+
+/// In place of an id.
+const NONE: u32 = u32::MAX;
+
+/// Falcon's last step; the only regex known behind `ByteLevel`.
+const THREE_DIGITS: &str = "[0-9][0-9][0-9]";
 
 /// How this tokenizer turns text into pieces and pieces into ids.
 #[derive(Debug)]
 pub struct ByteLevel {
     steps: Vec<Step>,
+    byte_steps: Vec<ByteStep>,
     symbols: Box<[u32; 256]>,
     /// With `ignore_merges`: ids of whole pieces, by their bytes.
     whole_pieces: Option<Vocab>,
@@ -73,13 +90,18 @@ impl ByteLevel {
         let mut symbols = Box::new([0; 256]);
         for (byte, symbol) in symbols.iter_mut().enumerate() {
             let character = CHARACTERS[byte].to_string();
-            let missing = || format!("the vocabulary has no piece for byte {byte} ({character})");
-            *symbol = vocab.id(character.as_bytes()).ok_or_else(missing)?;
+            *symbol = match vocab.id(character.as_bytes()) {
+                Some(id) => id,
+                // Without an unknown token, such bytes vanish; with one, they would fuse in ways not done here.
+                None if model.unk_token.is_none() && model.byte_fallback != Some(true) => NONE,
+                None => return Err(format!("the vocabulary has no piece for byte {byte} ({character})")),
+            };
         }
         let whole_pieces = (model.ignore_merges == Some(true)).then(|| {
             Vocab::new(vocab.iter().filter_map(|(piece, id)| Some((bytes_of(std::str::from_utf8(piece).ok()?)?, id))))
         });
-        Ok(Self { steps: steps(splits)?, symbols, whole_pieces })
+        let (steps, byte_steps) = steps(splits)?;
+        Ok(Self { steps, byte_steps, symbols, whole_pieces })
     }
 
     /// Appends the ids of one section of text.
@@ -88,40 +110,54 @@ impl ByteLevel {
     }
 
     fn run(&self, steps: &[Step], text: &str, merges: &Merges, cache: &mut Cache, out: &mut Vec<u32>) {
-        match steps {
-            [] => self.piece(text.as_bytes(), 0, text.len(), merges, cache, out),
-            [Step::Pattern(pattern)] => {
-                let mut start = 0;
-                while start < text.len() {
-                    let end = pattern.next(text, start);
-                    self.piece(text.as_bytes(), start, end, merges, cache, out);
-                    start = end;
-                }
+        let Some((step, rest)) = steps.split_first() else {
+            return self.run_bytes(&self.byte_steps, text.as_bytes(), merges, cache, out);
+        };
+        let last = rest.is_empty() && self.byte_steps.is_empty();
+        let mut start = 0;
+        match step {
+            Step::Pattern(pattern) if last => {
+                let bytes = text.as_bytes();
+                cache.encode_pieces(
+                    bytes,
+                    out,
+                    |start| pattern.next(text, start),
+                    |piece, ids, scratch| self.encode_piece(&bytes[piece], merges, ids, scratch),
+                );
             }
-            [Step::Pattern(pattern), rest @ ..] => {
-                let mut start = 0;
+            Step::Pattern(pattern) => {
                 while start < text.len() {
                     let end = pattern.next(text, start);
                     self.run(rest, &text[start..end], merges, cache, out);
                     start = end;
                 }
             }
-            [Step::Digits { individual }, rest @ ..] => {
-                let mut start = 0;
+            Step::Class(class, individual) => {
                 while start < text.len() {
-                    let end = start + digits_end(&text[start..], *individual);
+                    let end = start + class_end(&text[start..], *class, *individual);
                     self.run(rest, &text[start..end], merges, cache, out);
                     start = end;
                 }
             }
-            [Step::Space, rest @ ..] if text.starts_with(' ') => self.run(rest, text, merges, cache, out),
-            [Step::Space, rest @ ..] => self.run(rest, &format!(" {text}"), merges, cache, out),
+            Step::Space if text.starts_with(' ') => self.run(rest, text, merges, cache, out),
+            Step::Space => self.run(rest, &format!(" {text}"), merges, cache, out),
         }
     }
 
-    #[inline]
-    fn piece(&self, text: &[u8], start: usize, end: usize, merges: &Merges, cache: &mut Cache, out: &mut Vec<u32>) {
-        cache.encode(text, start, end, out, |piece, ids, scratch| self.encode_piece(piece, merges, ids, scratch));
+    fn run_bytes(&self, steps: &[ByteStep], text: &[u8], merges: &Merges, cache: &mut Cache, out: &mut Vec<u32>) {
+        let Some((step, rest)) = steps.split_first() else {
+            return cache.encode_piece(text, out, |_, ids, scratch| self.encode_piece(text, merges, ids, scratch));
+        };
+        let mut start = 0;
+        while start < text.len() {
+            let end = start
+                + match step {
+                    ByteStep::Digits(individual) => byte_digits_end(&text[start..], *individual),
+                    ByteStep::ThreeDigits => three_digits_end(&text[start..]),
+                };
+            self.run_bytes(rest, &text[start..end], merges, cache, out);
+            start = end;
+        }
     }
 
     fn encode_piece(&self, piece: &[u8], merges: &Merges, ids: &mut Vec<u32>, scratch: &mut Scratch) {
@@ -129,19 +165,20 @@ impl ByteLevel {
             ids.push(id);
             return;
         }
-        ids.extend(piece.iter().map(|byte| self.symbols[usize::from(*byte)]));
+        ids.extend(piece.iter().map(|byte| self.symbols[usize::from(*byte)]).filter(|id| *id != NONE));
         merges.apply(ids, scratch);
     }
 }
 
-fn steps(splits: &[Split]) -> Result<Vec<Step>, String> {
+fn steps(splits: &[Split]) -> Result<(Vec<Step>, Vec<ByteStep>), String> {
     let mut steps = Vec::new();
+    let mut byte_steps = Vec::new();
     let mut mapped = false;
     for split in splits {
-        if mapped {
-            return Err(format!("pre-tokenizer step {split:?} behind ByteLevel"));
-        }
         match split {
+            Split::Digits { individual } if mapped => byte_steps.push(ByteStep::Digits(*individual)),
+            Split::Regex(regex) if mapped && regex == THREE_DIGITS => byte_steps.push(ByteStep::ThreeDigits),
+            _ if mapped => return Err(format!("pre-tokenizer step {split:?} behind ByteLevel")),
             Split::ByteLevel { add_prefix_space, use_regex } => {
                 steps.extend(add_prefix_space.then_some(Step::Space));
                 steps.extend(use_regex.then_some(Step::Pattern(Pattern::Gpt2)));
@@ -151,21 +188,44 @@ fn steps(splits: &[Split]) -> Result<Vec<Step>, String> {
                 let pattern = Pattern::from_regex(regex).ok_or_else(|| format!("pre-tokenizer regex {regex}"))?;
                 steps.push(Step::Pattern(pattern));
             }
-            Split::Digits { individual } => steps.push(Step::Digits { individual: *individual }),
+            Split::Digits { individual } => steps.push(Step::Class(char::is_numeric, *individual)),
+            Split::Punctuation { individual } => steps.push(Step::Class(is_punctuation, *individual)),
             Split::Metaspace { .. } => return Err("pre-tokenizer with both Metaspace and ByteLevel".into()),
         }
     }
-    Ok(steps)
+    Ok((steps, byte_steps))
 }
 
-/// End of the first part of `text` (not empty) as `Digits` splits it.
-fn digits_end(text: &str, individual: bool) -> usize {
+/// Punctuation as `tokenizers` understands it, by the tables of the crate that it uses.
+fn is_punctuation(character: char) -> bool {
+    character.is_ascii_punctuation() || unicode_categories::UnicodeCategories::is_punctuation(character)
+}
+
+/// End of the first part of `text` (not empty): one character of the class, a run of them, or a run of others.
+fn class_end(text: &str, class: fn(char) -> bool, individual: bool) -> usize {
     let mut characters = text.char_indices();
-    let first = characters.next().is_some_and(|(_, character)| character.is_numeric());
+    let first = characters.next().is_some_and(|(_, character)| class(character));
     if first && individual {
         return characters.next().map_or(text.len(), |(at, _)| at);
     }
-    characters.find(|(_, character)| character.is_numeric() != first).map_or(text.len(), |(at, _)| at)
+    characters.find(|(_, character)| class(*character) != first).map_or(text.len(), |(at, _)| at)
+}
+
+fn byte_digits_end(bytes: &[u8], individual: bool) -> usize {
+    let is_digit = |byte: &u8| CHARACTERS[usize::from(*byte)].is_numeric();
+    let first = is_digit(&bytes[0]);
+    if first && individual {
+        return 1;
+    }
+    bytes.iter().position(|byte| is_digit(byte) != first).unwrap_or(bytes.len())
+}
+
+fn three_digits_end(bytes: &[u8]) -> usize {
+    match bytes.windows(3).position(|three| three.iter().all(u8::is_ascii_digit)) {
+        Some(0) => 3,
+        Some(at) => at,
+        None => bytes.len(),
+    }
 }
 
 #[cfg(test)]
@@ -183,10 +243,17 @@ mod tests {
     }
 
     #[test]
-    fn digits() {
-        assert_eq!(digits_end("12a", false), 2);
-        assert_eq!(digits_end("12a", true), 1);
-        assert_eq!(digits_end("ab½", true), 2);
-        assert_eq!(digits_end("½", true), 2);
+    fn classes() {
+        let numeric: fn(char) -> bool = char::is_numeric;
+        assert_eq!(class_end("12a", numeric, false), 2);
+        assert_eq!(class_end("12a", numeric, true), 1);
+        assert_eq!(class_end("ab½", numeric, true), 2);
+        assert_eq!(class_end("½", numeric, true), 2);
+        assert_eq!(class_end("¿?!a", is_punctuation, false), 4);
+        // The byte 0xBD, second of `½`, looks like a digit; the first does not.
+        assert_eq!(byte_digits_end("½".as_bytes(), false), 1);
+        assert_eq!(byte_digits_end(b"12a", true), 1);
+        assert_eq!(three_digits_end(b"12a3456"), 3);
+        assert_eq!(three_digits_end(b"3456"), 3);
     }
 }

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::added::{AddedToken, Finder, Section};
 use super::byte_level::ByteLevel;
 use super::decode::{DecodeStep, decode};
-use super::merges::{self, Merges};
+use super::merges::Merges;
 use super::normalize::{Form, apply_all};
 use super::piece_cache::Cache;
 use super::sentencepiece::SentencePiece;
@@ -98,7 +98,7 @@ impl NativeTokenizer {
         if !vocab.is_one_to_one() || vocab.id(b"").is_some() {
             return Err("the vocabulary has an empty piece or two pieces with one id".into());
         }
-        if vocab.id_limit() > merges::ID_LIMIT as usize || merges.len() >= merges::RANK_LIMIT as usize {
+        if vocab.id_limit() > 1 << 28 {
             return Err("the vocabulary is too large".into());
         }
         let family = family(&spec, &vocab, merges)?;

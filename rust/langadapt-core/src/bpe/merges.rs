@@ -17,68 +17,75 @@ const SCAN_LIMIT: usize = 64;
 /// "No such merge", larger than every rank.
 pub const NO_RANK: u32 = u32::MAX;
 
-const ID_BITS: u32 = 21;
-const RANK_BITS: u32 = 64 - 2 * ID_BITS;
-/// Pieces that take part in merges have ids below this.
-pub const ID_LIMIT: u32 = 1 << ID_BITS;
-/// A tokenizer has fewer merges than this.
-pub const RANK_LIMIT: u32 = (1 << RANK_BITS) - 1;
+/// Filter bits for a slot.
+const FILTER_BITS: usize = 8;
 
+/// In place of a key: no pair of ids, as both would have to be [`u32::MAX`].
 const EMPTY: u64 = u64::MAX;
 
 /// Pairs of ids to rank and resulting id.
 ///
-/// A slot is one `u64` of left id, right id and rank: half the memory of a plain struct, so that the table of a
-/// tokenizer with 70,000 merges fits a second-level cache.
+/// Open addressing over slots of 16 bytes, four to a cache line. A look-up waits for one line, which also brings the
+/// result: with ranks alone in the table (half the memory) and results beside it, a merge waited twice and piece
+/// encoding was slower.
 #[derive(Debug, Clone)]
 pub struct Merges {
-    slots: Vec<u64>,
+    slots: Vec<Slot>,
     shift: u32,
-    results: Vec<u32>,
+    /// One bit for every hash that a pair has, eight times as many as there are merges: most pairs that have no merge
+    /// are refused here, in a table small enough to stay in the fastest caches.
+    filter: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(align(16))]
+struct Slot {
+    pair: u64,
+    rank: u32,
+    result: u32,
 }
 
 impl Merges {
     /// Merges in order of rank, as (left, right, result); of a pair that comes twice the later rank counts.
-    ///
-    /// The caller makes sure that ids are below [`ID_LIMIT`] and that there are fewer than [`RANK_LIMIT`] merges.
     pub fn new(merges: &[(u32, u32, u32)]) -> Self {
-        let size = (merges.len() * 2).next_power_of_two().max(64);
-        let mut table = Self {
-            slots: vec![EMPTY; size],
-            shift: 64 - size.trailing_zeros(),
-            results: merges.iter().map(|merge| merge.2).collect(),
-        };
-        for (rank, &(left, right, _)) in merges.iter().enumerate() {
-            let slot = table.slot(pair_key(left, right));
-            table.slots[slot] = pair_key(left, right) << RANK_BITS | rank as u64;
+        // Between 1.5 and 3 slots for a merge.
+        let size = (merges.len() * 3 / 2).next_power_of_two().max(64);
+        let empty = Slot { pair: EMPTY, rank: NO_RANK, result: 0 };
+        let shift = 64 - size.trailing_zeros();
+        let mut table = Self { slots: vec![empty; size], shift, filter: vec![0; size * FILTER_BITS / 64] };
+        for (rank, &(left, right, result)) in merges.iter().enumerate() {
+            let pair = pair_of(left, right);
+            let hash = hash(pair);
+            let at = table.place(pair, hash);
+            table.slots[at] = Slot { pair, rank: rank as u32, result };
+            let bit = (hash >> (shift - FILTER_BITS.trailing_zeros())) as usize;
+            table.filter[bit / 64] |= 1 << (bit % 64);
         }
         table
     }
 
-    /// The slot of a pair, or the empty one where it belongs.
+    /// Where a pair is, or the empty slot where it belongs.
     #[inline]
-    fn slot(&self, key: u64) -> usize {
+    fn place(&self, pair: u64, hash: u64) -> usize {
         let mask = self.slots.len() - 1;
-        let mut slot = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize;
-        while self.slots[slot] != EMPTY && self.slots[slot] >> RANK_BITS != key {
-            slot = (slot + 1) & mask;
+        let mut at = (hash >> self.shift) as usize;
+        while self.slots[at].pair != pair && self.slots[at].pair != EMPTY {
+            at = (at + 1) & mask;
         }
-        slot
+        at
     }
 
-    /// Rank of the merge of `left` and `right`, or [`NO_RANK`].
+    /// Rank of the merge of `left` and `right`, or [`NO_RANK`], and what it makes.
     #[inline]
-    pub fn rank(&self, left: u32, right: u32) -> u32 {
-        match self.slots[self.slot(pair_key(left, right))] {
-            EMPTY => NO_RANK,
-            slot => slot as u32 & RANK_LIMIT,
+    pub fn look_up(&self, left: u32, right: u32) -> (u32, u32) {
+        let pair = pair_of(left, right);
+        let hash = hash(pair);
+        let bit = (hash >> (self.shift - FILTER_BITS.trailing_zeros())) as usize;
+        if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
+            return (NO_RANK, 0);
         }
-    }
-
-    /// What the merge of this rank makes.
-    #[inline]
-    pub fn result(&self, rank: u32) -> u32 {
-        self.results[rank as usize]
+        let slot = &self.slots[self.place(pair, hash)];
+        (slot.rank, slot.result)
     }
 
     /// Applies all merges to `symbols`, in place.
@@ -91,24 +98,29 @@ impl Merges {
     }
 
     fn apply_by_scanning(&self, symbols: &mut Vec<u32>) {
-        let mut ranks = [NO_RANK; SCAN_LIMIT];
+        // `ranks[at]` and `results[at]` belong to the pair (at, at + 1); the last symbol has none.
+        let (mut ranks, mut results) = ([NO_RANK; SCAN_LIMIT], [0; SCAN_LIMIT]);
         let mut len = symbols.len();
         for at in 0..len - 1 {
-            ranks[at] = self.rank(symbols[at], symbols[at + 1]);
+            (ranks[at], results[at]) = self.look_up(symbols[at], symbols[at + 1]);
         }
-        // `ranks[at]` belongs to the pair (at, at + 1); the last symbol has none.
         while len > 1 {
             let (at, rank) = leftmost_minimum(&ranks[..len - 1]);
             if rank == NO_RANK {
                 break;
             }
-            symbols[at] = self.result(rank);
-            symbols.copy_within(at + 2..len, at + 1);
-            ranks.copy_within(at + 2..len, at + 1);
+            symbols[at] = results[at];
             len -= 1;
-            ranks[at] = if at + 1 < len { self.rank(symbols[at], symbols[at + 1]) } else { NO_RANK };
+            // By hand: calls of `memmove` cost more than moving these few.
+            for to in at + 1..len {
+                (symbols[to], ranks[to], results[to]) = (symbols[to + 1], ranks[to + 1], results[to + 1]);
+            }
+            ranks[at] = NO_RANK;
+            if at + 1 < len {
+                (ranks[at], results[at]) = self.look_up(symbols[at], symbols[at + 1]);
+            }
             if at > 0 {
-                ranks[at - 1] = self.rank(symbols[at - 1], symbols[at]);
+                (ranks[at - 1], results[at - 1]) = self.look_up(symbols[at - 1], symbols[at]);
             }
         }
         symbols.truncate(len);
@@ -122,41 +134,34 @@ impl Merges {
         next.clear();
         next.extend(1..=len as u32);
         ranks.clear();
-        ranks.extend(symbols.windows(2).map(|pair| self.rank(pair[0], pair[1])));
+        ranks.extend(symbols.windows(2).map(|pair| self.look_up(pair[0], pair[1]).0));
         ranks.push(NO_RANK);
         heap.clear();
         // `extend` on the empty heap builds it in linear time.
-        heap.extend(
-            ranks
-                .iter()
-                .enumerate()
-                .filter(|(_, rank)| **rank != NO_RANK)
-                .map(|(at, rank)| Reverse((*rank, at as u32))),
-        );
+        let pairs = ranks.iter().enumerate().filter(|(_, rank)| **rank != NO_RANK);
+        heap.extend(pairs.map(|(at, rank)| Reverse((*rank, at as u32))));
         while let Some(Reverse((rank, at))) = heap.pop() {
             let at = at as usize;
             if ranks[at] != rank {
                 continue;
             }
             let right = next[at] as usize;
-            symbols[at] = self.result(rank);
-            ranks[right] = NO_RANK;
+            symbols[at] = self.look_up(symbols[at], symbols[right]).1;
+            (ranks[at], ranks[right]) = (NO_RANK, NO_RANK);
             next[at] = next[right];
             let after = next[at] as usize;
-            ranks[at] = NO_RANK;
             if after < len {
                 previous[after] = at as u32;
-                ranks[at] = self.rank(symbols[at], symbols[after]);
+                ranks[at] = self.look_up(symbols[at], symbols[after]).0;
                 push(heap, ranks[at], at);
             }
             let before = previous[at] as usize;
             if before < len {
-                ranks[before] = self.rank(symbols[before], symbols[at]);
+                ranks[before] = self.look_up(symbols[before], symbols[at]).0;
                 push(heap, ranks[before], before);
             }
         }
-        let mut kept = 0;
-        let mut at = 0;
+        let (mut kept, mut at) = (0, 0);
         while at < len {
             symbols[kept] = symbols[at];
             kept += 1;
@@ -181,9 +186,15 @@ fn push(heap: &mut BinaryHeap<Reverse<(u32, u32)>>, rank: u32, at: usize) {
     }
 }
 
+/// Only the high bits are any good; they depend on all bits of both ids.
 #[inline]
-fn pair_key(left: u32, right: u32) -> u64 {
-    u64::from(left) << ID_BITS | u64::from(right)
+fn hash(pair: u64) -> u64 {
+    (pair ^ pair >> 29).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+#[inline]
+fn pair_of(left: u32, right: u32) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
 }
 
 #[inline]

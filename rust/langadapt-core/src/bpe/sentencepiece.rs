@@ -27,7 +27,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct SentencePiece {
     /// Whether text may be cut between two bytes, by `first << 8 | second`.
-    cut: Vec<bool>,
+    cut: Box<[bool; 1 << 16]>,
     /// Ids of characters below U+10000.
     characters: Vec<u32>,
     /// Ids of `<0x00>` to `<0xFF>`; empty without byte fallback.
@@ -67,7 +67,7 @@ impl SentencePiece {
         }
         let ignore_merges = model.ignore_merges == Some(true);
         let mut this = Self {
-            cut: Vec::new(),
+            cut: Box::new([false; 1 << 16]),
             characters: characters(vocab),
             unknown,
             fuse_unknown: model.fuse_unk == Some(true),
@@ -81,9 +81,9 @@ impl SentencePiece {
         Ok(this)
     }
 
-    fn find_cuts(&self, vocab: &Vocab, merges: &[(u32, u32, u32)], split: bool) -> Vec<bool> {
+    fn find_cuts(&self, vocab: &Vocab, merges: &[(u32, u32, u32)], split: bool) -> Box<[bool; 1 << 16]> {
         let all_bytes = self.byte_ids.len() == 256 && !self.byte_ids.contains(&NONE);
-        let mut cut = vec![all_bytes && !self.whole_pieces; 1 << 16];
+        let mut cut = Box::new([all_bytes && !self.whole_pieces; 1 << 16]);
         if self.characters['▁' as usize] != NONE {
             (0..256).for_each(|first| cut[first << 8 | 0x20] = true);
         }
@@ -133,53 +133,39 @@ impl SentencePiece {
                 return;
             }
         }
-        let mut start = 0;
         if space_in_front {
-            start = self.piece_end(bytes, 0, b' ');
+            let (first, rest) = text.split_at(self.piece_end(text.as_bytes(), 0, b' '));
             let mut piece = std::mem::take(&mut cache.text);
             piece.clear();
             piece.push(' ');
-            piece.push_str(&text[..start]);
-            cache.encode(piece.as_bytes(), 0, piece.len(), out, |piece, ids, scratch| {
-                self.encode_piece(piece, tables, ids, scratch);
-            });
+            piece.push_str(first);
+            cache
+                .encode_piece(piece.as_bytes(), out, |_, ids, scratch| self.encode_piece(&piece, tables, ids, scratch));
             cache.text = piece;
+            text = rest;
         }
-        while start < bytes.len() {
-            let end = self.piece_end(bytes, start + 1, bytes[start]);
-            cache.encode(bytes, start, end, out, |piece, ids, scratch| {
-                self.encode_piece(piece, tables, ids, scratch);
-            });
-            start = end;
-        }
+        let bytes = text.as_bytes();
+        cache.encode_pieces(
+            bytes,
+            out,
+            |start| self.piece_end(bytes, start + 1, bytes[start]),
+            |piece, ids, scratch| self.encode_piece(&text[piece], tables, ids, scratch),
+        );
     }
 
     /// The first cut at or behind `at`, where `before` is the byte that comes before.
     #[inline]
-    fn piece_end(&self, text: &[u8], at: usize, before: u8) -> usize {
-        let cut: &[bool; 1 << 16] = match self.cut.as_slice().try_into() {
-            Ok(cut) => cut,
-            Err(_) => return text.len(),
-        };
-        let mut before = usize::from(before);
+    fn piece_end(&self, text: &[u8], at: usize, mut before: u8) -> usize {
         for (offset, &byte) in text[at..].iter().enumerate() {
-            if cut[before << 8 | usize::from(byte)] {
+            if self.cut[usize::from(u16::from_be_bytes([before, byte]))] {
                 return at + offset;
             }
-            before = usize::from(byte);
+            before = byte;
         }
         text.len()
     }
 
-    fn encode_piece(
-        &self,
-        piece: &[u8],
-        (vocab, merges): (&Vocab, &Merges),
-        ids: &mut Vec<u32>,
-        scratch: &mut Scratch,
-    ) {
-        // Pieces end at character boundaries of a `str`.
-        let piece = std::str::from_utf8(piece).unwrap_or_default();
+    fn encode_piece(&self, piece: &str, (vocab, merges): (&Vocab, &Merges), ids: &mut Vec<u32>, scratch: &mut Scratch) {
         if self.whole_pieces
             && let Some(id) = vocab.id(piece.replace(' ', METASPACE).as_bytes())
         {

@@ -90,6 +90,11 @@ pub enum Split {
         /// One by one.
         individual: bool,
     },
+    /// `Punctuation`: punctuation apart from other characters, all together or one by one.
+    Punctuation {
+        /// One by one.
+        individual: bool,
+    },
 }
 
 /// `prepend_scheme` of `Metaspace`.
@@ -246,6 +251,11 @@ fn add_split(spec: &mut Spec, step: &Value) -> std::result::Result<(), Foreign> 
             use_regex: step["use_regex"].as_bool().unwrap_or(true),
         },
         "Digits" => Split::Digits { individual: step["individual_digits"].as_bool().unwrap_or(false) },
+        "Punctuation" => match step["behavior"].as_str() {
+            Some("Isolated") | None => Split::Punctuation { individual: true },
+            Some("Contiguous") => Split::Punctuation { individual: false },
+            Some(_) => return foreign(),
+        },
         // Gemma splits at spaces after it has replaced them all: nothing is left to split at.
         "Split" if step["pattern"]["String"] == " " && spec.replace => return Ok(()),
         "Split" => {
