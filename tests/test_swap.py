@@ -257,7 +257,7 @@ def test_bad_input_is_refused_with_numbers(tokenizers, vectors, tmp_path) -> Non
         swap_tokenizer(small, *tokenizers, method="mean")
     folder = tmp_path / "model"
     model.save_pretrained(folder)
-    with pytest.raises(DataError, match=r"tokenizer\.json: missing"):
+    with pytest.raises(DataError, match=r"no tokenizer\.json"):
         swap_folder(folder, tokenizers[1], tmp_path / "out", method="mean")
     AutoTokenizer.from_pretrained(tokenizers[0]).save_pretrained(folder)
     with pytest.raises(ConfigError, match="choose another folder"):

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sample_tokenizers import GERMAN, byte_level, metaspace
+from sample_tokenizers import GERMAN, byte_level, metaspace, save
 
+from langadapt import Tokenizer, tokenize_corpus
 from langadapt.errors import DataError, MismatchError
 from langadapt.token_forms import read_vocabulary
 from langadapt.vectors import load_vectors, save_vectors, token_surfaces, train_vectors
@@ -83,3 +84,12 @@ def test_a_raising_callback_stops_the_training(store) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train_vectors(store, dim=300, epochs=500, progress=stop)
+
+
+def test_a_real_store_names_its_tokens(tmp_path) -> None:
+    save(metaspace(GERMAN, 420), tmp_path / "tokenizer", eos_token="</s>")
+    written = tokenize_corpus(iter(GERMAN * 20), Tokenizer.from_pretrained(tmp_path / "tokenizer"), tmp_path / "store")
+    vectors = train_vectors(tmp_path / "store", dim=8, epochs=1, threads=1)
+    assert np.array_equal(vectors, train_vectors(written, dim=8, epochs=1, threads=1, tokenizer=tmp_path / "tokenizer"))
+    save_vectors(vectors, tmp_path / "v.safetensors", store=written)
+    assert np.array_equal(load_vectors(tmp_path / "v.safetensors", tokenizer=tmp_path / "tokenizer"), vectors)

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 from sample_tokenizers import ENGLISH, GERMAN, byte_level, metaspace, save, wordpiece
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Package
 
 from langadapt.errors import DataError, MismatchError
 from langadapt.overlap import overlap_report, script_of_text
@@ -128,7 +129,7 @@ def test_every_form_of_a_tokenizer_is_the_same(tmp_path) -> None:
         str(folder / "tokenizer.json"),
         loaded,
         tokenizer,
-        Tokenizer.from_file(str(folder / "tokenizer.json")),
+        Package.from_file(str(folder / "tokenizer.json")),
     ]
     vocabularies = [read_vocabulary(form) for form in forms]
     assert len({vocabulary.identity for vocabulary in vocabularies}) == 1
@@ -136,8 +137,10 @@ def test_every_form_of_a_tokenizer_is_the_same(tmp_path) -> None:
 
 
 def test_bad_tokenizers_are_named(tmp_path) -> None:
-    with pytest.raises(DataError, match="missing"):
+    with pytest.raises(DataError, match=r"no tokenizer\.json"):
         read_vocabulary(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_vocabulary(tmp_path / "absent")
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(DataError, match=r"tokenizer\.json"):
         read_vocabulary(tmp_path)

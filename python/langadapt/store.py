@@ -14,7 +14,7 @@ from langadapt import _core
 from langadapt.corpus import Inputs, path_names, read_documents
 from langadapt.errors import DataError, MismatchError
 from langadapt.manifest import fingerprint, matches, new_folder, read_manifest, verify, write_manifest
-from langadapt.tokenizer import Tokenizer, thread_count
+from langadapt.tokenizer import TOKENIZER_FILE, Tokenizer, thread_count
 
 STAGE = "tokenize"
 """Name of this stage in manifests."""
@@ -149,6 +149,8 @@ def tokenize_corpus(
             "tokenizer": tokenizer.name,
             "backend": tokenizer.backend,
         }
+        # Who reads the ids later may need to know what they stand for.
+        (folder / TOKENIZER_FILE).write_bytes(tokenizer.definition)
         write_manifest(folder, STAGE, settings, input_fingerprints(names, tokenizer), summary)
     return TokenStore.open(out)
 

@@ -251,41 +251,33 @@ def flatten(step: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 def tokenizer_json(tokenizer: Any) -> tuple[str, dict[str, str]]:
     """The text of its ``tokenizer.json`` and its roles, role to token string."""
+    from langadapt.tokenizer import Tokenizer
+
     if isinstance(tokenizer, (str, Path)):
         return folder_json(Path(tokenizer))
+    if isinstance(tokenizer, Tokenizer):
+        named = {role: tokenizer.special_token(f"{role}_token") for role in ROLE_KEYS}
+        return tokenizer.definition.decode(), {role: name for role, name in named.items() if name is not None}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         named = {role: getattr(tokenizer, f"{role}_token", None) for role in ROLE_KEYS}
         return backend.to_str(), {role: str(name) for role, name in named.items() if name is not None}
-    folder = getattr(tokenizer, "folder", None)
-    if folder is not None:
-        return folder_json(Path(folder))
-    for method in ("to_json", "to_str"):
-        if hasattr(tokenizer, method):
-            return str(getattr(tokenizer, method)()), {}
+    if hasattr(tokenizer, "to_str"):
+        return str(tokenizer.to_str()), {}
     raise DataError(f"{describe(tokenizer)}: has no tokenizer.json; convert it to a fast tokenizer first")
 
 
 def folder_json(path: Path) -> tuple[str, dict[str, str]]:
     """``tokenizer.json`` in (or at) ``path``, with the roles that the files beside it name."""
-    folder, file = (path, path / "tokenizer.json") if path.is_dir() else (path.parent, path)
+    from langadapt.tokenizer import TOKENIZER_FILE, Tokenizer, read_companions, special_tokens
+
+    file = path / TOKENIZER_FILE if path.is_dir() else path
     if not file.is_file():
-        raise DataError(f"{file}: missing; langadapt needs a tokenizer in the `tokenizer.json` format")
-    roles: dict[str, str] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        config_file = folder / name
-        if not config_file.is_file():
-            continue
-        try:
-            config = json.loads(config_file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{config_file}: not valid JSON: {error}") from None
-        for role in ROLE_KEYS:
-            value = config.get(f"{role}_token")
-            value = value.get("content") if isinstance(value, dict) else value
-            if isinstance(value, str):
-                roles[role] = value
-    return file.read_text(encoding="utf-8"), roles
+        # Converts a SentencePiece model, asks the hub, or says what is missing.
+        return tokenizer_json(Tokenizer.from_pretrained(path))
+    roles = special_tokens(read_companions(file.parent))
+    found = {role: roles[f"{role}_token"] for role in ROLE_KEYS if f"{role}_token" in roles}
+    return file.read_text(encoding="utf-8"), found
 
 
 def describe(tokenizer: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langadapt.token_forms import ROLE_KEYS, Vocabulary
+from langadapt.tokenizer import Tokenizer
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -50,6 +51,9 @@ def copy_tokenizer(tokenizer: Any, vocabulary: Vocabulary, folder: Path) -> None
     path = Path(tokenizer)
     if path.is_file():
         shutil.copyfile(path, folder / "tokenizer.json")
+        return
+    if not (path / "tokenizer.json").is_file():
+        Tokenizer.from_pretrained(path).save_pretrained(folder)
         return
     for name in TOKENIZER_FILES:
         if (path / name).is_dir():

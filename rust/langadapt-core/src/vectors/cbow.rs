@@ -9,7 +9,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::rows::{Lane, SharedRows, ZERO, add, add_scaled, lanes, scale};
+use super::rows::{SharedRows, add, add_scaled, padded, scale};
 use super::sampling::{Alias, Random, keep_probability};
 use super::subwords::Subwords;
 use super::{Settings, TokenVectors};
@@ -141,11 +141,11 @@ impl<'a> Model<'a> {
         let share = |id: usize| counts[id] as f64 / corpus as f64;
         let weights: Vec<f64> = kept.iter().map(|&id| (counts[id] as f64).powf(NOISE_POWER)).collect();
         let subwords = Subwords::new(kept.iter().map(|&id| surfaces[id].as_str()), settings.ngrams);
-        let width = lanes(settings.dim);
+        let width = padded(settings.dim);
         let mut input = SharedRows::zeros(subwords.n_rows, width);
         let mut random = Random::new(settings.seed, u64::MAX);
         for row in 0..subwords.n_rows {
-            for value in input.row_mut(row).take(settings.dim) {
+            for value in &mut input.row_mut(row)[..settings.dim] {
                 *value = (2.0 * random.unit() - 1.0) / settings.dim as f32;
             }
         }
@@ -188,16 +188,16 @@ impl<'a> Model<'a> {
     fn vectors(mut self) -> Vec<f32> {
         let dim = self.settings.dim;
         let mut data = vec![0.0; self.numbers.len() * dim];
-        let mut sum = vec![ZERO; self.width];
+        let mut sum = vec![0.0; self.width];
         for (out, &number) in data.chunks_exact_mut(dim).zip(&self.numbers) {
             if number == RARE {
                 continue;
             }
             let rows = self.subwords.of(number);
-            sum.fill(ZERO);
+            sum.fill(0.0);
             rows.iter().for_each(|&row| self.input.add_to(row, &mut sum));
             scale(&mut sum, 1.0 / rows.len() as f32);
-            out.iter_mut().zip(sum.iter().flat_map(|lane| lane.0)).for_each(|(out, value)| *out = value);
+            out.copy_from_slice(&sum[..dim]);
         }
         // Freed first: the caller may hold the result long.
         self.input = SharedRows::zeros(0, self.width);
@@ -232,8 +232,8 @@ fn for_each_line(
 struct Slot {
     token: u32,
     n_rows: f32,
-    sum: Vec<Lane>,
-    delta: Vec<Lane>,
+    sum: Vec<f32>,
+    delta: Vec<f32>,
 }
 
 struct Worker<'a> {
@@ -241,13 +241,15 @@ struct Worker<'a> {
     random: Random,
     line: Vec<u32>,
     ring: Vec<Slot>,
-    hidden: Vec<Lane>,
-    gradient: Vec<Lane>,
+    hidden: Vec<f32>,
+    gradient: Vec<f32>,
+    /// Noise tokens of the target at hand, drawn early so that their rows are on the way while the window is summed.
+    noise: Vec<u32>,
 }
 
 impl<'a> Worker<'a> {
     fn new(model: &'a Model<'a>, stream: u64) -> Self {
-        let row = || vec![ZERO; model.width];
+        let row = || vec![0.0; model.width];
         let slot = || Slot { token: 0, n_rows: 0.0, sum: row(), delta: row() };
         Self {
             model,
@@ -256,6 +258,7 @@ impl<'a> Worker<'a> {
             ring: (0..2 * model.settings.window + 1).map(|_| slot()).collect(),
             hidden: row(),
             gradient: row(),
+            noise: Vec::with_capacity(model.settings.negatives),
         }
     }
 
@@ -333,8 +336,8 @@ impl<'a> Worker<'a> {
         slot.token = self.line[position];
         let rows = model.subwords.of(slot.token);
         slot.n_rows = rows.len() as f32;
-        slot.sum.fill(ZERO);
-        slot.delta.fill(ZERO);
+        slot.sum.fill(0.0);
+        slot.delta.fill(0.0);
         for &row in rows {
             model.input.add_to(row, &mut slot.sum);
         }
@@ -354,26 +357,38 @@ impl<'a> Worker<'a> {
         let n_slots = self.ring.len();
         let reach = 1 + self.random.below(model.settings.window as u32) as usize;
         let context = target.saturating_sub(reach)..(target + reach + 1).min(self.line.len());
+        let wanted = self.line[target];
+        self.draw_noise(wanted);
         let mut n_rows = 0.0;
-        self.hidden.fill(ZERO);
+        self.hidden.fill(0.0);
         for position in context.clone().filter(|&position| position != target) {
             let slot = &self.ring[position % n_slots];
             add_scaled(&mut self.hidden, &slot.sum, slot.n_rows, &slot.delta);
             n_rows += slot.n_rows;
         }
         scale(&mut self.hidden, 1.0 / n_rows);
-        self.gradient.fill(ZERO);
-        let wanted = self.line[target];
+        self.gradient.fill(0.0);
         self.predict(wanted, 1.0, rate);
-        for _ in 0..model.settings.negatives {
-            let noise = model.noise.draw(&mut self.random);
-            if noise != wanted {
-                self.predict(noise, 0.0, rate);
-            }
+        for i in 0..self.noise.len() {
+            self.predict(self.noise[i], 0.0, rate);
         }
         for position in context.filter(|&position| position != target) {
             add(&mut self.ring[position % n_slots].delta, &self.gradient);
         }
+    }
+
+    #[inline(always)]
+    fn draw_noise(&mut self, wanted: u32) {
+        let model = self.model;
+        self.noise.clear();
+        for _ in 0..model.settings.negatives {
+            let noise = model.noise.draw(&mut self.random);
+            if noise != wanted {
+                self.noise.push(noise);
+                model.output.prefetch(noise);
+            }
+        }
+        model.output.prefetch(wanted);
     }
 
     #[inline(always)]
