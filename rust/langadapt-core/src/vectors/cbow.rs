@@ -5,7 +5,8 @@
 //! Here a token's rows are summed once when it comes into reach of the window and updated once when it leaves it; in
 //! between its sum and its gradient live in a ring of `2 * window + 1` slots that fits the first-level cache. The
 //! targets see their own window's updates at once, as in fastText; only what a n-gram shared with another token in
-//! reach would have passed on arrives a few positions later. That is a third of the memory traffic.
+//! reach would have passed on arrives a few positions later. That is a third of the memory traffic. Asking for the rows
+//! of the next token to come into reach ahead of time was tried and bought nothing; for noise rows it does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -142,11 +143,13 @@ impl<'a> Model<'a> {
         let weights: Vec<f64> = kept.iter().map(|&id| (counts[id] as f64).powf(NOISE_POWER)).collect();
         let subwords = Subwords::new(kept.iter().map(|&id| surfaces[id].as_str()), settings.ngrams);
         let width = padded(settings.dim);
-        let mut input = SharedRows::zeros(subwords.n_rows, width);
+        let mut input = SharedRows::zeros(subwords.n_rows(), width);
         let mut random = Random::new(settings.seed, u64::MAX);
-        for row in 0..subwords.n_rows {
-            for value in &mut input.row_mut(row)[..settings.dim] {
-                *value = (2.0 * random.unit() - 1.0) / settings.dim as f32;
+        for row in 0..subwords.n_rows() {
+            for _ in 0..subwords.members(row as u32) as usize {
+                for value in &mut input.row_mut(row)[..settings.dim] {
+                    *value += (2.0 * random.unit() - 1.0) / settings.dim as f32;
+                }
             }
         }
         Ok(Self {
@@ -196,7 +199,7 @@ impl<'a> Model<'a> {
             let rows = self.subwords.of(number);
             sum.fill(0.0);
             rows.iter().for_each(|&row| self.input.add_to(row, &mut sum));
-            scale(&mut sum, 1.0 / rows.len() as f32);
+            scale(&mut sum, 1.0 / self.subwords.total(number));
             out.copy_from_slice(&sum[..dim]);
         }
         // Freed first: the caller may hold the result long.
@@ -335,7 +338,7 @@ impl<'a> Worker<'a> {
         let slot = &mut self.ring[position % n_slots];
         slot.token = self.line[position];
         let rows = model.subwords.of(slot.token);
-        slot.n_rows = rows.len() as f32;
+        slot.n_rows = model.subwords.total(slot.token);
         slot.sum.fill(0.0);
         slot.delta.fill(0.0);
         for &row in rows {
@@ -347,7 +350,7 @@ impl<'a> Worker<'a> {
     fn leave(&mut self, position: usize) {
         let slot = &self.ring[position % self.ring.len()];
         for &row in self.model.subwords.of(slot.token) {
-            self.model.input.add_from(row, &slot.delta);
+            self.model.input.add_from(row, self.model.subwords.members(row), &slot.delta);
         }
     }
 

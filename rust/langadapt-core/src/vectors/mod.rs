@@ -8,8 +8,8 @@
 //! | `rows.rs` | matrices that several threads write without locks, and the arithmetic on their rows |
 //! | `sparsemax.rs` | exact sparsemax of long rows from few candidates |
 //!
-//! Memory: `(tokens + distinct n-grams of the tokens' surfaces) * dim * 4` bytes, whatever the size of the store.
-//! fastText hashes n-grams into 2 million buckets; the surfaces are known here, so every n-gram has a row of its own.
+//! Memory: at most `(2 * tokens + distinct n-grams of the tokens' surfaces) * dim * 4` bytes, whatever the size of the
+//! store. fastText hashes n-grams into 2 million buckets; the surfaces are known here, so no two n-grams collide.
 
 mod cbow;
 mod rows;

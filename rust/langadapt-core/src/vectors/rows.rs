@@ -83,13 +83,13 @@ impl SharedRows {
         }
     }
 
-    /// `row += delta`
+    /// `row += scale * delta`
     #[inline(always)]
-    pub fn add_from(&self, row: u32, delta: &[f32]) {
+    pub fn add_from(&self, row: u32, scale: f32, delta: &[f32]) {
         let row = self.row(row, delta.len());
         for (i, delta) in delta.iter().enumerate() {
             // SAFETY: `row` is as long as `delta`; races are accepted, see above.
-            unsafe { *row.add(i) += delta };
+            unsafe { *row.add(i) += scale * delta };
         }
     }
 
@@ -171,7 +171,7 @@ mod tests {
         let mut gradient = vec![0.0; width];
         matrix.exchange(1, 2.0, &x, &mut gradient);
         assert_eq!(gradient[19..21], [38.0, 0.0]);
-        matrix.add_from(0, &gradient);
+        matrix.add_from(0, 1.0, &gradient);
         let mut sum = vec![0.0; width];
         matrix.prefetch(1);
         matrix.add_to(0, &mut sum);
