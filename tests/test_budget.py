@@ -178,6 +178,29 @@ def test_hours_buy_steps_and_the_largest_vocabulary_costs_speed() -> None:
     assert mistral_plan(vocabulary=262144).best.tokens_per_second < made.best.tokens_per_second
 
 
+def test_a_recipe_is_planned_with_its_new_vocabulary_and_its_text(tmp_path: Path) -> None:
+    from langadapt.budget.plan import plan_recipe
+    from langadapt.recipe import Recipe
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(MISTRAL))
+    (tmp_path / "text.jsonl").write_text("x" * 43_000)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"name: r\nmodel: {tmp_path}/model\nout: {tmp_path}/run\ncorpus: {{target: [{tmp_path}/text.jsonl]}}\n"
+        "tokenizer: {vocab_size: 1000}\nbudget: {gpus: h200}\ntrain: {sequence_length: 128, batch_sequences: 8}\n"
+    )
+    made = plan_recipe(Recipe.from_yaml(recipe))
+    assert made.vocabulary == 1024 and made.steps == 10 and "assumed" in made.notes[0]
+    store = tmp_path / "run" / "stores" / "target-new"
+    store.mkdir(parents=True)
+    (store / "manifest.json").write_text(json.dumps({"summary": {"tokens": 20_480, "bytes": 102_400}}))
+    made = plan_recipe(Recipe.from_yaml(recipe, ["train.epochs=2", "swap.method=mean"]))
+    assert made.text_bytes == 5 * made.tokens and made.epochs == pytest.approx(2.0) and made.steps == 40
+    kept = plan_recipe(Recipe.from_yaml(recipe, ["swap.method=keep"]))
+    assert kept.vocabulary == 32000
+
+
 def test_what_cannot_fit_says_what_would() -> None:
     with pytest.raises(ConfigError, match=r"nothing fits: .* a6000 has 47.4.* x .* would do"):
         mistral_plan(gpus="a6000")

@@ -143,10 +143,15 @@ def test_variable_length_attention_gets_bounds_and_windows(monkeypatch: pytest.M
             out[part] = mixed.transpose(0, 1)
         return out
 
+    def first_release(q: Any, k: Any, v: Any, bounds: Any, other: Any, *sizes: int, is_causal: bool) -> Any:
+        """As in the first torch that had it: neither grouped heads, windows nor scales."""
+        assert is_causal and q.shape == k.shape
+        return slow(q, k, v, bounds, other, *sizes, scale=q.shape[-1] ** -0.5, window_size=(-1, 0), enable_gqa=False)
+
     fake = ModuleType("torch.nn.attention.varlen")
-    fake.varlen_attn = slow  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", fake)
-    for make in (architectures()[0], tiny_model):
+    for make, kernel in ((architectures()[0], slow), (tiny_model, slow), (tiny_model, first_release)):
+        fake.varlen_attn = kernel  # type: ignore[attr-defined]
         torch.manual_seed(0)
         network = make().float().eval()
         ids = torch.randint(64, (2, 30))

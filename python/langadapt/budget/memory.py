@@ -17,7 +17,7 @@ from langadapt.budget.flops import Shape
 
 STATES = {"nearest": 4.0, "stochastic": 4.0, "split8": 5.0, "kahan": 6.0, "split": 6.0}
 """Bytes per parameter of optimizer states under pure bf16, what rounding keeps beside the weights included."""
-CHUNK_BYTES = 1 << 26
+CHUNK_BYTES = 1 << 28
 """fp32 logits held at once, see `langadapt.training.loss`."""
 OVERHEAD = 0.03
 """Share of the rest that the allocator loses to fragments, workspaces and rounding."""
@@ -152,7 +152,7 @@ def loss_bytes(shape: Shape, tokens: int, loss_chunk: int | str, pure: bool) -> 
     chunk = min(chunk, tokens)
     several = chunk < tokens
     head = shape.embedding_parameters * ((4 + 2 + 2) if several else 2 + 2)
-    return chunk * shape.vocabulary * (4 + 2) + 2 * shape.width * tokens + head
+    return chunk * shape.vocabulary * (4 + 2 + 2) + 2 * shape.width * tokens + head
 
 
 def checkpoint_bytes(shape: Shape, settings: Any) -> int:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from langadapt.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from langadapt.training.loop import StoreShare, TrainResult, train_model
+    from langadapt.training.batches import StoreShare
+    from langadapt.training.loop import train_model
+    from langadapt.training.result import TrainResult
 
 __all__ = ["StoreShare", "TrainResult", "TrainSettings", "train_model"]
 

@@ -8,7 +8,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from langadapt.training.batches import Batch, StoreShare, prefetch
 from langadapt.training.course import Course, check_deadline
 from langadapt.training.display import Display
 from langadapt.training.meters import Journal, peak_memory
+from langadapt.training.result import TrainResult
+from langadapt.training.schedule import embeddings_first_rate
 from langadapt.training.settings import TrainSettings
 from langadapt.training.signals import Requests
 from langadapt.training.step import Stepper
@@ -31,39 +32,6 @@ log = logging.getLogger(__name__)
 Validate = Callable[[Any, int], dict[str, float]]
 Progress = Callable[[str, int, "int | None", str], None]
 ShareLike = StoreShare | tuple[Any, ...]
-
-
-@dataclass
-class TrainResult:
-    """What a finished run was."""
-
-    out: str
-    """Folder of log, checkpoints and ``final``."""
-    steps: int
-    """Optimizer steps, those of the embeddings-first phase included."""
-    tokens: int
-    """Windows times their length."""
-    loss: float
-    """Mean of the last logged interval, nats per token."""
-    validation: dict[str, float]
-    """The last validation."""
-    seconds: float
-    """Wall-clock time of all processes that worked on this run, one after the other."""
-    tokens_per_second: float
-    """Over the whole run."""
-    epochs: dict[str, float]
-    """Passes over each store."""
-    fullness: dict[str, float]
-    """Share of window positions of each store that hold a pair."""
-
-    @property
-    def final(self) -> Path:
-        """The trained model's folder."""
-        return Path(self.out) / "final"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def train_model(
@@ -405,11 +373,3 @@ class Trainer:
 def tenths(done: float) -> int:
     """Whole tenths of a progress that is a sum of rounded steps."""
     return int(done * 10 + 1e-6)
-
-
-def embeddings_first_rate(step: int, settings: TrainSettings) -> float:
-    """Rate of the embeddings-first phase: a tenth of it warms up, then a cosine falls to a tenth of the peak."""
-    peak = settings.embeddings_first_learning_rate
-    peak = 10 * settings.learning_rate if peak is None else peak
-    done = (step + 1) / settings.embeddings_first_steps
-    return peak * min(done / 0.1, 1.0) * (0.55 + 0.45 * math.cos(math.pi * done))

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from langadapt.training.batches import IGNORE
 
-CHUNK_BYTES = 1 << 26
-"""Of fp32 logits, for ``loss_chunk: auto``."""
+CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 28}
+"""Of fp32 logits, for ``loss_chunk: auto``; each chunk adds to the head's gradient once, so few large ones are fast."""
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -85,7 +85,8 @@ class HeadLoss:
         self.head = model.get_output_embeddings()  # type: ignore[operator]
         self.vocabulary = self.head.weight.shape[0] if isinstance(self.head, nn.Linear) else 0
         if chunk == "auto":
-            chunk = max(CHUNK_BYTES // (4 * max(self.vocabulary, 1)), 64)
+            limit = CHUNK_BYTES.get(self.head.weight.device.type, 1 << 28)
+            chunk = max(limit // (4 * max(self.vocabulary, 1)), 64)
         self.chunk = int(chunk) if self.vocabulary else 0
         self.pending: tuple[Tensor, float] | None = None
         self.result: tuple[Tensor, Tensor] | None = None

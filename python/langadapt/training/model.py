@@ -128,10 +128,7 @@ def set_attention(model: Any, settings: TrainSettings, device: torch.device) -> 
     """
     if not settings.isolate_documents:
         return str(model.config._attn_implementation)
-    if settings.precision == "mixed-bf16" and settings.attention == "auto" and device.type != "cuda":
-        chosen = attention.choose(model, "sdpa", device)
-    else:
-        chosen = attention.choose(model, settings.attention, device)
+    chosen = attention.choose(model, settings.attention, device, settings.precision == "mixed-bf16")
     vocabulary = model.config.get_text_config().vocab_size
     was_training = model.training
     model.eval()

@@ -1,0 +1,234 @@
+"""Training throughput on one GPU: Llama shapes of 1B and 7B, pure bf16 beside mixed, and the Hugging Face Trainer.
+
+Needs only torch, triton and transformers, and this checkout on PYTHONPATH (the extension module too). Each case runs in
+a process of its own with a time limit, so that a case that fails costs its own line and nothing else; what was measured
+is printed as it comes, one JSON object per line, and written to $OUT/gpu_train.jsonl where OUT is set. All cases
+together stay below nine minutes.
+
+    PYTHONPATH=python:kernels/src python benches/gpu_train.py            # on a GPU
+    PYTHONPATH=python:kernels/src python benches/gpu_train.py --smoke    # tiny shapes on a CPU, seconds
+
+Inside the timer: forward, backward, update of whole steps, with a sync before and after; the first two steps, which
+compile, are not counted. Documents are random tokens, as long as a window, so attention is causal over all of it. `mfu`
+counts 6 N + 12 L H T (attention not halved for causality) as published figures do; `mfu_causal` what causal attention
+needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def llama(width: int, inner: int, layers: int, heads: int, kv_heads: int, vocabulary: int = 32768) -> dict[str, int]:
+    """A config's numbers."""
+    return {
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": vocabulary,
+    }
+
+
+SHAPES = {
+    "1b": llama(2048, 5632, 22, 16, 4),
+    "7b": llama(4096, 14336, 32, 32, 8),
+    "tiny": llama(64, 128, 2, 4, 2, 256),
+}
+PURE = {"precision": "pure-bf16", "rounding": "stochastic", "compile": True}
+MIXED = {"precision": "mixed-bf16", "rounding": "nearest", "compile": True}
+EIGHT = {"micro_batch": 8, "batch_sequences": 16}
+ONE = {"micro_batch": 1, "batch_sequences": 4}
+# (name, shape, kind, settings, seconds allowed), the most telling first: a run that is cut short has them.
+CASES: list[tuple[str, str, str, dict[str, Any], int]] = [
+    ("pure 1b", "1b", "ours", {**PURE, **EIGHT}, 90),
+    ("pure 7b", "7b", "ours", {**PURE, **ONE, "accumulate": "bf16"}, 100),
+    ("trainer 1b", "1b", "trainer", {**EIGHT, "compile": True}, 90),
+    ("mixed 1b", "1b", "ours", {**MIXED, **EIGHT}, 80),
+    ("pure 1b, not compiled", "1b", "ours", {**PURE, "compile": False, "micro_batch": 4, "batch_sequences": 16}, 60),
+    ("pure 1b, sdpa", "1b", "ours", {**PURE, **EIGHT, "attention": "sdpa"}, 70),
+    ("pure 7b, fp32 sums", "7b", "ours", {**PURE, **ONE, "activation_checkpointing": "full"}, 90),
+]
+TWO = {"micro_batch": 2, "batch_sequences": 4, "compile": False}
+SMOKE: list[tuple[str, str, str, dict[str, Any], int]] = [
+    ("pure tiny", "tiny", "ours", {**PURE, **TWO}, 90),
+    ("mixed tiny", "tiny", "ours", {**MIXED, **TWO}, 90),
+    ("trainer tiny", "tiny", "trainer", TWO, 90),
+]
+LIMIT = 510
+"""Seconds for all cases."""
+
+
+def network(shape: dict[str, int], length: int, dtype: Any, device: Any) -> Any:
+    """An untrained Llama."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(**shape, max_position_embeddings=length, tie_word_embeddings=False, rope_theta=10000.0)
+    with torch.device(device):
+        torch.manual_seed(0)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            return LlamaForCausalLM(config)
+        finally:
+            torch.set_default_dtype(before)
+
+
+def run_ours(shape: dict[str, int], length: int, changes: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Whole optimizer steps through the stepper of `train_model`."""
+    import torch
+
+    from langadapt.training import TrainSettings, parallel
+    from langadapt.training import model as models
+    from langadapt.training.batches import Mixture, Windows
+    from langadapt.training.probe import NoiseStore, synchronize
+    from langadapt.training.step import Stepper
+
+    settings = TrainSettings(
+        steps=1000, sequence_length=length, learning_rate=1e-4, min_learning_rate=1e-5, stale_every=0, **changes
+    )
+    team = parallel.join(settings)
+    dtype = torch.bfloat16 if settings.precision == "pure-bf16" else torch.float32
+    model = models.load(network(shape, length, dtype, team.device), settings, team.device)
+    store = NoiseStore(shape["vocab_size"], (steps + 2) * settings.tokens_per_step + length, length + 1)
+    mixture = Mixture([Windows(store, "noise", length, None, None, 0)], [1.0], settings.sequences_per_step)
+    stepper = Stepper(model, mixture, settings, team, None)
+    begun = time.perf_counter()
+    stepper.prepare(None)
+    seconds, updates = [], []
+    for step in range(steps + 2):
+        batch = mixture.batch(step)
+        synchronize(team.device)
+        start = time.perf_counter()
+        stepper.step(batch, step, rate=1e-4)
+        synchronize(team.device)
+        seconds.append(time.perf_counter() - start)
+        updates.append(stepper.optimizer_time.take())
+    stepper.check_finite(steps, Path())
+    return {
+        "attention": stepper.attention,
+        "chunked_loss": stepper.head_loss.chunk > 0,
+        "tokens_per_step": settings.tokens_per_step,
+        "warm_up_seconds": round(time.perf_counter() - begun - sum(seconds[2:]), 1),
+        "step_seconds": seconds[2:],
+        "optimizer_seconds": round(statistics.median(updates[2:]), 5),
+        "micro_batch": stepper.micro_batch,
+    }
+
+
+def run_trainer(shape: dict[str, int], length: int, changes: dict[str, Any], steps: int) -> dict[str, Any]:
+    """The Hugging Face Trainer: bf16 weights as ours, fused AdamW, SDPA, compiled, the same batches."""
+    import tempfile
+
+    import torch
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = network(shape, length, torch.bfloat16, device)
+    micro, windows = changes["micro_batch"], changes["batch_sequences"]
+    ids = torch.randint(shape["vocab_size"], ((steps + 2) * windows, length))
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.wait()
+            self.begun = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.wait()
+            seconds.append(time.perf_counter() - self.begun)
+
+        @staticmethod
+        def wait() -> None:
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder, per_device_train_batch_size=micro, gradient_accumulation_steps=windows // micro,
+            max_steps=steps + 2, bf16=False, optim="adamw_torch_fused" if device == "cuda" else "adamw_torch",
+            torch_compile=changes["compile"], logging_steps=1000, save_strategy="no", report_to=[], disable_tqdm=True,
+            dataloader_num_workers=0, use_cpu=device == "cpu", learning_rate=1e-4,
+        )  # fmt: skip
+        data = [{"input_ids": row, "labels": row} for row in ids]
+        Trainer(model=model, args=arguments, train_dataset=data, callbacks=[Clock()]).train()
+    return {"tokens_per_step": windows * length, "step_seconds": seconds[2:], "micro_batch": micro}
+
+
+def run_case(name: str, smoke: bool) -> dict[str, Any]:
+    """One case in this process."""
+    import torch
+
+    from langadapt.budget import devices
+    from langadapt.budget.flops import Shape
+
+    _, shape_name, kind, changes, _ = next(case for case in (SMOKE if smoke else CASES) if case[0] == name)
+    shape, length, steps = SHAPES[shape_name], 128 if smoke else 4096, 2 if smoke else 6
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+    found = (run_ours if kind == "ours" else run_trainer)(shape, length, changes, steps)
+    middle = statistics.median(found["step_seconds"])
+    speed = found["tokens_per_step"] / middle
+    line = {"case": name, "kind": kind, **found, "tokens_per_second": round(speed, 1)}
+    line["step_seconds"] = [round(value, 4) for value in found["step_seconds"]]
+    if torch.cuda.is_available():
+        driver = torch.cuda.get_device_name()
+        known = devices.named(driver)
+        line |= {"device": driver, "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
+        line["reserved_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
+        if known is not None:
+            form = Shape.of({**shape, "tie_word_embeddings": False})
+            line["mfu"] = round(form.flops_per_token(length) * speed / known.flops, 4)
+            line["mfu_causal"] = round(form.flops_per_token(length / 2) * speed / known.flops, 4)
+    import transformers
+
+    return {**line, "torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="tiny shapes on a CPU")
+    parser.add_argument("--case", help="run one case in this process")
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(run_case(arguments.case, arguments.smoke)), flush=True)
+        return
+    out = Path(os.environ["OUT"]) / "gpu_train.jsonl" if os.environ.get("OUT") else None
+    begun, speeds = time.monotonic(), {}
+    for name, _, _, _, allowed in SMOKE if arguments.smoke else CASES:
+        left = LIMIT - (time.monotonic() - begun)
+        if left < 20:
+            break
+        command = [sys.executable, __file__, "--case", name, *(["--smoke"] if arguments.smoke else [])]
+        environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=min(allowed, left), env=environment)
+            lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+            text = lines[-1] if done.returncode == 0 and lines else None
+            failure = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        except subprocess.TimeoutExpired:
+            text, failure = None, [f"no answer within {min(allowed, left):.0f} s"]
+        text = text or json.dumps({"case": name, "failed": failure[0][-400:]})
+        print(text, flush=True)
+        speeds[name] = json.loads(text).get("tokens_per_second")
+        if out is not None:
+            with out.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+    if speeds.get("pure 1b"):
+        for other, goal in (("mixed 1b", 1.39), ("trainer 1b", 1.2)):
+            if speeds.get(other):
+                print(f"pure 1b over {other}: {speeds['pure 1b'] / speeds[other]:.2f} x (goal {goal})", flush=True)
+
+
+if __name__ == "__main__":
+    main()

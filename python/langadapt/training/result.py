@@ -1,0 +1,40 @@
+"""What a finished run was: returned by `train_model` and kept in the manifest of its model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class TrainResult:
+    """What a finished run was."""
+
+    out: str
+    """Folder of log, checkpoints and ``final``."""
+    steps: int
+    """Optimizer steps, those of the embeddings-first phase included."""
+    tokens: int
+    """Windows times their length."""
+    loss: float
+    """Mean of the last logged interval, nats per token."""
+    validation: dict[str, float]
+    """The last validation."""
+    seconds: float
+    """Wall-clock time of all processes that worked on this run, one after the other."""
+    tokens_per_second: float
+    """Over the whole run."""
+    epochs: dict[str, float]
+    """Passes over each store."""
+    fullness: dict[str, float]
+    """Share of window positions of each store that hold a pair."""
+
+    @property
+    def final(self) -> Path:
+        """The trained model's folder."""
+        return Path(self.out) / "final"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
