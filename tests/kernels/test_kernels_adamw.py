@@ -12,6 +12,7 @@ from torch import nn
 
 from langadapt_kernels import FusedAdamW, adamw_step
 from langadapt_kernels.adamw.modes import ROUNDINGS
+from langadapt_kernels.adamw.run import LaunchConfig
 
 BF16, FP32 = torch.bfloat16, torch.float32
 SETTINGS = {"lr": 1e-3, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
@@ -356,7 +357,7 @@ def test_optimizer_on_the_kernels_is_the_optimizer_on_the_reference(rounding):
         optimizer = FusedAdamW(
             groups, 1e-3, rounding=rounding, max_grad_norm=0.1, stale_meter=True, seed=5, backend=backend
         )
-        optimizer._cache.config = type(optimizer._cache.config)(exact=True)
+        optimizer.launch_config = LaunchConfig(exact=True)
         generator = torch.Generator().manual_seed(0)
         for step in range(2):
             for param in params[step:]:

@@ -1,7 +1,10 @@
 """The package as seen from outside: it imports without Triton, and its public names work on a CPU."""
 
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,9 +26,17 @@ def test_imports_and_works_without_triton():
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, "PYTHONPATH": ":".join(p for p in sys.path if p)}
+
+
+def test_the_readme_runs():
+    readme = (Path(__file__).resolve().parents[2] / "kernels" / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        names: dict = {}
+        exec(block, names)
+        assert names["embeddings"].shape == (5, 512) and torch.allclose(names["weights"].sum(-1), torch.ones(4))
 
 
 def test_public_names():

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from ..backend import BACKENDS, choose_backend
 from .groups import DTYPES, Sealed, check_group, seal
 from .modes import LOW_BITS, Entry, scalar_table
-from .run import StepCache, run_step, square_sum
+from .run import LaunchConfig, StepCache, run_step, square_sum
 from .sharding import element_index, flat, local, reduction_groups
 
 
@@ -96,6 +96,7 @@ class FusedAdamW(Optimizer):
         self.stale_meter = stale_meter
         self.backend = backend
         self.grad_norm: Tensor | None = None
+        self._launch_config = LaunchConfig()
         self._reset()
         defaults = {
             "lr": lr,
@@ -117,7 +118,17 @@ class FusedAdamW(Optimizer):
         self._settings: dict[torch.device, tuple[list[tuple[float, ...]], Tensor]] = {}
         self._active: dict[tuple[int, ...], Tensor] = {}
         self._stale: dict[Tensor, Tensor] = {}
-        self._cache = StepCache()
+        self._cache = StepCache(self._launch_config)
+
+    @property
+    def launch_config(self) -> LaunchConfig:
+        """How the kernels are cut, and whether their float32 math is IEEE's to the last bit; may be set at any time."""
+        return self._launch_config
+
+    @launch_config.setter
+    def launch_config(self, config: LaunchConfig) -> None:
+        self._launch_config = config
+        self._reset()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters; the same parameter twice in the group (tied weights) is one parameter."""
@@ -350,7 +361,7 @@ class FusedAdamW(Optimizer):
             handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("state_dtype", "max_grad_norm", "gradient_release", "stale_meter", "backend")
+        names = ("state_dtype", "max_grad_norm", "gradient_release", "stale_meter", "backend", "_launch_config")
         return {**super().__getstate__(), "grad_norm": None, **{name: getattr(self, name) for name in names}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

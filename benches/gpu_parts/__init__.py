@@ -1,0 +1,1 @@
+"""Sections of `benches/gpu.py`."""
