@@ -44,9 +44,9 @@ class FusedAdamW(Optimizer):
             "stochastic". Needed, in every mode, for `beta2` above 0.99: rounded to nearest, such a second moment
             cannot shrink, since its change is below half a unit, and steps stay too short after a spike.
         state_dtype: dtype of the moments, torch.bfloat16 or torch.float32; None takes the parameter's.
-        max_grad_norm: clip the global gradient norm to this; the factor stays on the device and is applied inside
-            the step, so that gradients are read once more and never written. `grad_norm` then holds the norm
-            before clipping.
+        max_grad_norm: clip the global gradient norm to this (infinity only measures it); the factor stays on the device
+            and is applied inside the step, so that gradients are read once more and never written. `grad_norm` then
+            holds the norm before clipping.
         seed: key of the random bits. They depend on the element's place in the model and the step alone, not on
             sharding, launches or block sizes. Saved in the state dict.
         gradient_release: step each parameter as soon as its gradient is accumulated and free that gradient, so
@@ -57,7 +57,7 @@ class FusedAdamW(Optimizer):
 
     Raises:
         ValueError: a setting out of range, an unsupported dtype, or settings that exclude each other.
-        RuntimeError: the Triton backend was asked for and is not installed.
+        RuntimeError: the Triton backend was asked for and is not installed (raised by the first step).
 
     A step can be captured in a CUDA graph after one step outside of it (gradients must keep their addresses: use
     `zero_grad(set_to_none=False)`), with `lr` as a tensor if it changes.
@@ -182,7 +182,7 @@ class FusedAdamW(Optimizer):
                 steps += 1
             else:
                 steps += 1 if len(rows) == len(steps) else self._active_mask(device, rows)
-            scale = None if grad_scale is None else grad_scale.to(device, non_blocking=True)
+            scale = None if grad_scale is None else _move(grad_scale, device)
             stale = run_step(
                 entries,
                 rows,
@@ -307,7 +307,7 @@ class FusedAdamW(Optimizer):
             total = square_sum(entries, rows, backend=choose_backend(self.backend, device), cache=self._cache)
             for process_group in process_groups:
                 torch.distributed.all_reduce(total, group=process_group)
-            totals.append(total.to(active[0].device, non_blocking=True))
+            totals.append(_move(total, active[0].device))
         norm = torch.stack(totals).sum().sqrt()
         self.grad_norm = norm.float()
         assert self.max_grad_norm is not None
@@ -393,3 +393,8 @@ class FusedAdamW(Optimizer):
             if loaded.shape != value.shape:
                 raise ValueError(f"loaded `{name}` has shape {tuple(loaded.shape)}, expected: {tuple(value.shape)}")
             state[name] = loaded.to(device=value.device, dtype=value.dtype)
+
+
+def _move(value: Tensor, device: torch.device) -> Tensor:
+    """Between GPUs without waiting; a CPU must wait, for it would read before the copy is there."""
+    return value.to(device, non_blocking=device.type == "cuda")

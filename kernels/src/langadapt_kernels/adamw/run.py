@@ -78,8 +78,20 @@ class StepCache:
     _tables: dict[Any, _Table] = field(default_factory=dict)
 
     def upload(self, values: Tensor, device: torch.device) -> Tensor:
-        """A copy on `device`, without waiting for it."""
-        return values.to(device) if device.type != "cuda" else values.pin_memory().to(device, non_blocking=True)
+        """A copy on `device`, without waiting for it.
+
+        Raises:
+            RuntimeError: a CUDA graph is being captured, whose replays would read host memory that is gone by then.
+        """
+        if device.type != "cuda":
+            return values.to(device)
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "addresses or settings of the optimizer changed since its last step outside of this CUDA graph\n\n"
+                "hint: take one step before the capture, keep gradients with `zero_grad(set_to_none=False)`, and give "
+                "`lr` as a tensor if it changes"
+            )
+        return values.pin_memory().to(device, non_blocking=True)
 
     def table(self, slot: Any, entries: Sequence[Entry], rows: Sequence[int], random: bool) -> _Table:
         """The tables of a launch; `slot` names the launch, so that the next step finds them."""
