@@ -29,12 +29,15 @@ from torch import Tensor
 
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.focus import copies, plan_focus, plan_focus_on_gpu
+from langadapt.helper_model import plan_clp
+from langadapt.pursuit import plan_omp
 from langadapt.row_plan import RowPlan, plan_of
 from langadapt.vocabulary import VocabularyMatch
+from langadapt.wechsel import plan_wechsel
 
-METHODS = ("focus", "subword_mean", "mean", "normal", "random", "zipf")
-VECTOR_METHODS = ("focus",)
-"""Methods that need auxiliary vectors of the target tokens."""
+METHODS = ("focus", "subword_mean", "mean", "normal", "random", "zipf", "wechsel", "clp", "omp")
+VECTOR_METHODS = ("focus", "omp")
+"""Methods that need auxiliary vectors of the target tokens, as ``train_vectors`` makes them."""
 
 
 def initialize_embeddings(
@@ -81,6 +84,11 @@ def plan_rows(
     weighting: str = "uniform",
     counts: NDArray[np.integer] | None = None,
     source_counts: NDArray[np.integer] | None = None,
+    source_vectors: Any = None,
+    helper_rows: Any = None,
+    neighbours: int = 10,
+    temperature: float = 0.1,
+    atoms: int = 16,
 ) -> RowPlan:
     """The plan of a method, for any number of matrices.
 
@@ -93,14 +101,28 @@ def plan_rows(
         counts: for ``zipf``: how often each target token occurs; default: the order of the ids, which is that of
             merges and so roughly that of frequency.
         source_counts: likewise for source tokens.
+        source_vectors: for ``wechsel``: float32 ``[source vocabulary, dim]`` in the space of ``vectors`` (see
+            :func:`langadapt.wechsel.aligned_token_vectors`).
+        neighbours: for ``wechsel``: source tokens per target token.
+        temperature: for ``wechsel``: of the softmax.
+        helper_rows: for ``clp``: ``[target vocabulary, any]``: input embeddings of a model with the target tokenizer.
+        atoms: for ``omp``: shared tokens per new token.
     """
     if method not in METHODS:
         raise ConfigError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-    if method in VECTOR_METHODS:
+    if method == "focus":
         array = check_vectors(vectors, match, method)
-        if torch.device(device).type == "cuda":
-            return plan_focus_on_gpu(match, array, torch.device(device))
-        return plan_focus(match, array)
+        on_gpu = torch.device(device).type == "cuda"
+        return plan_focus_on_gpu(match, array, torch.device(device)) if on_gpu else plan_focus(match, array)
+    if method == "omp":
+        return plan_omp(match, check_vectors(vectors, match, method), atoms=atoms)
+    if method == "clp":
+        return plan_clp(match, check_vectors(helper_rows, match, method, "rows of a helper model, as `helper_rows`"))
+    if method == "wechsel":
+        needed = "vectors of target and source tokens in one space, as `vectors` and `source_vectors`"
+        target_array = check_vectors(vectors, match, method, needed)
+        source_array = float_array(source_vectors, method, needed)
+        return plan_wechsel(match, target_array, source_array, neighbours=neighbours, temperature=temperature)
     if method == "subword_mean":
         return plan_subword_mean(match, weighting)
     if method == "zipf":
@@ -185,21 +207,35 @@ def check_rows(source_rows: Tensor, match: VocabularyMatch) -> None:
         )
 
 
-def check_vectors(vectors: Any, match: VocabularyMatch, method: str) -> NDArray[np.float32]:
+def check_vectors(
+    vectors: Any,
+    match: VocabularyMatch,
+    method: str,
+    needed: str = "vectors of the target tokens, from `langadapt vectors train` or `train_vectors`, as `vectors`",
+) -> NDArray[np.float32]:
     """``vectors`` as a float32 array that fits the target vocabulary."""
-    if vectors is None:
-        raise ConfigError(
-            f"method `{method}` needs auxiliary vectors of the target tokens; make them with `langadapt vectors train` "
-            "or `train_vectors` and pass `vectors`"
-        )
-    array = vectors.detach().cpu().numpy() if isinstance(vectors, Tensor) else np.asarray(vectors)
-    array = np.ascontiguousarray(array, dtype=np.float32)
-    if array.ndim != 2 or len(array) != match.target_size:
+    array = float_array(vectors, method, needed)
+    if array.ndim != 2 or len(array) < match.target_size:
         raise MismatchError(
             f"vectors of shape {list(array.shape)} for a target tokenizer of {match.target_size} ids; they were made "
             "with another tokenizer"
         )
+    # Rows of a helper model may be padded; vectors never are.
+    if len(array) > match.target_size and method != "clp":
+        raise MismatchError(
+            f"{len(array)} vectors for a target tokenizer of {match.target_size} ids; they were made with another "
+            "tokenizer"
+        )
+    return array[: match.target_size]
+
+
+def float_array(values: Any, method: str, needed: str) -> NDArray[np.float32]:
+    """A finite float32 array from an array or tensor."""
+    if values is None:
+        raise ConfigError(f"method `{method}` needs {needed}")
+    array = values.detach().cpu().float().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
-        bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-        raise DataError(f"vectors are not finite, the first bad row is {bad}; train them again")
+        bad = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
+        raise DataError(f"vectors are not finite, the first bad row is {bad}; make them again")
     return array

@@ -191,6 +191,12 @@ def find_layout(folder: Path, trust_remote_code: bool = False) -> Layout:
     return Layout(entries, table_name, head_name if head_name != table_name else None, bias_name)
 
 
+def input_rows(folder: Path) -> Tensor:
+    """The input embeddings of a model on disk."""
+    layout = find_layout(folder)
+    return read_tensor(layout.entries[layout.table])
+
+
 def stored_name(name: str, prefix: str, entries: Mapping[str, Entry]) -> str | None:
     """``name`` as the files have it: with or without the base model's prefix."""
     for candidate in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):

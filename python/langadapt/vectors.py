@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt import _core
-from langadapt.errors import DataError, MismatchError
+from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.manifest import sync_folder
 
 TENSOR = "vectors"
@@ -144,11 +144,12 @@ def save_vectors(vectors: NDArray[np.float32], path: str | Path, *, store: Any =
 
 
 def load_vectors(path: str | Path, *, tokenizer: Any = None) -> NDArray[np.float32]:
-    """Read a file of :func:`save_vectors`, or any safetensors file with one matrix.
+    """Read a file of :func:`save_vectors`, any safetensors file with one matrix, or a fastText model of tokens.
 
     Args:
-        path: the file.
-        tokenizer: must be the one that the vectors were made for, where the file says so.
+        path: the file; ``.bin`` and ``.vec`` files are read as fastText's, trained on tokenized text.
+        tokenizer: must be the one that the vectors were made for, where the file says so; names the rows of a
+            fastText model.
 
     Raises:
         DataError: the file holds no single float matrix.
@@ -159,6 +160,8 @@ def load_vectors(path: str | Path, *, tokenizer: Any = None) -> NDArray[np.float
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(2, "No such file or directory", str(path))
+    if path.suffix in (".bin", ".vec"):
+        return load_token_model(path, tokenizer)
     try:
         with safe_open(path, framework="np") as file:
             names = list(file.keys())
@@ -172,6 +175,23 @@ def load_vectors(path: str | Path, *, tokenizer: Any = None) -> NDArray[np.float
     if tokenizer is not None and identity is not None:
         check_identity(path, identity, vectors, tokenizer)
     return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def load_token_model(path: Path, tokenizer: Any) -> NDArray[np.float32]:
+    """Vectors of tokens from a fastText model that was trained on tokenized text."""
+    from langadapt.token_forms import describe, read_vocabulary
+    from langadapt.word_vectors import read_word_vectors, token_model_vectors
+
+    if tokenizer is None:
+        raise ConfigError(f"{path}: a fastText model holds words, not ids; pass the tokenizer that it was trained with")
+    model, vocabulary = read_word_vectors(path), read_vocabulary(tokenizer)
+    vectors = token_model_vectors(model, vocabulary)
+    if not vectors.any():
+        raise MismatchError(
+            f"{path}: none of its {len(model.index)} words is one of the {len(vocabulary)} tokens of "
+            f"{describe(tokenizer)}; it was trained with another tokenizer, or on words"
+        )
+    return vectors
 
 
 def check_identity(path: Path, identity: str, vectors: NDArray[Any], tokenizer: Any) -> None:

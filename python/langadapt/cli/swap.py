@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,12 +23,20 @@ def command(
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write.")] = None,
     method: Annotated[
         str,
-        typer.Option(help="How new rows are made: focus, subword_mean, mean, normal, random, zipf."),
+        typer.Option(help="How new rows are made: focus, subword_mean, mean, normal, random, zipf, wechsel, clp, omp."),
     ] = "focus",
     output_method: Annotated[
         str | None, typer.Option(help="The same for an untied output matrix. Default: as the input.")
     ] = None,
     vectors: Annotated[Path | None, typer.Option(help="Token vectors, from `langadapt vectors train`.")] = None,
+    words: Annotated[
+        tuple[Path, Path, Path] | None,
+        typer.Option(
+            help="For wechsel: word vectors (.bin, .vec) of source and of target language, and a dictionary of pairs.",
+            metavar="SOURCE TARGET DICTIONARY",
+        ),
+    ] = None,
+    helper: Annotated[str | None, typer.Option(help="For clp: folder of a small model with the new tokenizer.")] = None,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     pad_to_multiple_of: Annotated[int, typer.Option(help="Rows are rounded up to this.")] = 128,
     calibrate: Annotated[
@@ -54,14 +62,23 @@ def command(
     from langadapt.model_folder import resolve_model
     from langadapt.swap import swap_folder
 
+    folder = resolve_model(model)
+    options: dict[str, Any] = {"vectors": vectors}
+    if words is not None:
+        from langadapt.wechsel import vectors_from_files
+
+        options["vectors"], options["source_vectors"] = vectors_from_files(folder, tokenizer, *words)
+    if helper is not None:
+        from langadapt.swap_folder import input_rows
+
+        options["helper_rows"] = input_rows(resolve_model(helper))
     with progress("swap") as report_progress:
         report = swap_folder(
-            resolve_model(model),
+            folder,
             tokenizer,
             out,
             method=method,
             output_method=output_method,
-            vectors=vectors,
             seed=seed,
             pad_to_multiple_of=pad_to_multiple_of,
             calibrate=calibrate,
@@ -71,6 +88,7 @@ def command(
             target_text=read_documents(text) if text else None,
             source_text=read_documents(source_text) if source_text else None,
             progress=report_progress,
+            **options,
         )
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))

@@ -1,0 +1,81 @@
+"""Orthogonal matching pursuit (arXiv 2506.06607, there with a donor model's embeddings; here without a donor).
+
+A new token's auxiliary vector is written as a sum of a few shared tokens' vectors; the same coefficients over these
+tokens' source rows make its row. Unlike FOCUS, coefficients may be negative and need not sum to one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from langadapt.errors import ConfigError
+from langadapt.focus import BLOCK_BYTES, anchored, copies
+from langadapt.row_plan import RowPlan, plan_of
+from langadapt.vocabulary import VocabularyMatch
+
+RIDGE = 1e-6
+"""Added to the normal equations, relative to an atom's norm: two equal anchors must not make them singular."""
+
+
+def plan_omp(match: VocabularyMatch, vectors: NDArray[np.float32], *, atoms: int = 16) -> RowPlan:
+    """The rows of matching pursuit.
+
+    Args:
+        match: the two vocabularies.
+        vectors: float32 ``[target, dim]``, zero rows for tokens without a vector.
+        atoms: anchors per new token, at most the vectors' width. Each costs one product of all new with all anchors.
+
+    Raises:
+        ConfigError: ``atoms`` is out of range.
+        MismatchError: see :func:`langadapt.focus.anchored`.
+    """
+    if not 1 <= atoms <= vectors.shape[1]:
+        raise ConfigError(f"atoms must be between 1 and the vectors' width {vectors.shape[1]}: {atoms}")
+    tokens = anchored(match, vectors)
+    anchors = torch.from_numpy(vectors[tokens.anchor_ids])
+    new = torch.from_numpy(vectors[tokens.new_ids])
+    k = min(atoms, len(anchors))
+    chosen, coefficients = [], []
+    for block in new.split(max(1, BLOCK_BYTES // (4 * len(anchors)))):
+        columns, values = pursue(block, anchors, k)
+        chosen.append(columns.numpy().ravel())
+        coefficients.append(values.float().numpy().ravel())
+    if not chosen:
+        return plan_of([copies(match)], match.target_size)
+    entries = (
+        np.repeat(tokens.new_ids, k),
+        tokens.anchor_sources[np.concatenate(chosen)],
+        np.concatenate(coefficients),
+    )
+    return plan_of([copies(match), entries], match.target_size)
+
+
+def pursue(targets: Tensor, anchors: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` anchors that OMP chooses for each target, and their coefficients.
+
+    Args:
+        targets: float32 ``[n, dim]``.
+        anchors: float32 ``[m, dim]``, none zero, ``m >= k``.
+        k: anchors per target.
+
+    Returns:
+        int64 and float64 ``[n, k]``.
+    """
+    unit = torch.nn.functional.normalize(anchors, dim=1)
+    chosen = torch.empty((len(targets), 0), dtype=torch.int64)
+    residual = targets.double()
+    values = torch.empty((len(targets), 0), dtype=torch.float64)
+    for _ in range(k):
+        fit = (residual.float() @ unit.T).abs()
+        fit.scatter_(1, chosen, -1.0)
+        chosen = torch.cat([chosen, fit.argmax(dim=1, keepdim=True)], dim=1)
+        atoms = anchors[chosen].double()
+        gram = atoms @ atoms.transpose(1, 2)
+        gram += torch.diag_embed(gram.diagonal(dim1=1, dim2=2) * RIDGE)
+        wanted = atoms @ targets.double()[:, :, None]
+        values = torch.linalg.solve(gram, wanted)[:, :, 0]
+        residual = targets.double() - (values[:, None] @ atoms)[:, 0]
+    return chosen, values
