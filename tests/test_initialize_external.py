@@ -186,7 +186,7 @@ def test_fasttext_models_give_fasttexts_vectors(match, tmp_path) -> None:
         assert np.allclose(vectors[token], expected, atol=1e-6), name
     words = read_word_vectors(tmp_path / "tokens.bin")
     assert np.allclose(words.vector("Größenwahn"), model.get_word_vector("Größenwahn"), atol=1e-6)
-    assert (word_model_vectors(words, match.source) != 0).any(axis=1).sum() > 100
+    assert (word_model_vectors(words, match.source) != 0).any(axis=1).sum() > 50
     with pytest.raises(ConfigError, match="pass the tokenizer"):
         load_vectors(tmp_path / "tokens.bin")
     whole = (tmp_path / "tokens.bin").read_bytes()
