@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from langadapt.store import TokenStore, tokenize_corpus
     from langadapt.swap import SwapReport, swap_folder, swap_tokenizer
     from langadapt.tokenizer import Tokenizer
+    from langadapt.tokenizer_editing import TrimResult, extend_tokenizer, trim_tokenizer
     from langadapt.tokenizer_training import train_bpe
     from langadapt.vectors import load_vectors, save_vectors, train_vectors
     from langadapt.vocabulary import VocabularyMatch, match_vocabularies
@@ -36,6 +37,7 @@ _HOMES = {
     "langadapt.report": ("write_report",),
     "langadapt.store": ("TokenStore", "tokenize_corpus"),
     "langadapt.tokenizer": ("Tokenizer",),
+    "langadapt.tokenizer_editing": ("TrimResult", "extend_tokenizer", "trim_tokenizer"),
     "langadapt.tokenizer_training": ("train_bpe",),
     "langadapt.initialize": ("initialize_embeddings",),
     "langadapt.swap": ("SwapReport", "swap_folder", "swap_tokenizer"),
@@ -56,6 +58,7 @@ __all__ = [
     "SwapReport",
     "TokenStore",
     "Tokenizer",
+    "TrimResult",
     "VocabularyMatch",
     "__version__",
     "adapt",
@@ -63,6 +66,7 @@ __all__ = [
     "build_corpus",
     "evaluate_suites",
     "expand_inputs",
+    "extend_tokenizer",
     "initialize_embeddings",
     "load_vectors",
     "match_vocabularies",
@@ -76,6 +80,7 @@ __all__ = [
     "train",
     "train_bpe",
     "train_vectors",
+    "trim_tokenizer",
     "write_report",
 ]
 

@@ -138,3 +138,20 @@ class WordCounter:
         accept_fewer: bool,
         progress: Callable[..., object] | None,
     ) -> tuple[list[str], list[float], list[str], list[tuple[int, int]]]: ...
+    def extend(
+        self,
+        tokens: list[str],
+        merges: list[tuple[int, int, int]],
+        byte_level: bool,
+        ignore_merges: bool,
+        apart: list[int],
+        new_tokens: int,
+        min_frequency: int,
+        max_token_length: int,
+        accept_fewer: bool,
+        progress: Callable[..., object] | None,
+    ) -> list[tuple[str, tuple[int, int]]]: ...
+
+def token_derivations(
+    tokens: list[str], merges: list[tuple[int, int, int]], wanted: list[int]
+) -> list[list[int]]: ...

@@ -120,3 +120,73 @@ def special_tokens(given: list[str]) -> list[str] | dict[str, str]:
     if with_role and len(with_role) < len(given):
         raise ConfigError("--special-token: give a role of its own to every token (`bos_token=<s>`), or to none")
     return with_role or given
+
+
+@app.command()
+def extend(
+    tokenizer: Annotated[str, typer.Argument(metavar="TOKENIZER", help="Folder or hub id.", show_default=False)],
+    inputs: Inputs,
+    new_tokens: Annotated[int, typer.Option(help="How many tokens to add.", show_default=False, min=1)],
+    out: Out,
+    min_frequency: Annotated[int, typer.Option(help="Merge only pairs seen so often.", min=1)] = 2,
+    max_token_length: Annotated[
+        int | None, typer.Option(help="Longest new token: bytes (64), or characters for SentencePiece style (16).")
+    ] = None,
+    accept_fewer: Annotated[bool, typer.Option("--accept-fewer", help="Be content with fewer new tokens.")] = False,
+    text_field: TextField = "text",
+    text_unit: TextUnit = "line",
+    strict: Strict = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add tokens learnt on new text; old ids stay."""
+    from langadapt.tokenizer_editing import extend_tokenizer
+
+    with progress("extend tokenizer") as report:
+        extended = extend_tokenizer(
+            tokenizer,
+            inputs,
+            new_tokens,
+            min_frequency=min_frequency,
+            max_token_length=max_token_length,
+            accept_fewer=accept_fewer,
+            text_field=text_field,
+            text_unit=text_unit,
+            strict=strict,
+            threads=threads,
+            progress=report,
+        )
+    finish(extended, out, as_json)
+
+
+@app.command()
+def trim(
+    tokenizer: Annotated[str, typer.Argument(metavar="TOKENIZER", help="Folder or hub id.", show_default=False)],
+    inputs: Inputs,
+    out: Out,
+    min_count: Annotated[int, typer.Option(help="Keep tokens that come out so often.", min=1)] = 1,
+    vocab_size: Annotated[int | None, typer.Option(help="Keep at most so many entries, the most used ones.")] = None,
+    text_field: TextField = "text",
+    text_unit: TextUnit = "line",
+    strict: Strict = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Drop tokens that a corpus never uses; writes id_map.json beside the tokenizer (new id of each old one, or -1)."""
+    from langadapt.manifest import write_atomically
+    from langadapt.tokenizer_editing import summary_of, trim_tokenizer
+
+    with progress("trim tokenizer") as report:
+        result = trim_tokenizer(
+            tokenizer,
+            inputs,
+            min_count=min_count,
+            vocab_size=vocab_size,
+            text_field=text_field,
+            text_unit=text_unit,
+            strict=strict,
+            threads=threads,
+            progress=report,
+        )
+    finish(result.tokenizer, out, as_json, **summary_of(result))
+    write_atomically(out / "id_map.json", json.dumps(result.id_map.tolist()))

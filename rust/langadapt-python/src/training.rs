@@ -3,10 +3,12 @@
 use std::sync::{Mutex, PoisonError};
 
 use langadapt_core::Error;
+use langadapt_core::bpe::byte_level::characters_of;
 use langadapt_core::bpe::normalize::Form;
 use langadapt_core::bpe::train::{
-    ByteLevelOptions, Counted, Cutter, PieceKind, SentenceOptions, SentencePieceOptions, Sentences, TrainedBpe,
-    byte_to_char, count_corpus, count_texts, learn_byte_level, learn_sentencepiece,
+    ByteLevelOptions, Counted, Cutter, Existing, ExtendOptions, NewToken, PieceKind, SentenceOptions,
+    SentencePieceOptions, Sentences, TrainedBpe, count_corpus, count_texts, derivations, extend, learn_byte_level,
+    learn_sentencepiece,
 };
 use langadapt_core::corpus::Inputs;
 use langadapt_core::pretokenize::Pattern;
@@ -43,7 +45,7 @@ pub fn pretokenize_patterns() -> Vec<(&'static str, &'static str)> {
 /// The 256 characters that stand for bytes in a byte-level vocabulary, in the order of the bytes.
 #[pyfunction]
 pub fn byte_characters() -> String {
-    (0..=255).map(byte_to_char).collect()
+    characters_of(&(0..=255).collect::<Vec<u8>>())
 }
 
 fn pattern(regex: &str) -> PyResult<Pattern> {
@@ -220,6 +222,41 @@ impl WordCounter {
         };
         self.learn(py, progress, |counted, monitor| learn_sentencepiece(&counted.words, &options, monitor))
     }
+
+    /// Learns tokens to add to an existing vocabulary: each with the pair of ids that makes it.
+    #[allow(clippy::too_many_arguments)]
+    fn extend(
+        &self,
+        py: Python<'_>,
+        tokens: Vec<String>,
+        merges: Vec<(u32, u32, u32)>,
+        byte_level: bool,
+        ignore_merges: bool,
+        apart: Vec<u32>,
+        new_tokens: usize,
+        min_frequency: u64,
+        max_token_length: usize,
+        accept_fewer: bool,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Vec<NewToken>> {
+        let existing = Existing { tokens: &tokens, merges: &merges, byte_level, ignore_merges, apart: &apart };
+        let options = ExtendOptions { new_tokens, min_frequency, max_token_length, accept_fewer };
+        gate::run(py, progress, |monitor| {
+            let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+            extend(&counted.words, &existing, &options, monitor)
+        })
+    }
+}
+
+/// For every wanted token the tokens that an encoder goes through to make it.
+#[pyfunction]
+pub fn token_derivations(
+    py: Python<'_>,
+    tokens: Vec<String>,
+    merges: Vec<(u32, u32, u32)>,
+    wanted: Vec<u32>,
+) -> PyResult<Vec<Vec<u32>>> {
+    gate::run(py, None, |monitor| derivations(&tokens, &merges, &wanted, monitor))
 }
 
 impl WordCounter {

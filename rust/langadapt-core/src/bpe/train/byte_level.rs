@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use super::learn::{Learner, Style};
 use super::queue::Candidate;
 use super::{Piece, PieceKind, TrainedBpe, WordCounts, too_small};
+use crate::bpe::byte_level::characters_of;
 use crate::{Error, Monitor, Result};
 
 /// How to learn byte-level merges.
@@ -40,17 +41,6 @@ impl Default for ByteLevelOptions {
             accept_fewer: false,
         }
     }
-}
-
-/// The printable character that stands for a byte in a byte-level vocabulary (GPT-2's table).
-pub fn byte_to_char(byte: u8) -> char {
-    let code = match byte {
-        b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF => u32::from(byte),
-        0..=0x20 => 0x100 + u32::from(byte),
-        0x7F..=0xA0 => 0x121 + u32::from(byte - 0x7F),
-        0xAD => 0x143,
-    };
-    char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
 struct HuggingFace {
@@ -133,11 +123,11 @@ fn alphabet(words: &WordCounts, options: &ByteLevelOptions, vocabulary: &mut Voc
     if !options.full_alphabet {
         words.for_each(|word, _| word.iter().for_each(|&byte| seen[byte as usize] = true));
     }
-    let mut bytes: Vec<(char, u8)> = (0..=255).map(|byte| (byte_to_char(byte), byte)).collect();
+    let mut bytes: Vec<(String, u8)> = (0..=255).map(|byte| (characters_of(&[byte]), byte)).collect();
     bytes.sort_unstable();
     let mut symbol_of_byte = [0; 256];
-    for (mapped, byte) in bytes.into_iter().filter(|&(_, byte)| seen[byte as usize]) {
-        symbol_of_byte[byte as usize] = vocabulary.id(mapped.to_string());
+    for (mapped, byte) in bytes.into_iter().filter(|(_, byte)| seen[*byte as usize]) {
+        symbol_of_byte[byte as usize] = vocabulary.id(mapped);
     }
     symbol_of_byte
 }

@@ -13,9 +13,13 @@
 //! | `byte_level.rs` | the rules of Hugging Face `BpeTrainer` |
 //! | `sentencepiece.rs` | the rules of SentencePiece |
 //! | `piece_merges.rs` | pieces to ranked merges |
+//! | `extend.rs` | more merges for an existing tokenizer |
+//! | `derive.rs` | which tokens others are made of |
 
 mod byte_level;
 mod count;
+mod derive;
+mod extend;
 mod learn;
 mod piece_merges;
 mod queue;
@@ -24,8 +28,10 @@ mod sentence;
 mod sentencepiece;
 mod words;
 
-pub use byte_level::{ByteLevelOptions, byte_to_char, learn_byte_level};
+pub use byte_level::{ByteLevelOptions, learn_byte_level};
 pub use count::{Counted, Cutter, count_corpus, count_texts};
+pub use derive::derivations;
+pub use extend::{Existing, ExtendOptions, NewToken, extend};
 pub use piece_merges::piece_merges;
 pub use sentence::{Omitted, SentenceOptions, Sentences};
 pub use sentencepiece::{SentencePieceOptions, learn_sentencepiece};

@@ -82,6 +82,37 @@ struct Shape {
     alone: bool,
 }
 
+impl Shape {
+    /// The shape of a single character.
+    fn of(c: char, start: u32) -> Self {
+        let class = class_of(c);
+        Self {
+            start,
+            bytes: c.len_utf8() as u32,
+            chars: 1,
+            script: if class == SPACE { 0 } else { class },
+            space: if class == SPACE { Space::Only } else { Space::None },
+            alone: class == ISOLATE,
+        }
+    }
+
+    /// The shape of this text followed by another, which may join it.
+    fn then(&self, next: &Self) -> Self {
+        Self {
+            start: self.start,
+            bytes: self.bytes + next.bytes,
+            chars: self.chars + next.chars,
+            script: self.script.max(next.script),
+            space: match (self.space, next.space) {
+                (Space::Only, Space::Only) => Space::Only,
+                (Space::None, _) => Space::None,
+                _ => Space::First,
+            },
+            alone: false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Space {
     None,
@@ -89,53 +120,60 @@ enum Space {
     First,
 }
 
-struct SentencePiece {
+/// The shapes and texts of symbols; the rules by which they join, and the order of pairs.
+pub(super) struct Shapes {
     max_piece_length: u32,
+    /// Whether script, digits and spaces matter.
+    strict: bool,
     shapes: Vec<Shape>,
     text: Vec<u8>,
 }
 
-impl SentencePiece {
+impl Shapes {
+    pub fn new(max_piece_length: u32, strict: bool) -> Self {
+        Self { max_piece_length, strict, shapes: Vec::new(), text: Vec::new() }
+    }
+
     fn text(&self, symbol: u32) -> &[u8] {
         let shape = &self.shapes[symbol as usize];
         &self.text[shape.start as usize..(shape.start + shape.bytes) as usize]
     }
 
-    fn push_char(&mut self, c: char, known: bool) {
-        let class = class_of(c);
-        let start = self.text.len() as u32;
-        self.text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-        self.shapes.push(Shape {
-            start,
-            bytes: c.len_utf8() as u32,
-            chars: 1,
-            script: if class == SPACE { 0 } else { class },
-            space: if class == SPACE { Space::Only } else { Space::None },
-            alone: class == ISOLATE || !known,
-        });
+    /// The text of two symbols.
+    pub fn joined(&self, left: u32, right: u32) -> String {
+        String::from_utf8_lossy(&[self.text(left), self.text(right)].concat()).into_owned()
     }
 
-    fn push_pair(&mut self, left: u32, right: u32) {
+    /// Keeps a symbol out of all pairs.
+    pub fn set_apart(&mut self, symbol: u32) {
+        self.shapes[symbol as usize].alone = true;
+    }
+
+    /// Adds a symbol that is a piece already. One that the rules would not have made never joins.
+    pub fn push_text(&mut self, text: &str) {
+        let start = self.text.len() as u32;
+        self.text.extend_from_slice(text.as_bytes());
+        let mut shape = Shape { start, bytes: 0, chars: 0, script: 0, space: Space::None, alone: false };
+        for c in text.chars() {
+            let next = Shape::of(c, start);
+            shape.alone |= next.alone || (shape.chars > 0 && !self.may_join(&shape, &next));
+            shape = if shape.chars == 0 { next } else { Shape { alone: shape.alone, ..shape.then(&next) } };
+        }
+        shape.alone &= self.strict;
+        self.shapes.push(shape);
+    }
+
+    /// Adds the symbol that a pair makes.
+    pub fn push_pair(&mut self, left: u32, right: u32) {
         let (a, b) = (self.shapes[left as usize], self.shapes[right as usize]);
         let start = self.text.len() as u32;
         for shape in [a, b] {
             self.text.extend_from_within(shape.start as usize..(shape.start + shape.bytes) as usize);
         }
-        self.shapes.push(Shape {
-            start,
-            bytes: a.bytes + b.bytes,
-            chars: a.chars + b.chars,
-            script: a.script.max(b.script),
-            space: match (a.space, b.space) {
-                (Space::Only, Space::Only) => Space::Only,
-                (Space::None, _) => Space::None,
-                _ => Space::First,
-            },
-            alone: false,
-        });
+        self.shapes.push(Shape { start, ..a.then(&b) });
     }
 
-    fn may_join(a: &Shape, b: &Shape) -> bool {
+    fn may_join(&self, a: &Shape, b: &Shape) -> bool {
         let scripts = a.script == b.script || a.script == 0 || b.script == 0;
         let spaces = match (a.space, b.space) {
             (Space::Only, Space::Only) => true,
@@ -143,32 +181,43 @@ impl SentencePiece {
             (_, Space::None) => true,
             _ => false,
         };
-        scripts && spaces && !a.alone && !b.alone
+        !a.alone && !b.alone && (!self.strict || (scripts && spaces))
     }
-}
-
-impl Style for SentencePiece {
-    const QUEUE_ALL: bool = true;
 
     /// Characters, then the first seven bytes of the text: enough to decide nearly all ties.
-    fn pair(&self, left: u32, right: u32) -> Option<u64> {
+    pub fn pair(&self, left: u32, right: u32) -> Option<u64> {
         let (a, b) = (&self.shapes[left as usize], &self.shapes[right as usize]);
         let chars = a.chars + b.chars;
-        if chars > self.max_piece_length || !Self::may_join(a, b) {
+        if chars > self.max_piece_length || !self.may_join(a, b) {
             return None;
         }
         let text = self.text(left).iter().chain(self.text(right)).take(7);
         let first = text.zip((0..7).rev()).fold(0, |key, (&byte, place)| key | u64::from(byte) << (8 * place));
-        Some(u64::from(chars) << 56 | first)
+        Some(u64::from(chars.min(255)) << 56 | first)
     }
 
-    fn before(&self, pairs: &[[u32; 2]], a: &Candidate, b: &Candidate) -> bool {
+    /// Highest count, fewest characters, first in the order of texts.
+    pub fn before(&self, pairs: &[[u32; 2]], a: &Candidate, b: &Candidate) -> bool {
         if (a.count, b.tie) != (b.count, a.tie) {
             return (b.count, a.tie) < (a.count, b.tie);
         }
         let [p, q] = [a, b].map(|candidate| pairs[candidate.slot as usize]);
         let [x, y] = [p, q].map(|[left, right]| self.text(left).iter().chain(self.text(right)));
         x.cmp(y).then(p.cmp(&q)).is_lt()
+    }
+}
+
+struct SentencePiece(Shapes);
+
+impl Style for SentencePiece {
+    const QUEUE_ALL: bool = true;
+
+    fn pair(&self, left: u32, right: u32) -> Option<u64> {
+        self.0.pair(left, right)
+    }
+
+    fn before(&self, pairs: &[[u32; 2]], a: &Candidate, b: &Candidate) -> bool {
+        self.0.before(pairs, a, b)
     }
 }
 
@@ -198,10 +247,9 @@ pub fn learn_sentencepiece(
             alphabet.len()
         )));
     }
-    let mut style =
-        SentencePiece { max_piece_length: options.max_piece_length as u32, shapes: Vec::new(), text: Vec::new() };
+    let mut style = SentencePiece(Shapes::new(options.max_piece_length as u32, true));
     let symbols = base_symbols(&counts, &alphabet, &mut style);
-    let mut learner = Learner::new(style.shapes.len(), false);
+    let mut learner = Learner::new(style.0.shapes.len(), false);
     fill(&mut learner, words, &symbols, monitor)?;
     let learnt = merge(learner, &mut style, options, options.vocab_size - fixed, monitor)?;
     let texts = learnt.into_iter().chain(alphabet.iter().map(char::to_string));
@@ -263,7 +311,10 @@ fn base_symbols(counts: &[(char, u64)], alphabet: &[char], style: &mut SentenceP
     let mut symbols = HashMap::with_capacity(counts.len());
     for (symbol, &(c, _)) in counts.iter().enumerate() {
         symbols.insert(c, symbol as u32);
-        style.push_char(c, known.contains(&c));
+        style.0.push_text(c.encode_utf8(&mut [0; 4]));
+        if !known.contains(&c) {
+            style.0.set_apart(symbol as u32);
+        }
     }
     symbols
 }
@@ -302,13 +353,12 @@ fn merge(
         if (best.count as u64) < options.min_frequency {
             break;
         }
-        let symbol = style.shapes.len() as u32;
-        style.push_pair(left, right);
-        let text = String::from_utf8_lossy(style.text(symbol)).into_owned();
+        let symbol = style.0.shapes.len() as u32;
+        let text = style.0.joined(left, right);
         if !taken.insert(text.clone()) {
-            style.shapes.pop();
             continue;
         }
+        style.0.push_pair(left, right);
         texts.push(text);
         learner.step(best, symbol, style, monitor)?;
         monitor.advance(1)?;
