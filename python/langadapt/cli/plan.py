@@ -83,11 +83,13 @@ def layouts(made: Plan) -> Table:
 
     from langadapt.budget.devices import GIB
 
-    table = Table(
-        title=f"{made.parameters / 1e9:.2f} B parameters, vocabulary {made.vocabulary:,}, {made.gpus} x {made.device}"
-    )
-    for name in ("layout", "GiB per GPU", "fits", "tokens/s", "MFU"):
-        table.add_column(name, justify="left" if name in {"layout", "fits"} else "right", no_wrap=True)
+    size = f"{made.parameters / 1e9:.2f} B" if made.parameters > 1e8 else f"{made.parameters / 1e6:.2f} M"
+    table = Table(title=f"{size} parameters, vocabulary {made.vocabulary:,}, {made.gpus} x {made.device}")
+    table.add_column("layout")
+    table.add_column("GiB per GPU", justify="right", no_wrap=True, min_width=11)
+    table.add_column("fits", no_wrap=True, min_width=4)
+    table.add_column("tokens/s", justify="right", no_wrap=True, min_width=9)
+    table.add_column("MFU", justify="right", no_wrap=True, min_width=4)
     for option in shown(made):
         table.add_row(
             option.layout.describe(),
