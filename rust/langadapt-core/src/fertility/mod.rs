@@ -84,9 +84,9 @@ pub fn count(
         caches: contenders.iter().map(|_| Cache::default()).collect(),
         ids: Vec::new(),
         words: Vec::new(),
+        ends: Vec::new(),
     };
-    let fold =
-        |worker: &mut Worker, batch: &Batch| batch.texts().try_for_each(|text| worker.add(text, contenders, monitor));
+    let fold = |worker: &mut Worker, batch: &Batch| worker.add(batch, contenders, monitor);
     let (workers, report) = fold_documents(inputs, options, threads, monitor, make, fold)?;
     let mut total = Tally::new(contenders);
     workers.iter().for_each(|worker| total.merge(&worker.tally));
@@ -97,43 +97,62 @@ struct Worker {
     tally: Tally,
     caches: Vec<Cache>,
     ids: Vec<u32>,
+    /// White-space words of all texts of a batch, and where each text's words end.
     words: Vec<(usize, usize)>,
+    ends: Vec<usize>,
 }
 
 impl Worker {
-    fn add(&mut self, text: &str, contenders: &[Contender<'_>], monitor: &Monitor) -> Result<()> {
-        words::split(text, &mut self.words);
-        self.tally.characters += text.chars().count() as u64;
+    fn add(&mut self, batch: &Batch, contenders: &[Contender<'_>], monitor: &Monitor) -> Result<()> {
+        self.words.clear();
+        self.ends.clear();
+        for text in batch.texts() {
+            words::split(text, &mut self.words);
+            self.ends.push(self.words.len());
+            self.tally.characters += text.chars().count() as u64;
+            self.tally.unicode_words += words::count_unicode(text);
+        }
         self.tally.words += self.words.len() as u64;
-        self.tally.unicode_words += words::count_unicode(text);
+        // A tokenizer's memory of pieces fills the core's own cache: each works through the batch before the next.
         for (n, contender) in contenders.iter().enumerate() {
-            monitor.check()?;
-            self.ids.clear();
-            contender.tokenizer.encode_into(text, &mut self.caches[n], &mut self.ids);
-            let tally = &mut self.tally.tokenizers[n];
-            for &id in &self.ids {
-                tally.counts[id as usize] += 1;
+            let mut start = 0;
+            for (text, &end) in batch.texts().zip(&self.ends) {
+                monitor.check()?;
+                let words = &self.words[start..end];
+                start = end;
+                let tally = &mut self.tally.tokenizers[n];
+                self.ids.clear();
+                contender.tokenizer.encode_into(text, &mut self.caches[n], &mut self.ids);
+                for &id in &self.ids {
+                    tally.counts[id as usize] += 1;
+                }
+                let continued = contender.surfaces.continued_words(&self.ids, text.len(), words);
+                tally.continued_words += continued
+                    .unwrap_or_else(|| continued_alone(text, words, contender, &mut self.caches[n], &mut self.ids));
             }
-            let continued = contender.surfaces.continued_words(&self.ids, text.len(), &self.words);
-            let continued = continued.unwrap_or_else(|| self.continued_alone(text, n, contender));
-            self.tally.tokenizers[n].continued_words += continued;
         }
         Ok(())
     }
+}
 
-    /// Continued words where tokens and text cannot be laid side by side: each word is encoded as after a space.
-    fn continued_alone(&mut self, text: &str, n: usize, contender: &Contender<'_>) -> u64 {
-        let space = if contender.tokenizer.is_byte_level() { " " } else { "" };
-        let mut spaced = String::new();
-        let mut continued = 0;
-        for &(start, end) in &self.words {
-            spaced.clear();
-            spaced.push_str(space);
-            spaced.push_str(&text[start..end]);
-            self.ids.clear();
-            contender.tokenizer.encode_into(&spaced, &mut self.caches[n], &mut self.ids);
-            continued += u64::from(self.ids.len() > 1);
-        }
-        continued
+/// Continued words where tokens and text cannot be laid side by side: each word is encoded as after a space.
+fn continued_alone(
+    text: &str,
+    words: &[(usize, usize)],
+    contender: &Contender<'_>,
+    cache: &mut Cache,
+    ids: &mut Vec<u32>,
+) -> u64 {
+    let space = if contender.tokenizer.is_byte_level() { " " } else { "" };
+    let mut spaced = String::new();
+    let mut continued = 0;
+    for &(start, end) in words {
+        spaced.clear();
+        spaced.push_str(space);
+        spaced.push_str(&text[start..end]);
+        ids.clear();
+        contender.tokenizer.encode_into(&spaced, cache, ids);
+        continued += u64::from(ids.len() > 1);
     }
+    continued
 }

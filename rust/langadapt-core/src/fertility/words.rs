@@ -2,14 +2,48 @@
 
 use unicode_segmentation::UnicodeSegmentation;
 
-/// Puts start and end of every stretch without Unicode white space into `words`.
+/// Appends start and end of every stretch without Unicode white space to `words`.
 pub(super) fn split(text: &str, words: &mut Vec<(usize, usize)>) {
-    words.clear();
-    let base = text.as_ptr().addr();
-    words.extend(text.split_whitespace().map(|word| {
-        let start = word.as_ptr().addr() - base;
-        (start, start + word.len())
-    }));
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    loop {
+        while at < bytes.len()
+            && let white @ 1.. = white_space(&bytes[at..])
+        {
+            at += white;
+        }
+        let start = at;
+        while at < bytes.len() && (!BEGINS_SPACE[usize::from(bytes[at])] || white_space(&bytes[at..]) == 0) {
+            at += 1;
+        }
+        if start == at {
+            return;
+        }
+        words.push((start, at));
+    }
+}
+
+/// Bytes with which a white-space character begins; no such byte lies inside a character.
+static BEGINS_SPACE: [bool; 256] = {
+    let mut table = [false; 256];
+    let firsts = [9, 10, 11, 12, 13, b' ', 0xC2, 0xE1, 0xE2, 0xE3];
+    let mut n = 0;
+    while n < firsts.len() {
+        table[firsts[n] as usize] = true;
+        n += 1;
+    }
+    table
+};
+
+/// Bytes of the white-space character at the start of `bytes`; 0 if there is another one.
+fn white_space(bytes: &[u8]) -> usize {
+    match bytes {
+        [9..=13 | b' ', ..] => 1,
+        [0xC2, 0x85 | 0xA0, ..] => 2,
+        [0xE1, 0x9A, 0x80, ..] | [0xE2, 0x81, 0x9F, ..] | [0xE3, 0x80, 0x80, ..] => 3,
+        [0xE2, 0x80, 0x80..=0x8A | 0xA8 | 0xA9 | 0xAF, ..] => 3,
+        _ => 0,
+    }
 }
 
 /// How many words UAX #29 finds.
@@ -32,7 +66,8 @@ pub(super) fn count_unicode(text: &str) -> u64 {
 fn is_plain(part: &str) -> bool {
     // A low line would join words; it is no such punctuation.
     let letters = part.trim_end_matches(['.', ',', ';', ':', '!', '?', ')', '"']);
-    !letters.is_empty() && letters.chars().all(is_simple_letter)
+    !letters.is_empty()
+        && (letters.bytes().all(|byte| byte.is_ascii_alphanumeric()) || letters.chars().all(is_simple_letter))
 }
 
 /// Letters and digits between any two of which UAX #29 sees no boundary: Latin, Cyrillic, Arabic.
@@ -71,10 +106,32 @@ mod tests {
         split(" ein\u{a0}Wort\n\t更多 ", &mut words);
         assert_eq!(words, [(1, 4), (6, 10), (12, 18)]);
         split("", &mut words);
-        assert_eq!(words, []);
+        assert_eq!(words.len(), 3);
+    }
+
+    fn assert_split(text: &str) {
+        let mut words = Vec::new();
+        split(text, &mut words);
+        let found: Vec<&str> = words.iter().map(|&(start, end)| &text[start..end]).collect();
+        assert_eq!(found, text.split_whitespace().collect::<Vec<_>>(), "{text:?}");
+    }
+
+    #[test]
+    fn white_space_is_that_of_unicode() {
+        for character in '\0'..=char::MAX {
+            if white_space(character.encode_utf8(&mut [0; 4]).as_bytes()) > 0 || character.is_whitespace() {
+                assert_split(&format!("a{character}b{character}{character}"));
+            }
+        }
     }
 
     proptest! {
+        #[test]
+        fn split_equals_the_library(text in any::<String>(), spaced in "[a中 \n\u{85}\u{a0}\u{2003}\u{202f}\u{3000}ä\u{1680}]{0,30}") {
+            assert_split(&text);
+            assert_split(&spaced);
+        }
+
         #[test]
         fn counts_equal_the_library(text in any::<String>(), pieces in prop::collection::vec(prop::sample::select(vec![
             " ", "\n", "a", "ß", "1", ".", ",", "_", "'", "\u{301}", "\u{200d}", "中", "か", "カ", "ไ", "ع", "א", "\"", "-", ":",
