@@ -37,12 +37,12 @@ fn derivation(token: u32, text: &str, ids: &HashMap<&str, u32>, merges: &Merges)
     let Some(mut symbols) = base.collect::<Option<Vec<u32>>>() else { return vec![token] };
     let mut through = symbols.clone();
     while symbols.len() > 1 {
-        let ranks = symbols.windows(2).map(|pair| merges.rank(pair[0], pair[1]));
-        let Some((at, rank)) = ranks.enumerate().min_by_key(|&(_, rank)| rank).filter(|&(_, rank)| rank != NO_RANK)
-        else {
+        let found = symbols.windows(2).map(|pair| merges.look_up(pair[0], pair[1]));
+        let Some((at, (rank, made))) = found.enumerate().min_by_key(|&(_, (rank, _))| rank) else { break };
+        if rank == NO_RANK {
             return vec![token];
-        };
-        symbols[at] = merges.result(rank);
+        }
+        symbols[at] = made;
         symbols.remove(at + 1);
         through.push(symbols[at]);
     }
