@@ -1,0 +1,117 @@
+"""Training token vectors, beside gensim's FastText and fastText itself, from one token store with the same settings.
+
+    pip install gensim fasttext-numpy2-wheel  # rivals
+    python benches/vectors.py [--tokens N] [--dim D] [--threads N] [--rounds N] [--text FILE] [--tokenizer FOLDER]
+
+Every contender runs in a process of its own, the rounds interleaved. Inside the timer: from the store (for gensim:
+lists of strings in memory; for fastText: its text file on disk) to trained vectors, vocabulary building included.
+Outside: imports and making those lists and files, which the rivals need and we do not. Quality is compared in
+tests/test_vectors_quality.py. `cpu_s` counts all threads: on a busy machine it says more than the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+LINE = 1024
+
+
+def lines_of(folder: Path) -> list[list[str]]:
+    from langadapt import TokenStore
+    from langadapt.vectors import token_surfaces
+
+    store = TokenStore.open(folder)
+    surfaces = token_surfaces(store)
+    return [[surfaces[token] for token in ids[at : at + LINE]] for ids in store for at in range(0, len(ids), LINE)]
+
+
+def langadapt(folder: Path, dim: int, epochs: int, threads: int) -> Callable[[], object]:
+    from langadapt.vectors import train_vectors
+
+    return lambda: train_vectors(folder, dim=dim, epochs=epochs, threads=threads)
+
+
+def gensim(folder: Path, dim: int, epochs: int, threads: int) -> Callable[[], object]:
+    from gensim.models import FastText
+
+    sentences = lines_of(folder)
+    settings = {"negative": 10, "ns_exponent": 0.5, "sample": 1e-4, "min_count": 10, "alpha": 0.05, "min_alpha": 0.0}
+    return lambda: FastText(sentences, vector_size=dim, epochs=epochs, sg=0, window=5, workers=threads, **settings)
+
+
+def fasttext(folder: Path, dim: int, epochs: int, threads: int) -> Callable[[], object]:
+    import fasttext as package
+
+    path = folder.with_name("lines.txt")
+    path.write_text("\n".join(" ".join(line) for line in lines_of(folder)), encoding="utf-8")
+    settings = {"model": "cbow", "neg": 10, "minCount": 10, "verbose": 0}
+    return lambda: package.train_unsupervised(str(path), dim=dim, epoch=epochs, thread=threads, **settings)
+
+
+CONTENDERS = {"langadapt": langadapt, "gensim": gensim, "fasttext": fasttext}
+
+
+def make_store(text: str, tokenizer: str, tokens: int, folder: Path) -> int:
+    from langadapt import Tokenizer, read_documents, tokenize_corpus
+
+    texts, size = [], 0
+    for document in read_documents([text]):
+        texts.append(document)
+        size += len(document)
+        if size > tokens * 4.3:
+            break
+    return len(tokenize_corpus(iter(texts), Tokenizer.from_pretrained(tokenizer), folder).tokens)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=1_500_000)
+    parser.add_argument("--dim", type=int, default=300)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--text", default=str(SHARED / "corpus" / "de.jsonl.zst"))
+    parser.add_argument("--tokenizer", default=str(SHARED / "tokenizers" / "paper-de"))
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        name, folder = arguments.one
+        run = CONTENDERS[name](Path(folder), arguments.dim, arguments.epochs, arguments.threads)
+        wall, processor = time.perf_counter(), time.process_time()
+        run()
+        print(json.dumps({"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - processor}))
+        return
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "store"
+        tokens = make_store(arguments.text, arguments.tokenizer, arguments.tokens, folder)
+        for _ in range(arguments.rounds):
+            for name, results in found.items():
+                command = [sys.executable, __file__, "--one", name, str(folder), "--dim", str(arguments.dim)]
+                command += ["--epochs", str(arguments.epochs), "--threads", str(arguments.threads)]
+                process = subprocess.run(command, capture_output=True, text=True)
+                if process.returncode:
+                    print(f"{name}: {process.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                    continue
+                results.append(json.loads(process.stdout.splitlines()[-1]))
+    print(f"{tokens:,} tokens x {arguments.epochs}, dim {arguments.dim}, {arguments.threads} threads; medians (range)")
+    for name, results in found.items():
+        cells = []
+        for key in ("wall_s", "cpu_s") if results else ():
+            values = sorted(result[key] for result in results)
+            cells.append(f"{key} {statistics.median(values):7.2f} ({values[0]:.2f}-{values[-1]:.2f})")
+        if cells:
+            print(f"{name:10} {'  '.join(cells)}")
+
+
+if __name__ == "__main__":
+    main()
