@@ -54,7 +54,9 @@ def test_german_tokens_land_beside_related_english_words(shared, tmp_path) -> No
     vectors = load_vectors(tmp_path / "vectors.safetensors", tokenizer=target)
     match = match_vocabularies(folder, target, fuzzy=True)
     made = initialize_embeddings("focus", rows, match, vectors=vectors)
-    words = [i for i, text in enumerate(match.source.texts) if len(text) > 3 and text[:1] == b" " and text[1:].isalpha()]
+    words = [
+        i for i, text in enumerate(match.source.texts) if len(text) > 3 and text[:1] == b" " and text[1:].isalpha()
+    ]
     centre = rows.mean(dim=0)
     known = torch.nn.functional.normalize(rows[words] - centre, dim=1)
     hits = 0

@@ -1,0 +1,102 @@
+"""`langadapt vectors train` and `langadapt swap`, as typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from sample_tokenizers import ENGLISH, GERMAN, byte_level, metaspace, save
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+from langadapt import Tokenizer, tokenize_corpus
+from langadapt.cli.main import main
+
+
+def run(*arguments: object) -> int:
+    """Exit code of a command."""
+    with pytest.raises(SystemExit) as raised:
+        main([str(argument) for argument in arguments])
+    return int(raised.value.code or 0)
+
+
+def tiny_model(folder: Path, tokenizer: Path) -> Path:
+    config = LlamaConfig(
+        vocab_size=420,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("swap")
+    save(byte_level(ENGLISH, 420), folder / "source", eos_token="<|endoftext|>", bos_token="<|endoftext|>")
+    save(metaspace(GERMAN, 420), folder / "target", bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    tiny_model(folder / "model", folder / "source")
+    tokenize_corpus(iter(GERMAN * 20), Tokenizer.from_pretrained(folder / "target"), folder / "store")
+    (folder / "de.txt").write_text("\n".join(GERMAN), encoding="utf-8")
+    assert (
+        run("vectors", "train", folder / "store", "--out", folder / "v.safetensors", "--dim", 16, "--threads", 1) == 0
+    )
+    return folder
+
+
+def test_a_swap_from_vectors_to_from_pretrained(work, capsys) -> None:
+    vectors, out = work / "v.safetensors", work / "out"
+    command = ("swap", work / "model", "--tokenizer", work / "target", "--vectors", vectors)
+    assert run(*command, "--out", out, "--text", work / "de.txt") == 0
+    printed = capsys.readouterr().out
+    assert "Go: " in printed
+    assert "rows combined" in printed
+    assert AutoModelForCausalLM.from_pretrained(out).config.vocab_size == 512
+    assert AutoTokenizer.from_pretrained(out).eos_token == "</s>"
+
+
+def test_a_dry_run_prints_json_and_writes_nothing(work, capsys) -> None:
+    before = sorted(work.iterdir())
+    assert run("swap", work / "model", "--tokenizer", work / "target", "--method", "mean", "--dry-run", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["rows_after"] == 512
+    assert report["advice"].startswith("Undecided")
+    assert sorted(work.iterdir()) == before
+
+
+def test_methods_with_files_of_their_own(work) -> None:
+    command = ("swap", work / "model", "--tokenizer", work / "target")
+    helper = tiny_model(work / "helper", work / "target")
+    assert run(*command, "--method", "clp", "--helper", helper, "--out", work / "clp") == 0
+    words = {"en": [f"w{i}" for i in range(60)] + ["house"], "de": [f"w{i}" for i in range(60)] + ["Haus"]}
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(61, 8, generator=generator)
+    for language, names in words.items():
+        lines = (" ".join([name, *(f"{x:.4f}" for x in row)]) for name, row in zip(names, values.tolist(), strict=True))
+        (work / f"{language}.vec").write_text("\n".join(lines))
+    (work / "pairs.txt").write_text("\n".join(f"w{i} w{i}" for i in range(60)))
+    files = (work / "en.vec", work / "de.vec", work / "pairs.txt")
+    assert run(*command, "--method", "wechsel", "--words", *files, "--out", work / "wechsel") == 0
+
+
+def test_errors_are_one_line(work, capsys) -> None:
+    command = ("swap", work / "model", "--tokenizer", work / "target")
+    assert run(*command, "--method", "mean") == 2
+    assert "--dry-run" in capsys.readouterr().err
+    assert run(*command, "--dry-run") == 2
+    assert "langadapt vectors train" in capsys.readouterr().err
+    assert run(*command, "--method", "fokus", "--dry-run") == 2
+    assert (
+        run("swap", work / "model", "--tokenizer", work / "source", "--vectors", work / "v.safetensors", "--dry-run")
+        == 1
+    )
+    message = capsys.readouterr().err
+    assert "of another tokenizer" in message
+    assert "Traceback" not in message
