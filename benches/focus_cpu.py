@@ -5,9 +5,10 @@
 
 Clustered random vectors (300 wide): about 8 to 15 anchors carry weight for each new token. Inside the timer:
 similarities, sparsemax, combination. Outside: imports, making the data, numba's compilation (one small call first).
-Every contender runs in a process of its own, the rounds interleaved. Both rivals handle `--share` of the new
-tokens and their time is scaled up, which also scales a fixed part (a tenth of a second for stacking the anchors' rows). Before timing, all must
-give the same rows within 1e-5. `cpu_s` counts all threads: on a busy machine it says more than the clock.
+Every contender runs in a process of its own, the rounds interleaved. Both rivals handle `--share` of the new tokens and
+their time is scaled up, which also scales a fixed part (a tenth of a second for stacking the anchors' rows). Before
+timing, all must give the same rows within 1e-5. `cpu_s` counts all threads: on a busy machine it says more than the
+clock.
 Contenders: `deepfocus` (1.0.1), `torch` (the same in blocks: matmul, entmax.sparsemax by rows, dense product), and ours
 in bfloat16 (what this CPU has instructions for) and in float32.
 """

@@ -172,6 +172,16 @@ def test_a_folder_is_swapped_to_the_same_bits(kind, tokenizers, vectors, tmp_pat
         assert json.loads(index.read_text())["metadata"]["total_size"] == sum(sizes)
 
 
+@pytest.mark.parametrize("kind", ["llama-tied", "llama-untied"])
+def test_a_swapped_model_survives_saving(kind, tokenizers, tmp_path) -> None:
+    model = build(kind)
+    swap_tokenizer(model, *tokenizers, method="subword_mean")
+    model.save_pretrained(tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    for (name, expected), got in zip(model.named_parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(expected, got), name
+
+
 def test_the_report_says_which_rows_are_new(tokenizers, match, vectors, tmp_path) -> None:
     build("llama-tied").save_pretrained(tmp_path / "model")
     AutoTokenizer.from_pretrained(tokenizers[0]).save_pretrained(tmp_path / "model")

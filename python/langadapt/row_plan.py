@@ -75,6 +75,7 @@ class RowPlan:
         empty = np.flatnonzero(np.diff(self.starts) == 0)
         return empty if self.rule is None else np.setdiff1d(empty, self.rule.target_ids)
 
+    @torch.no_grad()
     def apply(
         self, *matrices: Tensor, seed: int = 0, rows: int | None = None, calibrate: bool = False
     ) -> tuple[Tensor, ...]:
