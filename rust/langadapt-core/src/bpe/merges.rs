@@ -11,6 +11,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::huge;
+
 /// Longest piece, in symbols, that is merged by scanning. Found by measurement: both ways cost the same near here.
 const SCAN_LIMIT: usize = 64;
 
@@ -52,7 +54,7 @@ impl Merges {
         let size = (merges.len() * 3 / 2).next_power_of_two().max(64);
         let empty = Slot { pair: EMPTY, rank: NO_RANK, result: 0 };
         let shift = 64 - size.trailing_zeros();
-        let mut table = Self { slots: vec![empty; size], shift, filter: vec![0; size * FILTER_BITS / 64] };
+        let mut table = Self { slots: huge::filled(size, empty), shift, filter: vec![0; size * FILTER_BITS / 64] };
         for (rank, &(left, right, result)) in merges.iter().enumerate() {
             let pair = pair_of(left, right);
             let hash = hash(pair);
@@ -65,7 +67,7 @@ impl Merges {
     }
 
     /// Where a pair is, or the empty slot where it belongs.
-    #[inline]
+    #[inline(always)]
     fn place(&self, pair: u64, hash: u64) -> usize {
         let mask = self.slots.len() - 1;
         let mut at = (hash >> self.shift) as usize;
@@ -76,7 +78,7 @@ impl Merges {
     }
 
     /// Rank of the merge of `left` and `right`, or [`NO_RANK`], and what it makes.
-    #[inline]
+    #[inline(always)]
     pub fn look_up(&self, left: u32, right: u32) -> (u32, u32) {
         let pair = pair_of(left, right);
         let hash = hash(pair);
@@ -98,32 +100,41 @@ impl Merges {
     }
 
     fn apply_by_scanning(&self, symbols: &mut Vec<u32>) {
-        // `ranks[at]` and `results[at]` belong to the pair (at, at + 1); the last symbol has none.
+        let len = symbols.len();
+        // `ranks[at]` and `results[at]` belong to the pair of the symbol at `at` and the next one that is left.
         let (mut ranks, mut results) = ([NO_RANK; SCAN_LIMIT], [0; SCAN_LIMIT]);
-        let mut len = symbols.len();
+        let (mut next, mut previous) = ([0u8; SCAN_LIMIT + 1], [0u8; SCAN_LIMIT + 1]);
+        for at in 0..len {
+            (next[at], previous[at]) = (at as u8 + 1, (at as u8).wrapping_sub(1));
+        }
         for at in 0..len - 1 {
             (ranks[at], results[at]) = self.look_up(symbols[at], symbols[at + 1]);
         }
-        while len > 1 {
+        loop {
             let (at, rank) = leftmost_minimum(&ranks[..len - 1]);
             if rank == NO_RANK {
                 break;
             }
+            let gone = usize::from(next[at]);
+            let (after, before) = (next[gone], previous[at]);
             symbols[at] = results[at];
-            len -= 1;
-            // By hand: calls of `memmove` cost more than moving these few.
-            for to in at + 1..len {
-                (symbols[to], ranks[to], results[to]) = (symbols[to + 1], ranks[to + 1], results[to + 1]);
+            (ranks[at], ranks[gone]) = (NO_RANK, NO_RANK);
+            (next[at], previous[usize::from(after)]) = (after, at as u8);
+            if usize::from(after) < len {
+                (ranks[at], results[at]) = self.look_up(symbols[at], symbols[usize::from(after)]);
             }
-            ranks[at] = NO_RANK;
-            if at + 1 < len {
-                (ranks[at], results[at]) = self.look_up(symbols[at], symbols[at + 1]);
-            }
-            if at > 0 {
-                (ranks[at - 1], results[at - 1]) = self.look_up(symbols[at - 1], symbols[at]);
+            let before = usize::from(before);
+            if before < len {
+                (ranks[before], results[before]) = self.look_up(symbols[before], symbols[at]);
             }
         }
-        symbols.truncate(len);
+        let (mut kept, mut at) = (0, 0);
+        while at < len {
+            symbols[kept] = symbols[at];
+            kept += 1;
+            at = usize::from(next[at]);
+        }
+        symbols.truncate(kept);
     }
 
     fn apply_by_heap(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) {

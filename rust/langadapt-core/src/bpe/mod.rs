@@ -20,6 +20,7 @@ pub mod batch;
 pub mod byte_level;
 pub mod decode;
 pub mod encode;
+mod huge;
 pub mod merges;
 pub mod normalize;
 pub mod piece_cache;

@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::huge;
 use super::merges::Scratch;
 
 /// Longest piece that is kept; longer ones hardly ever come again.
@@ -36,6 +37,19 @@ const LONG: u64 = 0xFF << 56;
 /// In the top four bits of the first id, instead of a count: the ids are in the arena.
 const SPILLED: u32 = 15;
 const COUNT_SHIFT: u32 = 28;
+const ID_MASK: u32 = (1 << COUNT_SHIFT) - 1;
+
+/// The bytes of a piece of so many bytes, in two words.
+const MASKS: [(u64, u64); INLINE + 1] = {
+    let mut masks = [(0, 0); INLINE + 1];
+    let mut len = 1;
+    while len <= INLINE {
+        let mask = u128::MAX >> (128 - 8 * len);
+        masks[len] = (mask as u64, (mask >> 64) as u64);
+        len += 1;
+    }
+    masks
+};
 
 /// A piece as it is compared: its bytes and length, or a hash of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,16 +66,18 @@ impl Key {
         if len > INLINE {
             return Self::long(&text[start..end]);
         }
-        let word = match text.get(start..start + 16) {
-            // Reading on behind the piece and masking is far cheaper than copying `len` bytes.
-            Some(window) => u128::from_le_bytes(window.try_into().unwrap_or_default()) & (u128::MAX >> (128 - 8 * len)),
+        let bytes = match text.get(start..start + 16) {
+            Some(window) => <[u8; 16]>::try_from(window).unwrap_or_default(),
             None => {
                 let mut bytes = [0; 16];
                 bytes[..len].copy_from_slice(&text[start..end]);
-                u128::from_le_bytes(bytes)
+                bytes
             }
         };
-        Self { low: word as u64, high: (word >> 64) as u64 | (len as u64) << 56 }
+        let word = u128::from_le_bytes(bytes);
+        // Reading on behind the piece and masking is far cheaper than copying `len` bytes.
+        let (low, high) = MASKS[len];
+        Self { low: word as u64 & low, high: (word >> 64) as u64 & high | (len as u64) << 56 }
     }
 
     #[inline(never)]
@@ -163,15 +179,17 @@ impl Cache {
             out.resize(written + 4 * BLOCK, 0);
             for &(key, from, to) in &block[..count] {
                 match self.find(key, &text[from..to]) {
-                    Ok(ids) => {
-                        let mut inline = *ids;
-                        inline[0] &= (1 << COUNT_SHIFT) - 1;
-                        out[written..written + 4].copy_from_slice(&inline);
-                        written += (ids[0] >> COUNT_SHIFT) as usize;
+                    Ok(&[first, second, third, fourth]) => {
+                        out[written..written + 4].copy_from_slice(&[first & ID_MASK, second, third, fourth]);
+                        written += (first >> COUNT_SHIFT) as usize;
                     }
                     Err(at) => {
                         out.truncate(written);
-                        self.encode_slowly(key, text, from..to, at, out, &mut encode);
+                        if self.slots[at].key == key {
+                            out.extend_from_slice(self.spilled(at));
+                        } else {
+                            self.encode_new(key, text, from..to, at, out, &mut encode);
+                        }
                         written = out.len();
                         out.resize(written + 4 * BLOCK, 0);
                     }
@@ -195,11 +213,10 @@ impl Cache {
         match self.find(key, piece) {
             Ok(ids) => {
                 let count = (ids[0] >> COUNT_SHIFT) as usize;
-                let mut inline = *ids;
-                inline[0] &= (1 << COUNT_SHIFT) - 1;
-                out.extend_from_slice(&inline[..count]);
+                out.extend_from_slice(&[ids[0] & ID_MASK, ids[1], ids[2], ids[3]][..count]);
             }
-            Err(at) => self.encode_slowly(key, piece, 0..piece.len(), at, out, &mut encode),
+            Err(at) if self.slots[at].key == key => out.extend_from_slice(self.spilled(at)),
+            Err(at) => self.encode_new(key, piece, 0..piece.len(), at, out, &mut encode),
         }
     }
 
@@ -236,7 +253,7 @@ impl Cache {
 
     #[cold]
     #[inline(never)]
-    fn encode_slowly(
+    fn encode_new(
         &mut self,
         key: Key,
         text: &[u8],
@@ -245,12 +262,6 @@ impl Cache {
         out: &mut Vec<u32>,
         encode: &mut impl FnMut(Range<usize>, &mut Vec<u32>, &mut Scratch),
     ) {
-        let slot = &self.slots[at];
-        if slot.key == key {
-            let from = slot.ids[1] as usize;
-            out.extend_from_slice(&self.ids[from..from + slot.ids[2] as usize]);
-            return;
-        }
         let mut symbols = std::mem::take(&mut self.symbols);
         symbols.clear();
         encode(piece.clone(), &mut symbols, &mut self.scratch);
@@ -259,6 +270,12 @@ impl Cache {
             self.insert(key, &text[piece], at, &symbols);
         }
         self.symbols = symbols;
+    }
+
+    /// The ids of a slot that has them elsewhere.
+    fn spilled(&self, at: usize) -> &[u32] {
+        let from = self.slots[at].ids[1] as usize;
+        &self.ids[from..from + self.slots[at].ids[2] as usize]
     }
 
     fn long_key(&self, slot: &Slot) -> &[u8] {
@@ -297,7 +314,7 @@ impl Cache {
     }
 
     fn grow(&mut self) {
-        let mut slots = vec![Slot::default(); self.slots.len() * 2];
+        let mut slots = huge::filled(self.slots.len() * 2, Slot::default());
         for slot in self.slots.iter().filter(|slot| slot.key != Key::default()) {
             let at = free_slot(&slots, slot.key);
             slots[at] = *slot;

@@ -20,6 +20,7 @@ use super::merges::{Merges, Scratch};
 use super::piece_cache::Cache;
 use super::tokenizer_json::{METASPACE, Model, Prepend};
 use super::vocab::Vocab;
+use crate::pretokenize::ascii_letters_end;
 
 const NONE: u32 = u32::MAX;
 
@@ -94,6 +95,10 @@ impl SentencePiece {
                 cut[usize::from(pair[0]) << 8 | usize::from(pair[1])] = false;
             }
         }
+        // None between two ASCII letters, though some pairs of them are in no piece: words are better remembered whole,
+        // and `piece_end` may pass over them without looking.
+        let letters = || (b'A'..=b'Z').chain(b'a'..=b'z').map(usize::from);
+        letters().for_each(|first| letters().for_each(|second| cut[first << 8 | second] = false));
         // Never inside a character.
         (0..1 << 16).filter(|pair| pair & 0xC0 == 0x80).for_each(|pair| cut[pair] = false);
         if split {
@@ -155,14 +160,16 @@ impl SentencePiece {
 
     /// The first cut at or behind `at`, where `before` is the byte that comes before.
     #[inline]
-    fn piece_end(&self, text: &[u8], at: usize, mut before: u8) -> usize {
-        for (offset, &byte) in text[at..].iter().enumerate() {
+    fn piece_end(&self, text: &[u8], mut at: usize, mut before: u8) -> usize {
+        while let Some(&byte) = text.get(at) {
             if self.cut[usize::from(u16::from_be_bytes([before, byte]))] {
-                return at + offset;
+                break;
             }
-            before = byte;
+            // There is no cut between two letters: see `find_cuts`.
+            at = if byte.is_ascii_alphabetic() { ascii_letters_end(text, at + 1) } else { at + 1 };
+            before = text[at - 1];
         }
-        text.len()
+        at
     }
 
     fn encode_piece(&self, piece: &str, (vocab, merges): (&Vocab, &Merges), ids: &mut Vec<u32>, scratch: &mut Scratch) {

@@ -369,12 +369,6 @@ fn read_vocab<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result
 }
 
 fn read_merges<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<(String, String)>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Merge {
-        Pair(String, String),
-        Line(String),
-    }
     struct Merges;
     impl<'de> Visitor<'de> for Merges {
         type Value = Vec<(String, String)>;
@@ -385,18 +379,46 @@ fn read_merges<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Resul
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Self::Value, A::Error> {
             let mut merges = Vec::new();
-            while let Some(merge) = list.next_element()? {
-                match merge {
-                    Merge::Pair(left, right) => merges.push((left, right)),
-                    Merge::Line(line) if line.starts_with("#version") => {}
-                    Merge::Line(line) => match line.split_once(' ') {
-                        Some((left, right)) if !right.contains(' ') => merges.push((left.into(), right.into())),
-                        _ => return Err(A::Error::custom(format!("merge {}: `{line}` is no pair", merges.len() + 1))),
-                    },
-                }
+            while let Some(Merge(merge)) = list.next_element()? {
+                merges.extend(merge);
             }
             Ok(merges)
         }
     }
     deserializer.deserialize_seq(Merges)
+}
+
+/// A pair, as a list of two or, in old files, as a line; none for the line that names the version.
+struct Merge(Option<(String, String)>);
+
+// By hand: an untagged enum would keep a copy of every merge before it looks at it.
+impl<'de> Deserialize<'de> for Merge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Merge;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a pair of pieces")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, line: &str) -> std::result::Result<Merge, E> {
+                match line.split_once(' ') {
+                    _ if line.starts_with("#version") => Ok(Merge(None)),
+                    Some((left, right)) if !right.contains(' ') => Ok(Merge(Some((left.into(), right.into())))),
+                    _ => Err(E::custom(format!("merge `{line}` is no pair"))),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Merge, A::Error> {
+                let (left, right, more) =
+                    (list.next_element()?, list.next_element()?, list.next_element::<IgnoredAny>()?);
+                match (left, right, more) {
+                    (Some(left), Some(right), None) => Ok(Merge(Some((left, right)))),
+                    _ => Err(A::Error::custom("a merge is no pair")),
+                }
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }

@@ -17,6 +17,8 @@ mod classes;
 mod ranges;
 mod scan;
 
+pub(crate) use scan::ascii_letters_end;
+
 pub(crate) use classes::decode;
 
 /// A regex that this module has a scanner for.
@@ -73,7 +75,7 @@ impl Pattern {
     ///
     /// # Panics
     /// May panic if `start` is not a character boundary.
-    #[inline]
+    #[inline(always)]
     pub fn next(self, text: &str, start: usize) -> usize {
         let bytes = text.as_bytes();
         if start >= bytes.len() {

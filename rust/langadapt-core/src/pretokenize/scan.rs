@@ -6,11 +6,47 @@
 
 use super::classes::{LETTER, LOWER, NEWLINE, NUMBER, OTHER, SPACE, UPPER, ascii, at, decode, wide};
 
+/// Every byte's highest bit.
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// End of the run of ASCII letters that starts at `from`.
+///
+/// Eight bytes are judged at once. Not so much for the work: most words end within the first eight, and then no branch
+/// depends on where.
+#[inline(always)]
+pub(crate) fn ascii_letters_end(text: &[u8], from: usize) -> usize {
+    let mut end = from;
+    while let Some(chunk) = text.get(end..end + 8) {
+        let others = !ascii_letters(u64::from_le_bytes(chunk.try_into().unwrap_or_default())) & HIGH;
+        if others != 0 {
+            return end + others.trailing_zeros() as usize / 8;
+        }
+        end += 8;
+    }
+    while text.get(end).is_some_and(u8::is_ascii_alphabetic) {
+        end += 1;
+    }
+    end
+}
+
+/// The highest bit of every byte of `word` that is an ASCII letter.
+#[inline(always)]
+fn ascii_letters(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let lower = (word | ONES * 0x20) & !HIGH;
+    let from_a = lower + ONES * (0x80 - b'a' as u64);
+    let behind_z = lower + ONES * (0x80 - b'z' as u64 - 1);
+    from_a & !behind_z & !word & HIGH
+}
+
 /// End of the longest run of characters with any bit of `mask` that starts at `from`.
 #[inline(always)]
 fn run(text: &[u8], from: usize, mask: u8) -> usize {
     let mut end = from;
     loop {
+        if mask == LETTER {
+            end = ascii_letters_end(text, end);
+        }
         let Some(&byte) = text.get(end) else { return end };
         if byte < 0x80 {
             if ascii(byte) & mask == 0 {
@@ -203,4 +239,21 @@ fn ends_lower(text: &[u8], start: usize) -> Option<usize> {
 fn ends_upper(text: &[u8], start: usize) -> Option<usize> {
     let end = run(text, start, UPPER);
     (end > start).then_some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ascii_letters_as_one_by_one() {
+        for byte in 0..=255u8 {
+            for place in 0..20 {
+                let mut text = *b"abcxyzABCXYZqrstQRST";
+                text[place] = byte;
+                let expected = text.iter().position(|byte| !byte.is_ascii_alphabetic()).unwrap_or(text.len());
+                assert_eq!(ascii_letters_end(&text, 0), expected, "{byte} at {place}");
+            }
+        }
+    }
 }
