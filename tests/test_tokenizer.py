@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import random
 from pathlib import Path
 
 import numpy as np
@@ -165,8 +166,9 @@ def test_bad_arguments(reference: Reference) -> None:
 
 def test_progress_is_reported_and_may_stop_the_work(reference: Reference) -> None:
     tokenizer = Tokenizer(reference.to_str().encode())
-    # No letter of it is ever cut off: slow enough to be asked about.
-    texts = ["".join(chr(97 + (n * n) % 23) for n in range(k, k + 400_000)) for k in range(12)]
+    # Words of ever new letters, never remembered: slow enough to be asked about.
+    source = random.Random(2)
+    texts = ["".join(source.choices("Dermanltuas", k=400_000))] * 60
 
     def stop(phase: str, done: int, total: int | None, unit: str) -> None:
         assert (phase, total, unit) == ("tokenize", sum(map(len, texts)), "bytes")

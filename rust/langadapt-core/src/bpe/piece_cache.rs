@@ -4,7 +4,7 @@
 //! thread maps a piece to its ids; no lock, no sharing. An entry is 32 bytes, two to a cache line: a key of up to 15
 //! bytes stands in it as two words, up to four ids likewise; longer keys and longer results live in arenas.
 //!
-//! The table doubles up to [`MAX_SLOTS`] (32 MiB) and then starts anew, so memory is bounded on any input. What is in
+//! The table doubles up to [`MAX_LINES`] (32 MiB) and then starts anew, so memory is bounded on any input. What is in
 //! it never changes a result.
 //!
 //! Looking one piece up after the other would wait for memory at each. So a block of pieces is cut and hashed first,
@@ -22,8 +22,8 @@ use super::merges::Scratch;
 
 /// Longest piece that is kept; longer ones hardly ever come again.
 const MAX_PIECE: usize = 255;
-const MIN_SLOTS: usize = 1 << 13;
-const MAX_SLOTS: usize = 1 << 20;
+const MIN_LINES: usize = 1 << 12;
+const MAX_LINES: usize = 1 << 19;
 /// The arenas hold rare pieces; beyond this many bytes all starts anew.
 const MAX_ARENA: usize = 32 << 20;
 
@@ -85,6 +85,12 @@ impl Key {
         Self { low: xxh3_64(piece), high: LONG | piece.len() as u64 }
     }
 
+    /// Equality without a branch.
+    #[inline(always)]
+    fn is(self, other: Self) -> bool {
+        (self.low ^ other.low) | (self.high ^ other.high) == 0
+    }
+
     #[inline]
     fn is_long(self) -> bool {
         self.high >= LONG
@@ -104,10 +110,22 @@ struct Slot {
     ids: [u32; 4],
 }
 
+/// A cache line. The first slot is filled first, so an empty second one ends a search.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, align(64))]
+struct Line([Slot; 2]);
+
+/// Where a piece was found.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    line: usize,
+    slot: usize,
+}
+
 /// What a thread keeps between texts: pieces seen before, and scratch memory. Belongs to one tokenizer.
 #[derive(Debug)]
 pub struct Cache {
-    slots: Vec<Slot>,
+    lines: Vec<Line>,
     used: usize,
     /// Bytes of long keys, each after its slot's hash.
     keys: Vec<u8>,
@@ -123,7 +141,7 @@ pub struct Cache {
 impl Default for Cache {
     fn default() -> Self {
         Self {
-            slots: vec![Slot::default(); MIN_SLOTS],
+            lines: vec![Line::default(); MIN_LINES],
             used: 0,
             keys: Vec::new(),
             ids: Vec::new(),
@@ -138,7 +156,7 @@ impl Default for Cache {
 impl Cache {
     /// Forgets all pieces.
     pub fn clear(&mut self) {
-        self.slots.fill(Slot::default());
+        self.lines.fill(Line::default());
         self.used = 0;
         self.keys.clear();
         self.ids.clear();
@@ -146,7 +164,7 @@ impl Cache {
 
     /// Pieces remembered, and memory in bytes.
     pub fn statistics(&self) -> (usize, usize) {
-        (self.used, self.slots.len() * size_of::<Slot>() + self.keys.capacity() + self.ids.capacity() * 4)
+        (self.used, self.lines.len() * size_of::<Line>() + self.keys.capacity() + self.ids.capacity() * 4)
     }
 
     /// Appends the ids of all pieces of `text` to `out`.
@@ -175,27 +193,22 @@ impl Cache {
                 start = end;
                 count += 1;
             }
-            let mut written = out.len();
-            out.resize(written + 4 * BLOCK, 0);
+            let mut ids = [0; 4 * BLOCK];
+            let mut written = 0;
             for &(key, from, to) in &block[..count] {
-                match self.find(key, &text[from..to]) {
-                    Ok(&[first, second, third, fourth]) => {
-                        out[written..written + 4].copy_from_slice(&[first & ID_MASK, second, third, fourth]);
-                        written += (first >> COUNT_SHIFT) as usize;
-                    }
-                    Err(at) => {
-                        out.truncate(written);
-                        if self.slots[at].key == key {
-                            out.extend_from_slice(self.spilled(at));
-                        } else {
-                            self.encode_new(key, text, from..to, at, out, &mut encode);
-                        }
-                        written = out.len();
-                        out.resize(written + 4 * BLOCK, 0);
-                    }
+                if let Some(&[first, second, third, fourth]) =
+                    self.find(key, &text[from..to]).map(|at| &self.slot(at).ids)
+                    && first >> COUNT_SHIFT != SPILLED
+                {
+                    ids[written..written + 4].copy_from_slice(&[first & ID_MASK, second, third, fourth]);
+                    written += (first >> COUNT_SHIFT) as usize;
+                } else {
+                    out.extend_from_slice(&ids[..written]);
+                    written = 0;
+                    self.encode_slowly(key, text, from..to, out, &mut encode);
                 }
             }
-            out.truncate(written);
+            out.extend_from_slice(&ids[..written]);
         }
     }
 
@@ -210,72 +223,77 @@ impl Cache {
             return;
         }
         let key = Key::new(piece, 0, piece.len());
-        match self.find(key, piece) {
-            Ok(ids) => {
-                let count = (ids[0] >> COUNT_SHIFT) as usize;
-                out.extend_from_slice(&[ids[0] & ID_MASK, ids[1], ids[2], ids[3]][..count]);
-            }
-            Err(at) if self.slots[at].key == key => out.extend_from_slice(self.spilled(at)),
-            Err(at) => self.encode_new(key, piece, 0..piece.len(), at, out, &mut encode),
-        }
+        self.encode_slowly(key, piece, 0..piece.len(), out, &mut encode);
     }
 
     /// Asks the processor to fetch the slot where `key` belongs.
     #[inline]
     fn prefetch(&self, key: Key) {
-        let at = key.hash() & (self.slots.len() - 1);
+        let at = key.hash() & (self.lines.len() - 1);
         #[cfg(target_arch = "x86_64")]
         // SAFETY: prefetching reads nothing that a program can see, whatever the address.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(&self.slots[at]).cast());
+            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(&self.lines[at]).cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
-        std::hint::black_box(self.slots[at].key.low);
+        std::hint::black_box(self.lines[at].0[0].key.low);
     }
 
-    /// The inline ids of a piece; otherwise the slot that holds it with ids elsewhere, or the empty one where it belongs.
-    #[inline]
-    fn find(&self, key: Key, piece: &[u8]) -> Result<&[u32; 4], usize> {
-        let mask = self.slots.len() - 1;
-        let mut at = key.hash() & mask;
+    /// Where `piece` is, if it is remembered.
+    ///
+    /// Which of the two slots of a line holds a piece cannot be foreseen; so it is computed, not branched on.
+    #[inline(always)]
+    fn find(&self, key: Key, piece: &[u8]) -> Option<Place> {
+        let mask = self.lines.len() - 1;
+        let mut line = key.hash() & mask;
         loop {
-            let slot = &self.slots[at];
-            if slot.key == key && (!key.is_long() || self.long_key(slot) == piece) {
-                return if slot.ids[0] >> COUNT_SHIFT == SPILLED { Err(at) } else { Ok(&slot.ids) };
+            let slots = &self.lines[line].0;
+            let slot = usize::from(slots[1].key.is(key));
+            if slots[slot].key.is(key) && (!key.is_long() || self.long_key(&slots[slot]) == piece) {
+                return Some(Place { line, slot });
             }
-            if slot.key == Key::default() {
-                return Err(at);
+            if slots[1].key.is(Key::default()) {
+                return None;
             }
-            at = (at + 1) & mask;
+            line = (line + 1) & mask;
         }
     }
 
-    #[cold]
+    #[inline(always)]
+    fn slot(&self, at: Place) -> &Slot {
+        &self.lines[at.line].0[at.slot]
+    }
+
+    /// Appends the ids of a piece, wherever they come from.
     #[inline(never)]
-    fn encode_new(
+    fn encode_slowly(
         &mut self,
         key: Key,
         text: &[u8],
         piece: Range<usize>,
-        at: usize,
         out: &mut Vec<u32>,
         encode: &mut impl FnMut(Range<usize>, &mut Vec<u32>, &mut Scratch),
     ) {
+        if let Some(at) = self.find(key, &text[piece.clone()]) {
+            let [first, from, len, _] = self.slot(at).ids;
+            return match first >> COUNT_SHIFT {
+                SPILLED => out.extend_from_slice(&self.ids[from as usize..from as usize + len as usize]),
+                count => {
+                    out.extend_from_slice(&self.slot(at).ids[..count as usize]);
+                    let first_written = out.len() - count as usize;
+                    out[first_written..].iter_mut().take(1).for_each(|id| *id &= ID_MASK);
+                }
+            };
+        }
         let mut symbols = std::mem::take(&mut self.symbols);
         symbols.clear();
         encode(piece.clone(), &mut symbols, &mut self.scratch);
         out.extend_from_slice(&symbols);
         if piece.len() <= MAX_PIECE {
-            self.insert(key, &text[piece], at, &symbols);
+            self.insert(key, &text[piece], &symbols);
         }
         self.symbols = symbols;
-    }
-
-    /// The ids of a slot that has them elsewhere.
-    fn spilled(&self, at: usize) -> &[u32] {
-        let from = self.slots[at].ids[1] as usize;
-        &self.ids[from..from + self.slots[at].ids[2] as usize]
     }
 
     fn long_key(&self, slot: &Slot) -> &[u8] {
@@ -283,17 +301,14 @@ impl Cache {
         &self.keys[start..start + (slot.key.high & !LONG) as usize]
     }
 
-    fn insert(&mut self, key: Key, piece: &[u8], mut at: usize, ids: &[u32]) {
-        // Three quarters: pieces that come often came early and sit where they belong, so a full table costs hits little,
-        // and a small one stays in cache.
-        let full = self.used * 4 >= self.slots.len() * 3;
-        if full || self.keys.len() > MAX_ARENA || self.ids.len() * 4 > MAX_ARENA {
-            if full && self.slots.len() < MAX_SLOTS {
-                self.grow();
-            } else {
-                self.clear();
-            }
-            at = free_slot(&self.slots, key);
+    fn insert(&mut self, key: Key, piece: &[u8], ids: &[u32]) {
+        // Pieces that come often came early and sit where they belong: a well filled table costs hits little, and a
+        // small one stays in cache.
+        let full = self.used * 3 >= self.lines.len() * 4;
+        if full && self.lines.len() < MAX_LINES {
+            self.grow();
+        } else if full || self.keys.len() > MAX_ARENA || self.ids.len() * 4 > MAX_ARENA {
+            self.clear();
         }
         let mut slot = Slot { key, ids: [0; 4] };
         // A long key needs the last id's place for itself.
@@ -309,27 +324,28 @@ impl Cache {
             slot.ids[3] = self.keys.len() as u32;
             self.keys.extend_from_slice(piece);
         }
-        self.slots[at] = slot;
+        *free_slot(&mut self.lines, key) = slot;
         self.used += 1;
     }
 
     fn grow(&mut self) {
-        let mut slots = huge::filled(self.slots.len() * 2, Slot::default());
-        for slot in self.slots.iter().filter(|slot| slot.key != Key::default()) {
-            let at = free_slot(&slots, slot.key);
-            slots[at] = *slot;
+        let mut lines = huge::filled(self.lines.len() * 2, Line::default());
+        for slot in self.lines.iter().flat_map(|line| line.0).filter(|slot| !slot.key.is(Key::default())) {
+            *free_slot(&mut lines, slot.key) = slot;
         }
-        self.slots = slots;
+        self.lines = lines;
     }
 }
 
-fn free_slot(slots: &[Slot], key: Key) -> usize {
-    let mask = slots.len() - 1;
+fn free_slot(lines: &mut [Line], key: Key) -> &mut Slot {
+    let mask = lines.len() - 1;
     let mut at = key.hash() & mask;
-    while slots[at].key != Key::default() {
+    while !lines[at].0[1].key.is(Key::default()) {
         at = (at + 1) & mask;
     }
-    at
+    let slots = &mut lines[at].0;
+    let second = usize::from(!slots[0].key.is(Key::default()));
+    &mut slots[second]
 }
 
 #[cfg(test)]
@@ -372,10 +388,10 @@ mod tests {
     #[test]
     fn memory_stays_bounded() {
         let mut cache = Cache::default();
-        for n in 0..3 * MAX_SLOTS as u32 {
+        for n in 0..6 * MAX_LINES as u32 {
             cache.encode_piece(format!("{n:x}").as_bytes(), &mut Vec::new(), |_, ids, _| ids.push(n & 0xFFFF));
         }
-        assert_eq!(cache.slots.len(), MAX_SLOTS);
-        assert!(cache.used * 4 <= MAX_SLOTS * 3 + 4);
+        assert_eq!(cache.lines.len(), MAX_LINES);
+        assert!(cache.used * 3 <= MAX_LINES * 4 + 3);
     }
 }

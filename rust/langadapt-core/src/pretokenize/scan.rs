@@ -33,7 +33,7 @@ pub(crate) fn ascii_letters_end(text: &[u8], from: usize) -> usize {
 #[inline(always)]
 fn ascii_letters(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let lower = (word | ONES * 0x20) & !HIGH;
+    let lower = (word | (ONES * 0x20)) & !HIGH;
     let from_a = lower + ONES * (0x80 - b'a' as u64);
     let behind_z = lower + ONES * (0x80 - b'z' as u64 - 1);
     from_a & !behind_z & !word & HIGH
