@@ -5,10 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import langadapt
 from langadapt.store import tokenize_corpus
 from langadapt.tokenizer_training import train_bpe
-
-import langadapt
 
 with tempfile.TemporaryDirectory() as name:
     folder = Path(name)

@@ -16,6 +16,13 @@ def choose_device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def quiet_transformers() -> None:
+    """No bars for loading and writing shards: a stage says what it does, and stderr may be a log file."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def describe_device() -> str:
     """The machine in words."""
     import torch

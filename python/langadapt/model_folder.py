@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from langadapt.errors import ConfigError
@@ -33,3 +34,12 @@ def tokenizer_file(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise ConfigError(f"{folder}: no tokenizer.json and no tokenizer.model")
+
+
+def read_new_rows(folder: Path) -> list[int] | None:
+    """Embedding rows that a swap made and nobody has trained, from ``swap.json``; none where the model is as it was."""
+    file = folder / "swap.json"
+    if not file.is_file():
+        return None
+    spans = json.loads(file.read_text(encoding="utf-8"))["new_rows"]
+    return [row for first, last in spans for row in range(first, last + 1)]

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langadapt.errors import ConfigError
-from langadapt.machine import choose_device, describe_device, versions
+from langadapt.machine import choose_device, describe_device, quiet_transformers, versions
 from langadapt.manifest import write_atomically
-from langadapt.model_folder import resolve_model, tokenizer_file
+from langadapt.model_folder import read_new_rows, resolve_model, tokenizer_file
 from langadapt.recipe import Recipe
 from langadapt.stages import Run
 
@@ -46,6 +46,7 @@ def adapt(recipe: Recipe, *, progress: Progress | None = None) -> dict[str, Any]
         DataError: an input or an artefact is broken; the message names the file.
         LangadaptError: another process is running in the same folder.
     """
+    quiet_transformers()
     run = Run(Path(recipe.out), log.info)
     with run.locked():
         write_atomically(run.folder / "recipe.yaml", recipe.to_yaml())
@@ -154,7 +155,7 @@ class Adaptation:
         settings = self.recipe.corpus
         inputs = settings.target if language == "target" else settings.source
         out = self.folder / "corpus" / language
-        options = {
+        options: dict[str, Any] = {
             "text_field": settings.text_field,
             "strict": settings.strict,
             "validation_bytes": settings.validation_bytes,
@@ -170,7 +171,7 @@ class Adaptation:
             out,
             lambda: build_corpus(inputs, out, **options, progress=self.progress).to_dict(),
             settings=options,
-            inputs={str(path): Path(path) for path in expand_inputs(inputs)},
+            inputs={str(path): Path(path) for path in expand_inputs([*inputs])},
         )
 
     def make_tokenizer(self) -> Path:
@@ -343,6 +344,7 @@ class Adaptation:
             self.recipe.train,
             tokenizer=Tokenizer.from_pretrained(tokenizer),
             validate=self.validator(tokenizer),
+            new_rows=read_new_rows(start),
             extend=self.extend,
         )
         return {**result.to_dict(), "log": str((out / "log.jsonl").relative_to(self.folder))}
@@ -411,7 +413,7 @@ class Adaptation:
         from langadapt.tokenizer import Tokenizer
 
         settings = self.recipe.evaluate
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
         loaded.to(choose_device(self.recipe.train.device)).eval()
         its_tokenizer = Tokenizer.from_pretrained(tokenizer)
         bits = {

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from langadapt.machine import quiet_transformers
 from langadapt.recipe import build
 from langadapt.stages import Run
 from langadapt.training.settings import TrainSettings
@@ -28,6 +29,7 @@ def train_from_scratch(
     from langadapt.tokenizer_training import train_bpe
     from langadapt.training import StoreShare, train_model
 
+    quiet_transformers()
     corpus, tokenizer, start, store = (run.folder / name for name in ("corpus", "tokenizer", "untrained", "store"))
     train_text = corpus / "train.jsonl.zst"
     run.stage(
@@ -91,7 +93,8 @@ def make_untrained_model(tokenizer: Path, out: Path, settings: Mapping[str, Any]
     )
     with torch.random.fork_rng():
         torch.manual_seed(settings["seed"])
-        model = LlamaForCausalLM(config).to(torch.bfloat16)
+        model: Any = LlamaForCausalLM(config)
+        model.to(torch.bfloat16)
     with new_folder(out) as folder:
         loaded.save_pretrained(folder)
         model.save_pretrained(folder)

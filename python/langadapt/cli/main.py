@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = 130
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; say nothing, and do not let Python flush into the void.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         code = 0
     except TrainingStopped as stopped:
         console.print(escape(str(stopped)), style="yellow", highlight=False, soft_wrap=True)
