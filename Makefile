@@ -75,5 +75,30 @@ wheels: setup-dev ## both wheels and both sdists into dist/
 	$(BIN)/maturin sdist -q -o dist
 	$(BIN)/python -m build -q kernels -o dist
 
+# Rivals live beside the development environment, never in it: their pins would fight with ours.
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/python -m venv --without-pip $(VENV)/bench
+	echo "$(abspath $(VENV))/lib/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages" \
+	  > "$$(echo $(VENV)/bench/lib/python3.*/site-packages)/development.pth"
+	$(PIP) --python $(VENV)/bench/bin/python install --no-deps -r benches/requirements.txt
+	@touch $@
+
+BENCH := $(VENV)/bench/bin/python
+DATA ?= ../shared/data
+
+bench: setup $(VENV)/.bench ## every CPU bench beside its rivals; writes benches/reports/
+	mkdir -p benches/reports $(VENV)/bench/data
+	$(BENCH) -c "import json, langadapt, sys; [sys.stdout.write(json.dumps({'text': t}) + '\n') for t in langadapt.read_documents(['$(DATA)/corpus/de.jsonl.zst'])]" \
+	  > $(VENV)/bench/data/de.jsonl
+	$(BENCH) benches/bpe_training.py --corpus $(VENV)/bench/data/de.jsonl
+	$(BENCH) benches/bpe_encoding.py --out benches/reports/bpe_encoding
+	$(BENCH) benches/corpus.py
+	$(BENCH) benches/focus_cpu.py
+	$(BENCH) benches/vectors.py
+	$(BENCH) benches/training_cpu.py
+
+fuzz: ## seeded random mutation of readers, encoder and tokenizer.json, for longer than the tests do
+	cargo test --release --locked -- --ignored fuzz
+
 clean: ## remove what was built
 	rm -rf dist target $(VENV) runs
