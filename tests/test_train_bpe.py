@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import warnings
 from pathlib import Path
@@ -131,6 +132,7 @@ def test_a_regex_without_a_scanner_goes_through_the_package(caplog: pytest.LogCa
 def test_progress_and_stop() -> None:
     phases: list[str] = []
     train_bpe(iter(TEXTS * 20), 1000, progress=lambda phase, *_: phases.append(phase))
+    assert phases[0] == "count words"
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -46,10 +46,11 @@ def byte_level(
 ) -> tuple[dict[str, int], list[list[str]]]:
     counter = _core.WordCounter.byte_level(regex, [], False, None, threads)
     counter.count_texts(texts, None)
-    tokens, _, _, merges = counter.learn_byte_level(
+    trained = counter.learn_byte_level(
         vocab_size, min_frequency, special_tokens or [], max_token_length, full_alphabet, True, None
     )
-    return {token: id for id, token in enumerate(tokens)}, [[tokens[a], tokens[b]] for a, b in merges]
+    tokens = trained.tokens()
+    return {token: id for id, token in enumerate(tokens)}, [[tokens[a], tokens[b]] for a, b in trained.merges()]
 
 
 def assert_like_hugging_face(texts: list[str], regex: str, vocab_size: int, **options: Any) -> None:
@@ -87,10 +88,8 @@ def sentencepieces(
     reserved = special + [f"<0x{byte:02X}>" for byte in range(256)]
     counter = _core.WordCounter.sentencepiece(reserved, [], True, 8192, None, threads)
     counter.count_texts(texts, None)
-    tokens, scores, _, _ = counter.learn_sentencepiece(
-        vocab_size, min_frequency, special, character_coverage, True, 16, True, None
-    )
-    return list(zip(tokens, scores, strict=True))
+    trained = counter.learn_sentencepiece(vocab_size, min_frequency, special, character_coverage, True, 16, True, None)
+    return list(zip(trained.tokens(), trained.scores(), strict=True))
 
 
 SMALL = {

@@ -61,6 +61,9 @@ KNOWN_ROLES = {
 
 NORMALIZATION_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 
+LEARNT = "learnt"
+"""Stands for vocabulary and merges, last in the model, until the core writes them."""
+
 KEPT_COMPANIONS = ("special_tokens_map.json", "chat_template.jinja", "chat_template.json")
 """Files of the other tokenizer that stay true with another vocabulary."""
 
@@ -102,24 +105,23 @@ class Blueprint:
         """The added tokens' texts."""
         return [token["content"] for token in self.added]
 
-    def build(self, tokens: Sequence[str], merges: Sequence[tuple[int, int]], name: str = "trained") -> Tokenizer:
-        """The tokenizer with this vocabulary (``tokens[id]``) and these merges (pairs of ids, best first)."""
-        ids = {token: id for id, token in enumerate(tokens)}
+    def build(self, trained: _core.TrainedTokens, name: str = "trained") -> Tokenizer:
+        """The tokenizer with a vocabulary whose first ids are the added tokens."""
+        ids = {token: id for id, token in enumerate(self.special)}
         definition = {
             "version": "1.0",
             "truncation": None,
             "padding": None,
-            "added_tokens": sorted(
-                ({"id": ids[token["content"]], **token} for token in self.added), key=lambda token: token["id"]
-            ),
+            "added_tokens": [{"id": ids[token["content"]], **token} for token in self.added],
             "normalizer": self.normalizer,
             "pre_tokenizer": self.pre_tokenizer,
             "post_processor": with_ids(self.post_processor, ids),
             "decoder": self.decoder,
-            "model": {**self.model, "vocab": ids, "merges": [[tokens[a], tokens[b]] for a, b in merges]},
+            "model": {**self.model, LEARNT: None},
         }
         config = json.dumps(self.config, ensure_ascii=False, indent=2).encode() + b"\n"
-        content = json.dumps(definition, ensure_ascii=False, separators=(",", ":")).encode()
+        head, _, tail = json.dumps(definition, ensure_ascii=False).rpartition(f'"{LEARNT}": null')
+        content = f'{head}"vocab": {trained.vocab_json()}, "merges": {trained.merges_json()}{tail}'.encode()
         return Tokenizer(content, {**self.companions, "tokenizer_config.json": config}, name)
 
 

@@ -97,11 +97,11 @@ def train_bpe(
     count(counter, inputs, blueprint, text_field, text_unit, strict, progress)
     if blueprint.style == "byte_level":
         frequency = 2 if min_frequency is None else min_frequency
-        tokens, _, _, merges = counter.learn_byte_level(
+        trained = counter.learn_byte_level(
             vocab_size, frequency, blueprint.special, max_token_length, True, accept_fewer, progress
         )
     else:
-        tokens, _, _, merges = counter.learn_sentencepiece(
+        trained = counter.learn_sentencepiece(
             vocab_size,
             1 if min_frequency is None else min_frequency,
             blueprint.special,
@@ -111,7 +111,7 @@ def train_bpe(
             accept_fewer,
             progress,
         )
-    return blueprint.build(tokens, merges)
+    return blueprint.build(trained)
 
 
 def load_tokenizer(source: Any) -> Tokenizer:
@@ -194,8 +194,9 @@ def count_stream(
         else:
             size = sum(len(text.encode("utf-8", "replace")) for text in block)
             counter.add_words(list(package.words(block).items()), len(block), size)
-            if progress is not None:
-                progress("count words", dict(counter.summary())["documents"], None, "documents")
+        if progress is not None:
+            # A block may be over before the core looks up to report.
+            progress("count words", dict(counter.summary())["documents"], None, "documents")
 
 
 def next_block(texts: Iterable[str]) -> list[str]:

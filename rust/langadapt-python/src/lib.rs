@@ -41,7 +41,9 @@ mod _core {
     #[pymodule_export]
     use crate::tokenizer::PyTokenizer;
     #[pymodule_export]
-    use crate::training::{WordCounter, byte_characters, pretokenize, pretokenize_patterns, token_derivations};
+    use crate::training::{
+        TrainedTokens, WordCounter, byte_characters, pretokenize, pretokenize_patterns, token_derivations,
+    };
     #[pymodule_export]
     use crate::vectors::{sparsemax_weights, train_cbow};
 

@@ -72,18 +72,50 @@ pub struct WordCounter {
     counted: Mutex<Counted>,
 }
 
-/// Tokens, scores, kinds (`"normal"`, `"special"`, `"byte"`) and merges as pairs of ids.
-type Trained = (Vec<String>, Vec<f32>, Vec<&'static str>, Vec<(u32, u32)>);
+/// A learnt vocabulary. Lists are made when asked for.
+#[pyclass(module = "langadapt._core", frozen)]
+pub struct TrainedTokens(TrainedBpe);
 
-fn trained(result: TrainedBpe) -> Trained {
-    let kind = |kind| match kind {
-        PieceKind::Normal => "normal",
-        PieceKind::Special => "special",
-        PieceKind::Byte => "byte",
-    };
-    let scores = result.pieces.iter().map(|piece| piece.score).collect();
-    let kinds = result.pieces.iter().map(|piece| kind(piece.kind)).collect();
-    (result.pieces.into_iter().map(|piece| piece.text).collect(), scores, kinds, result.merges)
+#[pymethods]
+impl TrainedTokens {
+    fn __len__(&self) -> usize {
+        self.0.pieces.len()
+    }
+
+    /// Tokens by id.
+    fn tokens(&self) -> Vec<&str> {
+        self.0.pieces.iter().map(|piece| piece.text.as_str()).collect()
+    }
+
+    /// SentencePiece's scores by id.
+    fn scores(&self) -> Vec<f32> {
+        self.0.pieces.iter().map(|piece| piece.score).collect()
+    }
+
+    /// `"normal"`, `"special"` or `"byte"` by id.
+    fn kinds(&self) -> Vec<&'static str> {
+        let kind = |kind| match kind {
+            PieceKind::Normal => "normal",
+            PieceKind::Special => "special",
+            PieceKind::Byte => "byte",
+        };
+        self.0.pieces.iter().map(|piece| kind(piece.kind)).collect()
+    }
+
+    /// Pairs of ids, best first.
+    fn merges(&self) -> Vec<(u32, u32)> {
+        self.0.merges.clone()
+    }
+
+    /// The field `vocab` of a `tokenizer.json`.
+    fn vocab_json(&self) -> String {
+        self.0.vocab_json()
+    }
+
+    /// The field `merges` of a `tokenizer.json`.
+    fn merges_json(&self) -> String {
+        self.0.merges_json()
+    }
 }
 
 #[pymethods]
@@ -185,7 +217,7 @@ impl WordCounter {
         full_alphabet: bool,
         accept_fewer: bool,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<Trained> {
+    ) -> PyResult<TrainedTokens> {
         let options = ByteLevelOptions {
             vocab_size,
             min_frequency,
@@ -210,7 +242,7 @@ impl WordCounter {
         max_piece_length: usize,
         accept_fewer: bool,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<Trained> {
+    ) -> PyResult<TrainedTokens> {
         let options = SentencePieceOptions {
             vocab_size,
             min_frequency,
@@ -265,7 +297,7 @@ impl WordCounter {
         py: Python<'_>,
         progress: Option<Py<PyAny>>,
         learn: impl FnOnce(&Counted, &langadapt_core::Monitor) -> langadapt_core::Result<TrainedBpe> + Send,
-    ) -> PyResult<Trained> {
+    ) -> PyResult<TrainedTokens> {
         let result = gate::run(py, progress, |monitor| {
             let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
             if counted.words.is_empty() {
@@ -273,6 +305,6 @@ impl WordCounter {
             }
             learn(&counted, monitor)
         })?;
-        Ok(trained(result))
+        Ok(TrainedTokens(result))
     }
 }

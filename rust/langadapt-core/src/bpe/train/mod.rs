@@ -13,6 +13,7 @@
 //! | `byte_level.rs` | the rules of Hugging Face `BpeTrainer` |
 //! | `sentencepiece.rs` | the rules of SentencePiece |
 //! | `piece_merges.rs` | pieces to ranked merges |
+//! | `json.rs` | what was learnt as JSON |
 //! | `extend.rs` | more merges for an existing tokenizer |
 //! | `derive.rs` | which tokens others are made of |
 
@@ -20,6 +21,7 @@ mod byte_level;
 mod count;
 mod derive;
 mod extend;
+mod json;
 mod learn;
 mod piece_merges;
 mod queue;
