@@ -197,6 +197,10 @@ class Tokenizer:
         """The token of an id as the file writes it, if there is one."""
         return self._backend.id_to_token(id) if 0 <= id < self.vocab_size else None
 
+    def added_tokens(self) -> list[tuple[int, str, bool, bool]]:
+        """All added tokens by id: ``(id, content, special, normalized)``."""
+        return self._backend.added_tokens()
+
     @property
     def special_token_ids(self) -> frozenset[int]:
         """Ids of all added tokens that the file marks as special."""

@@ -190,3 +190,33 @@ def trim(
         )
     finish(result.tokenizer, out, as_json, **summary_of(result))
     write_atomically(out / "id_map.json", json.dumps(result.id_map.tolist()))
+
+
+@app.command()
+def check(
+    tokenizer: Annotated[str, typer.Argument(metavar="TOKENIZER", help="Folder or hub id.", show_default=False)],
+    against: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="Folder of the model that is to use it.", show_default=False)
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(metavar="INPUT", help="More text to try, such as a validation file.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Acceptance test: round trip, unreachable and special tokens, digits, white space, chat template, model rows."""
+    from langadapt.corpus import read_documents
+    from langadapt.tokenizer_check import check_tokenizer, findings_table
+
+    lines = read_documents(text) if text else ()
+    findings = check_tokenizer(tokenizer, against=against, lines=lines)
+    failed = sum(finding.status == "failed" or (strict and finding.status == "warning") for finding in findings)
+    if as_json:
+        summary = {"tokenizer": tokenizer, "passed": not failed, "findings": [f.to_dict() for f in findings]}
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        Console().print(findings_table(findings))
+    if failed:
+        raise typer.Exit(1)

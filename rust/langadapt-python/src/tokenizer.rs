@@ -89,6 +89,11 @@ impl PyTokenizer {
         tokens.map(|token| (token.id, token.content.clone(), token.special, token.normalized)).collect()
     }
 
+    /// Ids of pieces that no text becomes.
+    fn unreachable(&self, py: Python<'_>) -> Vec<u32> {
+        py.detach(|| self.tokenizer.unreachable())
+    }
+
     /// Ids put before and behind a text with `add_special_tokens`.
     fn template(&self) -> (Vec<u32>, Vec<u32>) {
         let (prefix, suffix) = self.tokenizer.template();

@@ -167,6 +167,13 @@ impl ByteLevel {
         }
     }
 
+    /// The ids of a piece as the vocabulary writes it; none where its characters do not stand for bytes.
+    pub(super) fn encode_alone(&self, piece: &str, merges: &Merges, ids: &mut Vec<u32>, scratch: &mut Scratch) {
+        if let Some(bytes) = bytes_of(piece) {
+            self.encode_piece(&bytes, merges, ids, scratch);
+        }
+    }
+
     fn encode_piece(&self, piece: &[u8], merges: &Merges, ids: &mut Vec<u32>, scratch: &mut Scratch) {
         if let Some(id) = self.whole_pieces.as_ref().and_then(|pieces| pieces.id(piece)) {
             ids.push(id);

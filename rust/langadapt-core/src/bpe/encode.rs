@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::added::{AddedToken, Finder, Section};
 use super::byte_level::ByteLevel;
 use super::decode::{DecodeStep, decode};
-use super::merges::Merges;
+use super::merges::{Merges, Scratch};
 use super::normalize::{Form, apply_all};
 use super::piece_cache::Cache;
 use super::sentencepiece::SentencePiece;
@@ -241,6 +241,27 @@ impl NativeTokenizer {
     /// Whether an id is marked special.
     pub fn is_special(&self, id: u32) -> bool {
         self.added_token(id).is_some_and(|token| token.special)
+    }
+
+    /// Whether an id is that of an added token.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.added_token(id).is_some()
+    }
+
+    /// Whether a piece is the unknown token or stands for a byte.
+    pub(super) fn is_made_otherwise(&self, piece: &[u8], id: u32) -> bool {
+        match &self.family {
+            Family::SentencePiece(family) => family.is_made_otherwise(id),
+            Family::ByteLevel(_) => piece == b"<unk>",
+        }
+    }
+
+    /// The ids of one piece of the vocabulary, as if the text had been cut around it.
+    pub(super) fn encode_alone(&self, piece: &str, ids: &mut Vec<u32>, scratch: &mut Scratch) {
+        match &self.family {
+            Family::SentencePiece(family) => family.encode_alone(piece, (&self.vocab, &self.merges), ids, scratch),
+            Family::ByteLevel(family) => family.encode_alone(piece, &self.merges, ids, scratch),
+        }
     }
 
     /// Added tokens by id.

@@ -13,6 +13,7 @@
 //! | [`encode`] | [`NativeTokenizer`]: all of it in order |
 //! | [`batch`] | many texts on several threads |
 //! | [`decode`] | ids to text |
+//! | [`reach`] | pieces that no text becomes |
 //! | [`train`] | learning the merges |
 
 pub mod added;
@@ -24,6 +25,7 @@ mod huge;
 pub mod merges;
 pub mod normalize;
 pub mod piece_cache;
+pub mod reach;
 pub mod sentencepiece;
 pub mod tokenizer_json;
 pub mod train;

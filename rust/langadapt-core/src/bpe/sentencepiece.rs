@@ -183,6 +183,22 @@ impl SentencePiece {
         merges.apply(ids, scratch);
     }
 
+    /// The ids of a piece as the vocabulary writes it.
+    pub(super) fn encode_alone(
+        &self,
+        piece: &str,
+        tables: (&Vocab, &Merges),
+        ids: &mut Vec<u32>,
+        scratch: &mut Scratch,
+    ) {
+        self.encode_piece(&piece.replace(METASPACE, " "), tables, ids, scratch);
+    }
+
+    /// Whether an id is that of the unknown token or of a byte.
+    pub(super) fn is_made_otherwise(&self, id: u32) -> bool {
+        self.unknown == Some(id) || self.byte_ids.contains(&id)
+    }
+
     /// The characters of a piece as ids; those without one as bytes, or as the unknown token.
     ///
     /// A pending unknown is written before the next known character, not before bytes: `tokenizers` does the same.
