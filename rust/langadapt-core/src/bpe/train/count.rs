@@ -58,7 +58,8 @@ impl Counted {
 
     fn add_pieces(&mut self, pattern: Pattern, text: &str) {
         let bytes = text.as_bytes();
-        pattern.for_each_span(text, |start, end| self.words.add(bytes, start, end, 1));
+        let mut feeder = self.words.feed();
+        pattern.for_each_span(text, |start, end| feeder.add(bytes, start, end));
     }
 
     /// Forgets the rarest words until at most `max_words` are left. This changes what is learnt: counts of words that

@@ -21,6 +21,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::fetch::fetch;
 use super::queue::{Candidate, Queue};
 use crate::{Error, Monitor, Result};
 
@@ -59,12 +60,95 @@ struct Cell {
     weight: u32,
 }
 
-/// A pair met in the current step.
+/// What a step found on one side of the merged pair, by neighbour.
 struct Local {
+    /// The pair of the neighbour and the new symbol; [`NONE`] if it is never made.
     slot: u32,
+    /// The pair that the neighbour formed before; [`NONE`] if it had no slot.
+    old: u32,
     tie: u64,
+    /// Moved from `old` to `slot`.
+    weight: i64,
+    /// Given to `slot` alone.
+    extra: i64,
     places: u32,
     start: usize,
+}
+
+/// The neighbours met in the current step. Sums are kept here and written to the counts once per neighbour: the counts
+/// lie all over the memory.
+struct Around {
+    step: u32,
+    /// By symbol: the step in which it was last seen on this side, and its entry in `locals`.
+    lefts: Vec<(u32, u32)>,
+    rights: Vec<(u32, u32)>,
+    locals: Vec<Local>,
+    /// New places: entry in `locals`, cell.
+    hits: Vec<(u32, u32)>,
+}
+
+impl Around {
+    /// The entry of a neighbour whose pair was `old` until now; `open` gives slot and tie of the new pair.
+    #[inline(always)]
+    fn local(&mut self, on_left: bool, neighbour: u32, old: u32, open: impl FnOnce(&[Local]) -> (u32, u64)) -> u32 {
+        let side = if on_left { &mut self.lefts } else { &mut self.rights };
+        let seen = &mut side[neighbour as usize];
+        if seen.0 != self.step {
+            *seen = (self.step, self.locals.len() as u32);
+            let (slot, tie) = open(&self.locals);
+            self.locals.push(Local { slot, old, tie, weight: 0, extra: 0, places: 0, start: 0 });
+        }
+        seen.1
+    }
+
+    /// Notes a new place; the slot for its cell.
+    #[inline(always)]
+    fn note(&mut self, local: u32, place: usize, weight: i64) -> u32 {
+        let entry = &mut self.locals[local as usize];
+        entry.weight += weight;
+        if entry.slot != NONE {
+            entry.places += 1;
+            self.hits.push((local, place as u32));
+        }
+        entry.slot
+    }
+}
+
+/// All pairs ever made, by slot.
+#[derive(Default)]
+struct Pairs {
+    symbols: Vec<[u32; 2]>,
+    counts: Vec<i64>,
+    /// Slots made in the step(s) that made a symbol; kept only where a symbol can be made again.
+    made: HashMap<u32, Vec<(u32, u32)>>,
+    /// Slots that got places in more than one step.
+    reopened: HashSet<u32>,
+}
+
+impl Pairs {
+    fn push(&mut self, pair: [u32; 2]) -> u32 {
+        self.symbols.push(pair);
+        self.counts.push(0);
+        self.symbols.len() as u32 - 1
+    }
+
+    /// Slot and tie of a pair of which one symbol is made in this step; `again`: it was made before.
+    fn open<S: Style>(&mut self, pair: [u32; 2], again: bool, locals: &[Local], style: &S) -> (u32, u64) {
+        let Some(tie) = style.pair(pair[0], pair[1]) else { return (NONE, 0) };
+        let known = if again { self.find(pair, locals) } else { None };
+        if let Some(slot) = known {
+            self.reopened.insert(slot);
+        }
+        (known.unwrap_or_else(|| self.push(pair)), tie)
+    }
+
+    /// The slot of a pair of which at least one symbol was made by a merge.
+    fn find(&self, pair: [u32; 2], locals: &[Local]) -> Option<u32> {
+        let is = |&slot: &u32| slot != NONE && self.symbols[slot as usize] == pair;
+        let earlier = pair.iter().filter_map(|symbol| self.made.get(symbol)).flatten();
+        let mut slots = locals.iter().map(|local| local.slot).chain(earlier.flat_map(|&(first, end)| first..end));
+        slots.find(is)
+    }
 }
 
 /// The state of learning.
@@ -73,21 +157,12 @@ pub(super) struct Learner {
     heavy: Vec<i64>,
     /// Cells per symbol.
     span: Vec<u32>,
-    pairs: Vec<[u32; 2]>,
-    counts: Vec<i64>,
+    pairs: Pairs,
     /// Where the places of a candidate lie in `places`.
     segments: Vec<(usize, u32)>,
     places: Vec<u32>,
     queue: Queue,
-    /// Slots made in the step(s) that made a symbol.
-    made: HashMap<u32, Vec<(u32, u32)>>,
-    /// Slots that got places in more than one step.
-    reopened: HashSet<u32>,
-    step: u32,
-    lefts: Vec<(u32, u32)>,
-    rights: Vec<(u32, u32)>,
-    locals: Vec<Local>,
-    hits: Vec<(u32, u32)>,
+    around: Around,
     track_made: bool,
 }
 
@@ -99,18 +174,17 @@ impl Learner {
             cells: vec![Cell { symbol: BOUNDARY, slot: NONE, weight: 0 }],
             heavy: Vec::new(),
             span: vec![1; symbols],
-            pairs: Vec::new(),
-            counts: Vec::new(),
+            pairs: Pairs::default(),
             segments: Vec::new(),
             places: Vec::new(),
             queue: Queue::default(),
-            made: HashMap::new(),
-            reopened: HashSet::new(),
-            step: 0,
-            lefts: vec![(0, 0); symbols],
-            rights: vec![(0, 0); symbols],
-            locals: Vec::new(),
-            hits: Vec::new(),
+            around: Around {
+                step: 0,
+                lefts: vec![(0, 0); symbols],
+                rights: vec![(0, 0); symbols],
+                locals: Vec::new(),
+                hits: Vec::new(),
+            },
             track_made,
         }
     }
@@ -161,14 +235,12 @@ impl Learner {
                 style.pair(symbol, right).map(|tie| {
                     ties.push(tie);
                     sizes.push(0);
-                    self.counts.push(0);
-                    self.pairs.push([symbol, right]);
-                    self.pairs.len() as u32 - 1
+                    self.pairs.push([symbol, right])
                 })
             });
             if slot != NONE {
                 self.cells[at].slot = slot;
-                self.counts[slot as usize] += self.weight(weight);
+                self.pairs.counts[slot as usize] += weight_of(weight, &self.heavy);
                 sizes[slot as usize] += 1;
             }
         }
@@ -187,21 +259,21 @@ impl Learner {
         }
         monitor.check()?;
         for (slot, &tie) in ties.iter().enumerate() {
-            let candidate = Candidate { count: self.counts[slot], tie, slot: slot as u32, segment: slot as u32 };
-            self.queue.push(candidate, |a, b| style.before(&self.pairs, a, b));
+            let candidate = Candidate { count: self.pairs.counts[slot], tie, slot: slot as u32, segment: slot as u32 };
+            self.queue.push(candidate, |a, b| style.before(&self.pairs.symbols, a, b));
         }
         Ok(())
     }
 
     /// The best pair: the candidate and its two symbols. It is taken off the queue.
     pub fn next<S: Style>(&mut self, style: &S) -> Option<(Candidate, [u32; 2])> {
-        let before = |a: &Candidate, b: &Candidate| style.before(&self.pairs, a, b);
+        let before = |a: &Candidate, b: &Candidate| style.before(&self.pairs.symbols, a, b);
         loop {
             let first = self.queue.first()?;
-            let count = self.counts[first.slot as usize];
+            let count = self.pairs.counts[first.slot as usize];
             if count == first.count {
                 self.queue.pop(before);
-                return Some((first, self.pairs[first.slot as usize]));
+                return Some((first, self.pairs.symbols[first.slot as usize]));
             }
             self.queue.replace_first(Candidate { count, ..first }, before);
         }
@@ -212,69 +284,53 @@ impl Learner {
     ///
     /// `symbol` is either the next unused number or, if made before, one that the caller's vocabulary already has.
     pub fn step<S: Style>(&mut self, candidate: Candidate, symbol: u32, style: &S, monitor: &Monitor) -> Result<()> {
-        let [left, right] = self.pairs[candidate.slot as usize];
-        let (left_span, span) = (self.span[left as usize], self.span[left as usize] + self.span[right as usize]);
-        let again = self.prepare(symbol, span);
-        let first_slot = self.pairs.len() as u32;
+        let [left, right] = self.pairs.symbols[candidate.slot as usize];
+        let shape =
+            Merged { symbol, left: self.span[left as usize] as usize, right: self.span[right as usize] as usize };
+        let again = self.prepare(&shape);
+        let first_slot = self.pairs.symbols.len() as u32;
         let found = self.places_of(candidate);
-        let places = found.as_deref().map_or(self.segments[candidate.segment as usize], |list| (0, list.len() as u32));
-        for index in 0..places.1 as usize {
+        let (start, len) = self.segments[candidate.segment as usize];
+        let places = found.as_deref().unwrap_or(&self.places[start..start + len as usize]);
+        let (cells, span) = (self.cells.as_mut_slice(), self.span.as_slice());
+        let (around, pairs, heavy) = (&mut self.around, &mut self.pairs, &self.heavy);
+        let open = |pair: [u32; 2], locals: &[Local], pairs: &mut Pairs| pairs.open(pair, again, locals, style);
+        for (index, &place) in places.iter().enumerate() {
             if index % CHECK_EVERY == CHECK_EVERY - 1 {
                 monitor.check()?;
             }
-            if let Some(&place) = self.places[places.0..].get(index + AHEAD) {
-                self.fetch(place);
+            if let Some(&soon) = places.get(index + AHEAD) {
+                fetch(cells, soon as usize);
             }
-            let at = found.as_ref().map_or_else(|| self.places[places.0 + index], |list| list[index]) as usize;
-            if self.cells[at].slot != candidate.slot {
-                continue;
+            if cells[place as usize].slot == candidate.slot {
+                let weight = weight_of(cells[place as usize].weight, heavy);
+                merge_at(place as usize, weight, &shape, cells, span, around, |pair, locals| open(pair, locals, pairs));
             }
-            let (middle, next) = (at + left_span as usize, at + span as usize);
-            let weight = self.weight(self.cells[at].weight);
-            let before = self.cells[at - 1].symbol;
-            if before != BOUNDARY {
-                let neighbour = before & !TAIL;
-                let place = at - self.span[neighbour as usize] as usize;
-                self.lower(place, weight);
-                let local = self.local(true, neighbour, symbol, again, style);
-                self.raise(place, local, weight);
-            }
-            let after = self.cells[next].symbol;
-            if after != BOUNDARY {
-                self.lower(middle, weight);
-                let local = self.local(after == symbol, after, symbol, again, style);
-                self.raise(at, local, weight);
-            } else {
-                self.cells[at].slot = NONE;
-            }
-            self.cells[middle].slot = NONE;
-            self.cells[at].symbol = symbol;
-            self.cells[next - 1].symbol = symbol | TAIL;
         }
-        self.queue_locals(style);
+        self.settle(style);
         if self.track_made {
-            self.made.entry(symbol).or_default().push((first_slot, self.pairs.len() as u32));
+            self.pairs.made.entry(symbol).or_default().push((first_slot, self.pairs.symbols.len() as u32));
         }
         Ok(())
     }
 
-    /// Opens a step; whether `symbol` was made before.
-    fn prepare(&mut self, symbol: u32, span: u32) -> bool {
-        self.step += 1;
-        let symbol = symbol as usize;
+    /// Opens a step; whether its symbol was made before.
+    fn prepare(&mut self, merged: &Merged) -> bool {
+        self.around.step += 1;
+        let symbol = merged.symbol as usize;
         if symbol >= self.span.len() {
             self.span.resize(symbol + 1, 0);
-            self.lefts.resize(symbol + 1, (0, 0));
-            self.rights.resize(symbol + 1, (0, 0));
+            self.around.lefts.resize(symbol + 1, (0, 0));
+            self.around.rights.resize(symbol + 1, (0, 0));
         }
-        self.span[symbol] = span;
-        self.made.contains_key(&(symbol as u32))
+        self.span[symbol] = (merged.left + merged.right) as u32;
+        self.pairs.made.contains_key(&merged.symbol)
     }
 
     /// The places of a candidate whose pair was reopened: all of the pair in every word of the candidate's own list,
     /// because the reference lists words, not places. `None` in the usual case, where the list is right as it is.
     fn places_of(&self, candidate: Candidate) -> Option<Vec<u32>> {
-        if !self.reopened.contains(&candidate.slot) {
+        if !self.pairs.reopened.contains(&candidate.slot) {
             return None;
         }
         let (start, len) = self.segments[candidate.segment as usize];
@@ -299,105 +355,95 @@ impl Learner {
         Some(places)
     }
 
-    #[inline(always)]
-    fn weight(&self, weight: u32) -> i64 {
-        if weight < HEAVY { i64::from(weight) } else { self.heavy[(weight & !HEAVY) as usize] }
-    }
-
-    /// Asks the memory for a cell that is needed soon.
-    #[inline(always)]
-    fn fetch(&self, place: u32) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(cell) = self.cells.get(place as usize) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a prefetch reads nothing, and SSE is part of every x86-64.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(cell).cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = place;
-    }
-
-    #[inline(always)]
-    fn lower(&mut self, place: usize, weight: i64) {
-        let slot = self.cells[place].slot;
-        if slot != NONE {
-            self.counts[slot as usize] -= weight;
-        }
-    }
-
-    #[inline(always)]
-    fn raise(&mut self, place: usize, local: u32, weight: i64) {
-        self.cells[place].slot = NONE;
-        if local != NONE {
-            let entry = &mut self.locals[local as usize];
-            entry.places += 1;
-            self.cells[place].slot = entry.slot;
-            self.counts[entry.slot as usize] += weight;
-            self.hits.push((local, place as u32));
-        }
-    }
-
-    /// This step's entry for the pair of `neighbour` on the left (or right) and `symbol`.
-    #[inline(always)]
-    fn local<S: Style>(&mut self, on_left: bool, neighbour: u32, symbol: u32, again: bool, style: &S) -> u32 {
-        let seen = if on_left { &self.lefts } else { &self.rights }[neighbour as usize];
-        if seen.0 == self.step {
-            return seen.1;
-        }
-        let pair = if on_left { [neighbour, symbol] } else { [symbol, neighbour] };
-        let local = self.open_local(pair, again, style);
-        let seen = if on_left { &mut self.lefts } else { &mut self.rights };
-        seen[neighbour as usize] = (self.step, local);
-        local
-    }
-
-    fn open_local<S: Style>(&mut self, pair: [u32; 2], again: bool, style: &S) -> u32 {
-        let Some(tie) = style.pair(pair[0], pair[1]) else { return NONE };
-        let known = if again { self.find(pair) } else { None };
-        let slot = known.unwrap_or_else(|| {
-            self.pairs.push(pair);
-            self.counts.push(0);
-            self.pairs.len() as u32 - 1
-        });
-        if known.is_some() {
-            self.reopened.insert(slot);
-        }
-        self.locals.push(Local { slot, tie, places: 0, start: 0 });
-        self.locals.len() as u32 - 1
-    }
-
-    /// The slot of a pair of which at least one symbol was made by a merge.
-    fn find(&self, pair: [u32; 2]) -> Option<u32> {
-        let ranges = pair.iter().filter_map(|symbol| self.made.get(symbol)).flatten();
-        let current = (self.locals.iter()).map(|local| local.slot).find(|&slot| self.pairs[slot as usize] == pair);
-        current.or_else(|| ranges.flat_map(|&(first, end)| first..end).find(|&slot| self.pairs[slot as usize] == pair))
-    }
-
-    /// Sorts the step's places by pair and queues the pairs.
-    fn queue_locals<S: Style>(&mut self, style: &S) {
+    /// Writes the step's sums to the counts, sorts its places by pair and queues the pairs.
+    fn settle<S: Style>(&mut self, style: &S) {
         let mut start = self.places.len();
-        for local in &mut self.locals {
+        for local in &mut self.around.locals {
+            if local.old != NONE {
+                self.pairs.counts[local.old as usize] -= local.weight;
+            }
+            if local.slot != NONE {
+                self.pairs.counts[local.slot as usize] += local.weight + local.extra;
+            }
             local.start = start;
             start += local.places as usize;
         }
         self.places.resize(start, 0);
-        for &(local, place) in &self.hits {
-            let local = &mut self.locals[local as usize];
+        for &(local, place) in &self.around.hits {
+            let local = &mut self.around.locals[local as usize];
             self.places[local.start] = place;
             local.start += 1;
         }
-        for local in &self.locals {
-            let count = self.counts[local.slot as usize];
+        for local in self.around.locals.iter().filter(|local| local.slot != NONE) {
+            let count = self.pairs.counts[local.slot as usize];
             if count > 0 || S::QUEUE_ALL {
                 let segment = self.segments.len() as u32;
                 self.segments.push((local.start - local.places as usize, local.places));
                 let candidate = Candidate { count, tie: local.tie, slot: local.slot, segment };
-                self.queue.push(candidate, |a, b| style.before(&self.pairs, a, b));
+                self.queue.push(candidate, |a, b| style.before(&self.pairs.symbols, a, b));
             }
         }
-        self.hits.clear();
-        self.locals.clear();
+        self.around.hits.clear();
+        self.around.locals.clear();
     }
+}
+
+/// The symbol that a step makes, and the spans of its two parts.
+struct Merged {
+    symbol: u32,
+    left: usize,
+    right: usize,
+}
+
+/// Merges one valid place.
+#[inline(always)]
+fn merge_at(
+    at: usize,
+    weight: i64,
+    merged: &Merged,
+    cells: &mut [Cell],
+    span: &[u32],
+    around: &mut Around,
+    mut open: impl FnMut([u32; 2], &[Local]) -> (u32, u64),
+) {
+    let symbol = merged.symbol;
+    let (middle, next) = (at + merged.left, at + merged.left + merged.right);
+    let before = cells[at - 1].symbol;
+    if before != BOUNDARY {
+        let neighbour = before & !TAIL;
+        let place = at - span[neighbour as usize] as usize;
+        let old = cells[place].slot;
+        let local = around.local(true, neighbour, old, |locals| open([neighbour, symbol], locals));
+        if neighbour == symbol {
+            // The entry may have been opened from the other side, see below.
+            around.locals[local as usize].old = old;
+        }
+        cells[place].slot = around.note(local, place, weight);
+    }
+    let (after, old) = (cells[next].symbol, cells[middle].slot);
+    cells[middle].slot = NONE;
+    cells[at].slot = if after == BOUNDARY {
+        NONE
+    } else if after == symbol {
+        // Only where an old symbol is made again. The new pair is that of this neighbour on the left, the old one not.
+        let twin = around.local(true, symbol, NONE, |locals| open([symbol, symbol], locals));
+        let ended = around.local(false, symbol, old, |_| (NONE, 0));
+        around.locals[ended as usize].weight += weight;
+        let entry = &mut around.locals[twin as usize];
+        entry.extra += weight;
+        entry.weight -= weight;
+        around.note(twin, at, weight)
+    } else {
+        let local = around.local(false, after, old, |locals| open([symbol, after], locals));
+        around.note(local, at, weight)
+    };
+    cells[at].symbol = symbol;
+    cells[next - 1].symbol = symbol | TAIL;
+}
+
+#[inline(always)]
+fn weight_of(weight: u32, heavy: &[i64]) -> i64 {
+    if weight < HEAVY { i64::from(weight) } else { heavy[(weight & !HEAVY) as usize] }
 }
 
 /// Slots of the pairs of base symbols: a square for small alphabets, a map for large ones.

@@ -10,6 +10,7 @@
 //! | `count.rs` | documents to counts, on several threads |
 //! | `sentence.rs`, `scripts.rs` | lines to words as SentencePiece sees them |
 //! | `learn.rs`, `queue.rs` | the merge engine |
+//! | `fetch.rs` | prefetching |
 //! | `byte_level.rs` | the rules of Hugging Face `BpeTrainer` |
 //! | `sentencepiece.rs` | the rules of SentencePiece |
 //! | `piece_merges.rs` | pieces to ranked merges |
@@ -21,6 +22,7 @@ mod byte_level;
 mod count;
 mod derive;
 mod extend;
+mod fetch;
 mod json;
 mod learn;
 mod piece_merges;

@@ -10,8 +10,8 @@
 use aho_corasick::{AhoCorasick, MatchKind};
 use memchr::{memchr, memmem};
 
-use super::WordCounts;
 use super::scripts::RUNS;
+use super::words::{Feeder, WordCounts};
 use crate::bpe::normalize::{Form, apply_all};
 use crate::{Error, Result};
 
@@ -133,29 +133,42 @@ impl Sentences {
         let plain = self.options.forms.is_empty()
             && memmem::find(bytes, b"\xE2\x96").is_none()
             && self.reserved.as_ref().is_none_or(|matcher| !matcher.is_match(bytes));
+        if !plain {
+            self.count_special(text, counts, omitted);
+            return;
+        }
+        let mut feeder = counts.feed();
         let mut start = 0;
         while start < bytes.len() {
             let end = memchr(b'\n', &bytes[start..]).map_or(bytes.len(), |length| start + length);
             if end - start > self.options.max_sentence_length {
                 omitted.too_long += 1;
-            } else if plain {
-                count_line(bytes, start, end, self.options.space_in_front, counts);
-            } else if end > start {
-                self.count_special(&text[start..end], counts, omitted);
+            } else {
+                count_line(bytes, start, end, self.options.space_in_front, &mut feeder);
             }
             start = end + 1;
         }
     }
 
     #[cold]
-    fn count_special(&self, line: &str, counts: &mut WordCounts, omitted: &mut Omitted) {
-        if line.contains('\u{2585}') {
-            omitted.reserved += 1;
-            return;
+    fn count_special(&self, text: &str, counts: &mut WordCounts, omitted: &mut Omitted) {
+        for line in text.split('\n') {
+            if line.len() > self.options.max_sentence_length {
+                omitted.too_long += 1;
+            } else if line.contains('\u{2585}') {
+                omitted.reserved += 1;
+            } else if !line.is_empty() {
+                let line = self.prepared(line);
+                count_line(line.as_bytes(), 0, line.len(), false, &mut counts.feed());
+            }
         }
+    }
+
+    /// A line in normal form, with a space in front and marks for reserved text.
+    fn prepared(&self, line: &str) -> String {
         let line = apply_all(&self.options.forms, line);
         let spaced = format!("{}{line}", if self.options.space_in_front { " " } else { "" }).replace('\u{2581}', " ");
-        let text = match &self.reserved {
+        match &self.reserved {
             Some(matcher) if matcher.is_match(&spaced) => {
                 let mut replaced = String::with_capacity(spaced.len());
                 matcher.replace_all_with(&spaced, &mut replaced, |_, _, out| {
@@ -165,13 +178,12 @@ impl Sentences {
                 replaced
             }
             _ => spaced,
-        };
-        count_line(text.as_bytes(), 0, text.len(), false, counts);
+        }
     }
 }
 
 /// Counts the words of `text[start..end]`, with a space in front if `spaced`.
-fn count_line(text: &[u8], start: usize, end: usize, spaced: bool, counts: &mut WordCounts) {
+fn count_line(text: &[u8], start: usize, end: usize, spaced: bool, words: &mut Feeder<'_>) {
     if start == end {
         return;
     }
@@ -182,10 +194,10 @@ fn count_line(text: &[u8], start: usize, end: usize, spaced: bool, counts: &mut 
         let (next, width) = if at < end { class_at(text, at) } else { (ISOLATE, 0) };
         if (cuts(previous, next) || at == end) && (at > from || pending_space) {
             if pending_space {
-                counts.add_after_space(text, from, at, 1);
+                words.add_after_space(text, from, at);
                 pending_space = false;
             } else {
-                counts.add(text, from, at, 1);
+                words.add(text, from, at);
             }
             from = at;
         }
@@ -194,6 +206,10 @@ fn count_line(text: &[u8], start: usize, end: usize, spaced: bool, counts: &mut 
         }
         previous = next;
         at += width;
+        // Most text is runs of ASCII of one script.
+        while at < end && next > COMMON && next < SPACE && text[at] < 0x80 && CLASS[text[at] as usize] == next {
+            at += 1;
+        }
     }
 }
 

