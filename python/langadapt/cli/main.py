@@ -103,7 +103,7 @@ def report_error(error: Exception) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``langadapt`` command."""
     # OpenMP's threads spin while they wait for each other. On a machine with other work that turns a small model's
-    # step from tenths of a second into tens; a short spin costs an idle machine nothing that can be measured.
+    # step from tenths of a second into seconds; a short spin brought it back to the speed of one thread.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         code = app(args=arguments, standalone_mode=False)
