@@ -122,7 +122,7 @@ def killed_again_and_again(out: Path, seed: int, run: dict[str, Any]) -> int:
 
     This process has imported everything and computed nothing, so children start at once and inherit no threads.
     """
-    moments, kills, longest = random.Random(seed), 0, 1.0
+    moments, kills, longest = random.Random(seed), 0, 0.25
     while not (out / "final").exists():
         child = os.fork()
         if child == 0:
@@ -131,8 +131,8 @@ def killed_again_and_again(out: Path, seed: int, run: dict[str, Any]) -> int:
         time.sleep(moments.random() * longest)
         os.kill(child, signal.SIGKILL)
         kills += os.waitpid(child, 0)[1] == signal.SIGKILL
-        # Slow machines get there, too.
-        longest *= 1.1
+        # Short at first, so that a fast machine is killed often enough; longer and longer, so that a slow one gets there.
+        longest *= 1.15
     return kills
 
 
