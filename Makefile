@@ -72,7 +72,7 @@ python-test: setup-dev ## Python tests, Triton kernels in the interpreter
 wheels: setup-dev ## both wheels and both sdists into dist/
 	rm -rf dist
 	$(BIN)/maturin build --release --locked -q -o dist
-	$(BIN)/maturin sdist -q -o dist
+	$(BIN)/maturin sdist -o dist
 	$(BIN)/python -m build -q kernels -o dist
 
 # Rivals live beside the development environment, never in it: their pins would fight with ours.

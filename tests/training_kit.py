@@ -131,7 +131,7 @@ def killed_again_and_again(out: Path, seed: int, run: dict[str, Any]) -> int:
         time.sleep(moments.random() * longest)
         os.kill(child, signal.SIGKILL)
         kills += os.waitpid(child, 0)[1] == signal.SIGKILL
-        # Short at first, so that a fast machine is killed often enough; longer and longer, so that a slow one gets there.
+        # Short at first, so that a fast machine is killed often enough; then longer, so that a slow one gets there.
         longest *= 1.15
     return kills
 
