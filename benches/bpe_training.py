@@ -20,7 +20,6 @@ import json
 import os
 import platform
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -157,8 +156,13 @@ def work(style: str, name: str, path: str) -> None:
     """One run in a process of its own; a JSON line on stdout."""
     runner = OURS[style] if name == "langadapt" else RIVALS[style][name]
     (seconds, cpu_seconds), _ = runner(path)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": round(peak)}))
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb()}))
+
+
+def peak_mb() -> int:
+    """Largest resident size of this process. `ru_maxrss` would be that of the parent, if larger: it survives fork."""
+    status = Path("/proc/self/status").read_text()
+    return round(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 
 def run(style: str, name: str, path: str) -> dict[str, float] | None:

@@ -74,7 +74,7 @@ def train_bpe(
         max_sentence_length: SentencePiece style: longer lines, in bytes, are left out of training.
         max_words: keep at most so many different words per thread by forgetting the rarest. This bounds memory on any
             corpus, but counts become lower bounds and the result depends on ``threads``. Without it memory grows with
-            the number of different words, about 100 bytes each.
+            the number of different words, about 400 bytes for each of 16 letters.
         accept_fewer: return a smaller vocabulary where the corpus does not support ``vocab_size``.
         threads: all cores by default.
         progress: called as ``(phase, done, total or None, unit)``.

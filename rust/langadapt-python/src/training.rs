@@ -7,8 +7,8 @@ use langadapt_core::bpe::byte_level::characters_of;
 use langadapt_core::bpe::normalize::Form;
 use langadapt_core::bpe::train::{
     ByteLevelOptions, Counted, Cutter, Existing, ExtendOptions, NewToken, PieceKind, SentenceOptions,
-    SentencePieceOptions, Sentences, TrainedBpe, count_corpus, count_texts, derivations, extend, learn_byte_level,
-    learn_sentencepiece,
+    SentencePieceOptions, Sentences, TrainedBpe, WordCounts, count_corpus, count_texts, derivations, extend,
+    learn_byte_level, learn_sentencepiece,
 };
 use langadapt_core::corpus::Inputs;
 use langadapt_core::pretokenize::Pattern;
@@ -205,7 +205,7 @@ impl WordCounter {
         ]
     }
 
-    /// Learns byte-level merges. The counts stay.
+    /// Learns byte-level merges and uses up the counts.
     #[allow(clippy::too_many_arguments)]
     fn learn_byte_level(
         &self,
@@ -226,10 +226,10 @@ impl WordCounter {
             full_alphabet,
             accept_fewer,
         };
-        self.learn(py, progress, |counted, monitor| learn_byte_level(&counted.words, &options, monitor))
+        self.learn(py, progress, |words, monitor| learn_byte_level(words, &options, monitor))
     }
 
-    /// Learns SentencePiece-style pieces. The counts stay.
+    /// Learns SentencePiece-style pieces and uses up the counts.
     #[allow(clippy::too_many_arguments)]
     fn learn_sentencepiece(
         &self,
@@ -252,10 +252,10 @@ impl WordCounter {
             max_piece_length,
             accept_fewer,
         };
-        self.learn(py, progress, |counted, monitor| learn_sentencepiece(&counted.words, &options, monitor))
+        self.learn(py, progress, |words, monitor| learn_sentencepiece(words, &options, monitor))
     }
 
-    /// Learns tokens to add to an existing vocabulary: each with the pair of ids that makes it.
+    /// Learns tokens to add to an existing vocabulary: each with the pair of ids that makes it. Uses up the counts.
     #[allow(clippy::too_many_arguments)]
     fn extend(
         &self,
@@ -273,10 +273,7 @@ impl WordCounter {
     ) -> PyResult<Vec<NewToken>> {
         let existing = Existing { tokens: &tokens, merges: &merges, byte_level, ignore_merges, apart: &apart };
         let options = ExtendOptions { new_tokens, min_frequency, max_token_length, accept_fewer };
-        gate::run(py, progress, |monitor| {
-            let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-            extend(&counted.words, &existing, &options, monitor)
-        })
+        gate::run(py, progress, |monitor| extend(self.take_words()?, &existing, &options, monitor))
     }
 }
 
@@ -292,19 +289,21 @@ pub fn token_derivations(
 }
 
 impl WordCounter {
+    fn take_words(&self) -> langadapt_core::Result<WordCounts> {
+        let words = std::mem::take(&mut self.counted.lock().unwrap_or_else(PoisonError::into_inner).words);
+        if words.is_empty() {
+            return Err(Error::argument("no text to learn from: every document is empty or was left out"));
+        }
+        Ok(words)
+    }
+
     fn learn(
         &self,
         py: Python<'_>,
         progress: Option<Py<PyAny>>,
-        learn: impl FnOnce(&Counted, &langadapt_core::Monitor) -> langadapt_core::Result<TrainedBpe> + Send,
+        learn: impl FnOnce(WordCounts, &langadapt_core::Monitor) -> langadapt_core::Result<TrainedBpe> + Send,
     ) -> PyResult<TrainedTokens> {
-        let result = gate::run(py, progress, |monitor| {
-            let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-            if counted.words.is_empty() {
-                return Err(Error::argument("no text to learn from: every document is empty or was left out"));
-            }
-            learn(&counted, monitor)
-        })?;
+        let result = gate::run(py, progress, |monitor| learn(self.take_words()?, monitor))?;
         Ok(TrainedTokens(result))
     }
 }

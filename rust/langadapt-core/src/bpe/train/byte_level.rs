@@ -80,18 +80,18 @@ impl Vocabulary {
     }
 }
 
-/// Learns merges from counted words.
+/// Learns merges from counted words, which are freed on the way: they take as much memory as learning itself.
 ///
 /// # Errors
 /// [`Error::Argument`] if the vocabulary cannot hold the special tokens and the bytes, or if the corpus supports fewer
 /// entries than asked for; [`Error::Interrupted`].
-pub fn learn_byte_level(words: &WordCounts, options: &ByteLevelOptions, monitor: &Monitor) -> Result<TrainedBpe> {
+pub fn learn_byte_level(words: WordCounts, options: &ByteLevelOptions, monitor: &Monitor) -> Result<TrainedBpe> {
     let mut vocabulary = Vocabulary { tokens: Vec::new(), ids: HashMap::new() };
     for token in &options.special_tokens {
         vocabulary.id(token.clone());
     }
     let specials = vocabulary.tokens.len();
-    let symbol_of_byte = alphabet(words, options, &mut vocabulary);
+    let symbol_of_byte = alphabet(&words, options, &mut vocabulary);
     if vocabulary.tokens.len() > options.vocab_size {
         return Err(Error::argument(format!(
             "vocab_size: {}; special tokens and bytes alone take {} entries",
@@ -100,7 +100,8 @@ pub fn learn_byte_level(words: &WordCounts, options: &ByteLevelOptions, monitor:
         )));
     }
     let mut learner = Learner::new(vocabulary.tokens.len(), true);
-    fill(&mut learner, words, &symbol_of_byte, monitor)?;
+    fill(&mut learner, &words, &symbol_of_byte, monitor)?;
+    drop(words);
     let style = HuggingFace {
         max_token_length: options.max_token_length.unwrap_or(usize::MAX),
         // Special tokens of several characters get their length when a merge makes them.

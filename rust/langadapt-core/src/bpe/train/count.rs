@@ -7,6 +7,9 @@ use crate::corpus::{Inputs, ReadOptions, ReadReport, fold_documents};
 use crate::pretokenize::Pattern;
 use crate::{Monitor, Result};
 
+/// Documents above this many bytes are counted with looks at the monitor in between; smaller ones take 30 ms at most.
+const LARGE: usize = 4 << 20;
+
 /// How documents become words.
 #[derive(Debug)]
 pub enum Cutter {
@@ -40,26 +43,44 @@ pub struct Counted {
 
 impl Counted {
     /// Counts the words of a document.
-    pub fn add(&mut self, cutter: &Cutter, text: &str) {
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub fn add(&mut self, cutter: &Cutter, text: &str, monitor: &Monitor) -> Result<()> {
         self.documents += 1;
         self.bytes += text.len() as u64;
         match cutter {
-            Cutter::Sentences(sentences) => sentences.count(text, &mut self.words, &mut self.omitted),
+            Cutter::Sentences(sentences) => sentences.count(text, &mut self.words, &mut self.omitted, monitor),
             Cutter::Regex { pattern, forms, add_prefix_space } => {
                 let text = apply_all(forms, text);
                 if *add_prefix_space && !text.is_empty() && !text.starts_with(' ') {
-                    self.add_pieces(*pattern, &format!(" {text}"));
+                    self.add_pieces(*pattern, &format!(" {text}"), monitor)
                 } else {
-                    self.add_pieces(*pattern, &text);
+                    self.add_pieces(*pattern, &text, monitor)
                 }
             }
         }
     }
 
-    fn add_pieces(&mut self, pattern: Pattern, text: &str) {
+    fn add_pieces(&mut self, pattern: Pattern, text: &str, monitor: &Monitor) -> Result<()> {
         let bytes = text.as_bytes();
         let mut feeder = self.words.feed();
-        pattern.for_each_span(text, |start, end| feeder.add(bytes, start, end));
+        if text.len() < LARGE {
+            pattern.for_each_span(text, |start, end| feeder.add(bytes, start, end));
+            return monitor.check();
+        }
+        // The same a little slower, but it can be stopped within a huge document.
+        let (mut start, mut pieces) = (0, 0);
+        while start < bytes.len() {
+            let end = pattern.next(text, start);
+            feeder.add(bytes, start, end);
+            start = end;
+            pieces += 1;
+            if pieces % (1 << 16) == 0 {
+                monitor.check()?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets the rarest words until at most `max_words` are left. This changes what is learnt: counts of words that
@@ -104,8 +125,7 @@ pub fn count_corpus(
     let options = ReadOptions { phase: "count words", ..options.clone() };
     let fold = |counted: &mut Counted, batch: &crate::corpus::Batch| {
         for text in batch.texts() {
-            counted.add(cutter, text);
-            monitor.check()?;
+            counted.add(cutter, text, monitor)?;
         }
         counted.limit(max_words);
         Ok(())
@@ -132,7 +152,7 @@ pub fn count_texts<T: AsRef<str> + Sync>(
     let count = |texts: &[T]| -> Result<Counted> {
         let mut counted = Counted::default();
         for text in texts {
-            counted.add(cutter, text.as_ref());
+            counted.add(cutter, text.as_ref(), monitor)?;
             monitor.advance(1)?;
         }
         counted.limit(max_words);

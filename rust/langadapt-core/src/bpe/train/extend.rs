@@ -51,7 +51,7 @@ pub type NewToken = (String, (u32, u32));
 /// # Errors
 /// [`crate::Error::Argument`] if the corpus supports fewer new tokens than asked for; [`crate::Error::Interrupted`].
 pub fn extend(
-    words: &WordCounts,
+    words: WordCounts,
     existing: &Existing<'_>,
     options: &ExtendOptions,
     monitor: &Monitor,
@@ -68,7 +68,8 @@ pub fn extend(
     let outside = existing.tokens.len() as u32;
     shapes.set_apart(outside);
     let mut learner = Learner::new(existing.tokens.len() + 1, false);
-    encode_words(&mut learner, words, existing, &ids, outside, monitor)?;
+    encode_words(&mut learner, &words, existing, &ids, outside, monitor)?;
+    drop(words);
     let mut style = Extension { shapes, ids, byte_level: existing.byte_level };
     let found = merge(learner, &mut style, existing.tokens.len() as u32, options, monitor)?;
     if found.len() < options.new_tokens && !options.accept_fewer {

@@ -13,7 +13,7 @@ use memchr::{memchr, memmem};
 use super::scripts::RUNS;
 use super::words::{Feeder, WordCounts};
 use crate::bpe::normalize::{Form, apply_all};
-use crate::{Error, Result};
+use crate::{Error, Monitor, Result};
 
 /// A character that takes the script of what precedes it.
 const ANY: u8 = 0;
@@ -126,7 +126,10 @@ impl Sentences {
     }
 
     /// Counts the words of all lines of a document.
-    pub fn count(&self, text: &str, counts: &mut WordCounts, omitted: &mut Omitted) {
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub fn count(&self, text: &str, counts: &mut WordCounts, omitted: &mut Omitted, monitor: &Monitor) -> Result<()> {
         let bytes = text.as_bytes();
         // U+2581 and U+2585 are rare, as is reserved text: one fast search for the whole document instead of tests
         // for every character.
@@ -134,8 +137,7 @@ impl Sentences {
             && memmem::find(bytes, b"\xE2\x96").is_none()
             && self.reserved.as_ref().is_none_or(|matcher| !matcher.is_match(bytes));
         if !plain {
-            self.count_special(text, counts, omitted);
-            return;
+            return self.count_special(text, counts, omitted, monitor);
         }
         let mut feeder = counts.feed();
         let mut start = 0;
@@ -146,12 +148,20 @@ impl Sentences {
             } else {
                 count_line(bytes, start, end, self.options.space_in_front, &mut feeder);
             }
+            monitor.check()?;
             start = end + 1;
         }
+        Ok(())
     }
 
     #[cold]
-    fn count_special(&self, text: &str, counts: &mut WordCounts, omitted: &mut Omitted) {
+    fn count_special(
+        &self,
+        text: &str,
+        counts: &mut WordCounts,
+        omitted: &mut Omitted,
+        monitor: &Monitor,
+    ) -> Result<()> {
         for line in text.split('\n') {
             if line.len() > self.options.max_sentence_length {
                 omitted.too_long += 1;
@@ -161,7 +171,9 @@ impl Sentences {
                 let line = self.prepared(line);
                 count_line(line.as_bytes(), 0, line.len(), false, &mut counts.feed());
             }
+            monitor.check()?;
         }
+        Ok(())
     }
 
     /// A line in normal form, with a space in front and marks for reserved text.
@@ -232,7 +244,8 @@ mod tests {
 
     fn words(text: &str, options: SentenceOptions) -> (BTreeMap<String, u64>, Omitted) {
         let (mut counts, mut omitted) = (WordCounts::default(), Omitted::default());
-        Sentences::new(options).unwrap().count(text, &mut counts, &mut omitted);
+        let sentences = Sentences::new(options).unwrap();
+        sentences.count(text, &mut counts, &mut omitted, &Monitor::default()).unwrap();
         let mut map = BTreeMap::new();
         counts.for_each(|word, count| assert!(map.insert(String::from_utf8(word.to_vec()).unwrap(), count).is_none()));
         (map, omitted)

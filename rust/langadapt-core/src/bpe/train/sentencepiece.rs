@@ -226,15 +226,11 @@ impl Style for SentencePiece {
 /// # Errors
 /// [`Error::Argument`] if there is no word, if the vocabulary cannot hold special pieces and alphabet, or if the corpus
 /// supports fewer entries than asked for; [`Error::Interrupted`].
-pub fn learn_sentencepiece(
-    words: &WordCounts,
-    options: &SentencePieceOptions,
-    monitor: &Monitor,
-) -> Result<TrainedBpe> {
+pub fn learn_sentencepiece(words: WordCounts, options: &SentencePieceOptions, monitor: &Monitor) -> Result<TrainedBpe> {
     if options.max_piece_length > 127 {
         return Err(Error::argument(format!("max_piece_length: {}; at most 127", options.max_piece_length)));
     }
-    let counts = count_chars(words);
+    let counts = count_chars(&words);
     let alphabet = covered(&counts, options.character_coverage);
     let mut pieces = options.meta_pieces();
     let fixed = pieces.len() + alphabet.len();
@@ -250,7 +246,8 @@ pub fn learn_sentencepiece(
     let mut style = SentencePiece(Shapes::new(options.max_piece_length as u32, true));
     let symbols = base_symbols(&counts, &alphabet, &mut style);
     let mut learner = Learner::new(style.0.shapes.len(), false);
-    fill(&mut learner, words, &symbols, monitor)?;
+    fill(&mut learner, &words, &symbols, monitor)?;
+    drop(words);
     let learnt = merge(learner, &mut style, options, options.vocab_size - fixed, monitor)?;
     let texts = learnt.into_iter().chain(alphabet.iter().map(char::to_string));
     pieces.extend(texts.enumerate().map(|(index, text)| {
