@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import langadapt
 from langadapt.errors import ConfigError, DataError
@@ -137,7 +138,7 @@ def test_progress_and_stop() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_bpe(iter(TEXTS * 10000), 1000, progress=stop)
+        train_bpe(itertools.cycle(TEXTS), 1000, progress=stop)
 
 
 def test_bounded_words() -> None:
@@ -194,3 +195,30 @@ def test_like_rejects_other_kinds(shared: Path) -> None:
         train_bpe(iter(TEXTS), 500, like=shared / "tokenizers" / "focus-de-unigram-50k")
     with pytest.raises(ConfigError, match="leave them out"):
         train_bpe(iter(TEXTS), 500, like=shared / "tokenizers" / "phi-2", pattern="gpt2")
+
+
+def test_command_line(tmp_path: Path) -> None:
+    from langadapt.cli.tokenizer import app
+
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": line}) + "\n" for line in TEXTS))
+    out = tmp_path / "tokenizer"
+    special = ["--special-token", "bos_token=<s>", "--special-token", "eos_token=</s>"]
+    result = CliRunner().invoke(app, ["train", str(text), "--vocab-size", "500", "--out", str(out), "--json", *special])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["vocab_size"] == 500
+    assert Tokenizer.from_pretrained(out).eos_token_id == 1
+    assert langadapt.train_bpe is train_bpe
+
+    more = tmp_path / "more"
+    result = CliRunner().invoke(app, ["extend", str(out), str(text), "--new-tokens", "20", "--out", str(more)])
+    assert result.exit_code == 0, result.output
+    assert Tokenizer.from_pretrained(more).vocab_size == 520
+    less = tmp_path / "less"
+    result = CliRunner().invoke(
+        app, ["trim", str(more), str(text), "--vocab-size", "400", "--out", str(less), "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["after"] <= 400
+    id_map = json.loads((less / "id_map.json").read_text())
+    assert len(id_map) == 520 and max(id_map) == Tokenizer.from_pretrained(less).vocab_size - 1
