@@ -81,8 +81,8 @@ def sync_file(file: Path) -> None:
 
 
 def remove_leftovers(out: Path) -> None:
-    """Delete temporary folders that killed runs left beside ``out``; call only while no other run writes there."""
-    for path in out.parent.glob(f".{out.name}.*"):
+    """Delete what killed runs left beside ``out`` and in it; call only while no other run writes there."""
+    for path in (*out.parent.glob(f".{out.name}.*"), *out.glob(".*.tmp")):
         if path.suffix == ".old" and not out.exists():
             # Killed between the two renames of `new_folder`: the old state is the only whole one.
             path.rename(out)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from langadapt.errors import ConfigError
 from langadapt.machine import choose_device, describe_device, quiet_transformers, versions
-from langadapt.manifest import write_atomically
+from langadapt.manifest import remove_leftovers, write_atomically
 from langadapt.model_folder import read_new_rows, resolve_model, tokenizer_file
 from langadapt.recipe import Recipe
 from langadapt.stages import Run
@@ -132,6 +132,7 @@ class Adaptation:
             "cost": self.cost(trainings),
         }
         write_atomically(self.folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        remove_leftovers(self.folder / "report")
         write_report(self.folder)
         return results
 
@@ -166,10 +167,21 @@ class Adaptation:
             "near_duplicates": settings.near_duplicates,
             "repetition": settings.repetition,
         }
+
+        def make() -> dict[str, Any]:
+            report = build_corpus(inputs, out, **options, progress=self.progress)
+            if not report.validation["documents"]:
+                raise ConfigError(
+                    f"{out}: nothing was set aside to measure on: no document chosen by corpus.validation_share = "
+                    f"{settings.validation_share} fits into corpus.validation_bytes = {settings.validation_bytes}; "
+                    "raise one of them"
+                )
+            return report.to_dict()
+
         return self.run.stage(
             f"corpus-{language}",
             out,
-            lambda: build_corpus(inputs, out, **options, progress=self.progress).to_dict(),
+            make,
             settings=options,
             inputs={str(path): Path(path) for path in expand_inputs([*inputs])},
         )

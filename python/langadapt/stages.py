@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +50,9 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise LangadaptError(f"{self.folder}: another langadapt process is running here") from None
+            for folder in (self.folder, self.folder / "stages"):
+                for left in folder.glob(".*.tmp"):
+                    left.unlink() if left.is_file() else shutil.rmtree(left, ignore_errors=True)
             yield
 
     def stage(

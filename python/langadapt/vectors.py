@@ -131,7 +131,8 @@ def save_vectors(vectors: NDArray[np.float32], path: str | Path, *, store: Any =
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"format": "langadapt-vectors"}
+    # One entry at most: safetensors writes several in an order that differs from process to process.
+    metadata = {}
     if tokenizer is not None or store is not None:
         vocabulary = read_vocabulary(tokenizer if tokenizer is not None else store_tokenizer(open_store(store)))
         metadata["vocabulary"] = vocabulary.identity
