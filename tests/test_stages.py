@@ -84,3 +84,10 @@ def test_one_process_at_a_time(counter: Counter) -> None:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(LangadaptError, match="another langadapt process"), counter.run.locked():
             pass
+
+
+def test_a_deleted_artefact_is_made_again(counter: Counter) -> None:
+    counter.go(a=1)
+    counter.output.unlink()
+    counter.go(a=1)
+    assert counter.times == 2

@@ -6,14 +6,26 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+from langadapt.errors import ConfigError
+
 
 def choose_device(name: str) -> str:
-    """``auto`` becomes the best device of this machine."""
+    """``auto`` becomes the best device of this machine.
+
+    Raises:
+        ConfigError: a device that torch does not know, or a GPU that is not there.
+    """
     import torch
 
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        raise ConfigError(f"device: {name!r} is no device; give auto, cpu or cuda") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device: {name}, but torch sees no GPU here")
+    return name
 
 
 def quiet_transformers() -> None:

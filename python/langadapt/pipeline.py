@@ -21,6 +21,7 @@ from langadapt.errors import ConfigError
 from langadapt.machine import choose_device, describe_device, quiet_transformers, versions
 from langadapt.manifest import remove_leftovers, write_atomically
 from langadapt.model_folder import read_new_rows, resolve_model, tokenizer_file
+from langadapt.precheck import check_run
 from langadapt.recipe import Recipe
 from langadapt.stages import Run
 
@@ -94,6 +95,7 @@ class Adaptation:
         self.model = resolve_model(recipe.model)
         self.languages = ["target", "source"] if recipe.corpus.source else ["target"]
         self.arms = [recipe.swap.method, *recipe.compare]
+        check_run(recipe, self.model, self.arms)
 
     def results(self) -> dict[str, Any]:
         """All stages, then ``results.json`` and the report."""
@@ -211,6 +213,7 @@ class Adaptation:
                     style=settings.style,
                     like=like,
                     min_frequency=settings.min_frequency,
+                    accept_fewer=settings.accept_fewer,
                     progress=self.progress,
                 )
             tokenizer.save_pretrained(out)

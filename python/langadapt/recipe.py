@@ -75,6 +75,12 @@ class TokenizerSettings:
     model's own."""
     min_frequency: int = 2
     """Pairs seen less often are not merged."""
+    accept_fewer: bool = False
+    """Be content with a smaller vocabulary where the corpus does not support ``vocab_size``."""
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 1:
+            raise ConfigError(f"tokenizer.vocab_size: {self.vocab_size} is not a number of entries")
 
 
 @dataclass

@@ -85,6 +85,8 @@ def train_bpe(
         ConfigError: options that do not go together, or ``like`` is no BPE tokenizer.
         DataError, FileNotFoundError: see :func:`langadapt.corpus.read_documents`.
     """
+    if vocab_size < 1:
+        raise ConfigError(f"vocab_size: {vocab_size} is not a number of entries")
     if like is None:
         blueprint = new_blueprint(style, special_tokens, pattern, normalization)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sys
 import traceback
 from typing import Annotated
@@ -96,6 +97,8 @@ def report_error(error: Exception) -> int:
     if DEBUG["on"]:
         traceback.print_exc()
     text, code = describe(error)
+    # Messages of exceptions may set their hint apart by an empty line; here one line says it all.
+    text = re.sub(r"\s*\n\s*\n\s*", " ", text)
     console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
     return code
 

@@ -42,7 +42,7 @@ def bar_callback(bars: Progress, title: str) -> Callback:
 
     def report(phase: str, done: int, total: int | None, unit: str) -> None:
         if phase not in tasks:
-            task = bars.add_task(f"{title}: {phase}" if phase else title, total=total, rate="")
+            task = bars.add_task(f"{title}: {phase}" if phase not in ("", title) else title, total=total, rate="")
             tasks[phase] = (int(task), time.monotonic())
         identity, started = tasks[phase]
         task_id = bars.task_ids[[int(known) for known in bars.task_ids].index(identity)]
@@ -66,8 +66,10 @@ def plain_callback(title: str) -> Callback:
         last = now
         elapsed = now - started[phase]
         share = f" {100 * done / total:.0f} %" if total else ""
-        left = f", {elapsed * (total - done) / done:.0f} s left" if total and done else ""
-        console.print(f"{title}: {phase}{share} ({speed(done, elapsed, unit)}{left})", highlight=False)
+        left = f"{elapsed * (total - done) / done:.0f} s left" if total and done else ""
+        known = ", ".join(part for part in (speed(done, elapsed, unit), left) if part)
+        name = f"{title}: {phase}" if phase != title else title
+        console.print(f"{name}{share} ({known})" if known else f"{name}{share}", highlight=False)
 
     return report
 

@@ -77,6 +77,6 @@ pub struct TrainedBpe {
 fn too_small(wanted: usize, supported: usize, min_frequency: u64) -> Error {
     Error::argument(format!(
         "vocab_size: {wanted}; this corpus supports at most {supported} entries with min_frequency {min_frequency}\n\n\
-         Ask for at most {supported}, give more text, or accept fewer entries (`accept_fewer`)."
+         Ask for at most {supported}, give more text, or accept fewer entries (`accept_fewer`, `--accept-fewer`)."
     ))
 }

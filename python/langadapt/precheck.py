@@ -1,0 +1,48 @@
+"""What can be told to be wrong with a run before any of it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from langadapt.errors import ConfigError
+from langadapt.machine import choose_device
+from langadapt.recipe import Recipe
+
+
+def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
+    """Raise ConfigError for what would only fail hours later.
+
+    Args:
+        recipe: of the run.
+        model: folder of the source model.
+        arms: methods of the comparison, the recipe's own first.
+    """
+    choose_device(recipe.train.device)
+    context, length = context_length(model), recipe.train.sequence_length
+    if context is not None and length > context:
+        raise ConfigError(f"train.sequence_length: {length} tokens exceed the model's context of {context} ({model})")
+    check_methods(arms)
+
+
+def check_methods(arms: Iterable[str]) -> None:
+    """Raise ConfigError for a method that nobody knows."""
+    from langadapt.initialize import METHODS
+
+    for arm in arms:
+        if arm not in (*METHODS, "keep"):
+            raise ConfigError(f"unknown method {arm!r}; there are keep, {', '.join(METHODS)}")
+
+
+def context_length(model: Path) -> int | None:
+    """Tokens that a model was made for, by its ``config.json``; none where that does not say."""
+    try:
+        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    config = config.get("text_config", config)
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        if isinstance(config.get(name), int) and config[name] > 0:
+            return int(config[name])
+    return None

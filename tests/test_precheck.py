@@ -1,0 +1,50 @@
+"""What cannot work is said before hours are spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import tiny_llama
+
+from langadapt.errors import ConfigError
+from langadapt.precheck import check_run, context_length
+from langadapt.recipe import Recipe, build
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    tiny_llama(positions=32).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def recipe(model: Path, **changes: Any) -> Recipe:
+    content: dict[str, Any] = {"name": "x", "model": str(model), "out": "x", "corpus": {"target": ["x.txt"]}}
+    content["train"] = {"sequence_length": 16, "batch_sequences": 2, "device": "cpu"}
+    for section, values in changes.items():
+        content[section] = {**content.get(section, {}), **values}
+    return build(Recipe, content, "")
+
+
+def test_what_works_passes(model: Path) -> None:
+    assert context_length(model) == 32
+    check_run(recipe(model), model, ["focus", "keep"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "arms", "message"),
+    [
+        ({"train": {"sequence_length": 64}}, ["focus"], "64 tokens exceed the model's context of 32"),
+        ({"train": {"device": "gpu"}}, ["focus"], "'gpu' is no device"),
+        ({}, ["focus", "men"], "unknown method 'men'; there are keep, focus"),
+    ],
+)
+def test_what_cannot_work_is_named(model: Path, changes: dict[str, Any], arms: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_run(recipe(model, **changes), model, arms)
+
+
+def test_no_vocabulary_of_nothing(model: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tokenizer\.vocab_size: -5"):
+        recipe(model, tokenizer={"vocab_size": -5})
