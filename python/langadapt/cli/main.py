@@ -98,7 +98,7 @@ def report_error(error: Exception) -> int:
         traceback.print_exc()
     text, code = describe(error)
     # Messages of exceptions may set their hint apart by an empty line; here one line says it all.
-    text = re.sub(r"\s*\n\s*\n\s*", " ", text)
+    text = re.sub(r"\.?\s*\n\s*\n\s*", ". ", text)
     console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
     return code
 
