@@ -274,13 +274,18 @@ def source_of(inputs: Inputs, text_field: str, strict: bool) -> tuple[list[str] 
     names = path_names(inputs)
     if names is None:
         return TextStream(inputs, text_field, strict), {}  # type: ignore[arg-type]
-    streams = [name for name in names if name.startswith("hf:")]
+    streams = [name for name in names if is_stream(name)]
     if streams:
         if len(names) > 1:
             raise ConfigError(f"{streams[0]}: a `datasets` stream cannot be mixed with other inputs; build them apart")
         return TextStream(open_dataset(streams[0]), text_field, strict), {"stream": streams[0]}
     files = [path for path in _core.expand_inputs(names) if Path(path).is_file()]
     return names, {str(path): fingerprint(path) for path in files}
+
+
+def is_stream(name: str) -> bool:
+    """Whether an input is the name of a ``datasets`` stream, not of files."""
+    return name.startswith("hf:")
 
 
 def open_dataset(name: str) -> Iterable[Mapping[str, Any]]:

@@ -153,7 +153,7 @@ class Adaptation:
 
     def build_corpus(self, language: str) -> dict[str, Any]:
         """Documents of one language, split into training and validation text."""
-        from langadapt.corpus import build_corpus, expand_inputs
+        from langadapt.corpus import build_corpus, expand_inputs, is_stream
 
         settings = self.recipe.corpus
         inputs = settings.target if language == "target" else settings.source
@@ -170,6 +170,10 @@ class Adaptation:
             "repetition": settings.repetition,
         }
 
+        # A stream has no bytes here to know it by: its name has to do.
+        streams = [name for name in inputs if is_stream(name)]
+        files = expand_inputs([*inputs]) if not streams else []
+
         def make() -> dict[str, Any]:
             report = build_corpus(inputs, out, **options, progress=self.progress)
             if not report.validation["documents"]:
@@ -184,8 +188,8 @@ class Adaptation:
             f"corpus-{language}",
             out,
             make,
-            settings=options,
-            inputs={str(path): Path(path) for path in expand_inputs([*inputs])},
+            settings={**options, "streams": streams},
+            inputs={str(file): file for file in files},
         )
 
     def make_tokenizer(self) -> Path:

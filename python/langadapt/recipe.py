@@ -27,7 +27,7 @@ class CorpusSettings:
     """What is read, what is left out, what is set aside."""
 
     target: list[str] = field(default_factory=list)
-    """Files, folders or globs with text in the new language."""
+    """Files, folders or globs with text in the new language, or one ``hf:NAME[:CONFIG[:SPLIT]]``."""
     source: list[str] = field(default_factory=list)
     """Text in the language that the model already speaks: for measuring what it forgets, and for replay."""
     source_share: float = 0.0
