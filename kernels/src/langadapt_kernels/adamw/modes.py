@@ -49,10 +49,19 @@ class Entry:
     stochastic_variance: bool
     seed: int
     index: ElementIndex
+    places: Tensor | None = None
+    """int64 `[numel]`: the elements' places in the model where `index` cannot tell."""
 
     def contiguous_index(self) -> bool:
         """Whether the elements are consecutive in the model."""
-        return self.index.run >= self.param.numel()
+        return self.places is None and self.index.run >= self.param.numel()
+
+    def element_places(self, start: int, stop: int) -> Tensor:
+        """Places in the model, int64 `[stop - start]`, of local elements."""
+        if self.places is not None:
+            return self.places[start:stop]
+        local = torch.arange(start, stop, device=self.param.device)
+        return self.index.base + (local // self.index.run) * self.index.stride + local % self.index.run
 
 
 # Columns of the table of scalars, float32 [n_tensors, 9], that `scalar_table` fills and the step reads.

@@ -1,6 +1,6 @@
 """AdamW in plain torch: float32 math in the kernel's order of operations, one rounding at the store.
 
-Bit-equal to the kernel, in every mode; it is also what runs on a CPU.
+Bit-equal to the kernel, in every mode; `cpu` is the same for CPU tensors, written for speed.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def _step_block(entry: Entry, part: slice, scalars: tuple[Tensor, ...], grad_sca
     updated = _widen(weight, low, entry.rounding) * decay - ratio * step_size
 
     new_weight, new_low = _narrow(updated, entry, part, step)
-    unmoved = _pattern(new_weight) == _pattern(weight)
+    unmoved = pattern(new_weight) == pattern(weight)
     if low is not None and new_low is not None:
-        unmoved &= _pattern(new_low) == _pattern(low)
+        unmoved &= pattern(new_low) == pattern(low)
         low.copy_(new_low)
     weight.copy_(new_weight)
     entry.exp_avg[part].copy_(exp_avg)
     if entry.stochastic_variance and entry.exp_avg_sq.dtype == torch.bfloat16:
-        exp_avg_sq = round_stochastic(exp_avg_sq, _bits(entry, part, exp_avg_sq.numel(), step, stream=1))
+        exp_avg_sq = round_stochastic(exp_avg_sq, element_bits(entry, part, exp_avg_sq.numel(), step, stream=1))
     entry.exp_avg_sq[part].copy_(exp_avg_sq)
     return unmoved.sum()
 
@@ -69,7 +69,7 @@ def _narrow(updated: Tensor, entry: Entry, part: slice, step: Tensor) -> tuple[T
     if entry.param.dtype == torch.float32:
         return updated, None
     if entry.rounding == "stochastic":
-        return round_stochastic(updated, _bits(entry, part, updated.numel(), step, stream=0)), None
+        return round_stochastic(updated, element_bits(entry, part, updated.numel(), step, stream=0)), None
     if entry.rounding == "kahan":
         weight = updated.to(torch.bfloat16)
         # The subtraction is exact. Beside an infinite weight the difference has no meaning.
@@ -80,16 +80,15 @@ def _narrow(updated: Tensor, entry: Entry, part: slice, step: Tensor) -> tuple[T
     return updated.to(torch.bfloat16), None
 
 
-def _bits(entry: Entry, part: slice, count: int, step: Tensor, stream: int) -> Tensor:
-    index, device = entry.index, entry.param.device
+def element_bits(entry: Entry, part: slice, count: int, step: Tensor, stream: int) -> Tensor:
+    """16 random bits (int32) for each of `count` elements of the tensor from `part.start` on."""
     if entry.contiguous_index():
-        return random_bits(entry.seed, index.base + part.start, count, step.long(), stream, device)
-    local = torch.arange(part.start, part.start + count, device=device)
-    place = index.base + (local // index.run) * index.stride + local % index.run
-    return random_bits_at(entry.seed, place, step.long(), stream)
+        first = entry.index.base + part.start
+        return random_bits(entry.seed, first, count, step.long(), stream, entry.param.device)
+    return random_bits_at(entry.seed, entry.element_places(part.start, part.start + count), step.long(), stream)
 
 
-def _pattern(x: Tensor) -> Tensor:
+def pattern(x: Tensor) -> Tensor:
     """Bits as integers: NaN equals itself, and a weight that went from 0.0 to -0.0 has moved."""
     kinds = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
     return x.view(kinds[x.dtype]) if x.dtype in kinds else x

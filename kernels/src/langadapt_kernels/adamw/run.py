@@ -8,6 +8,7 @@ per program; depends on sizes alone).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import reference
+from . import cpu, reference, small
 from .modes import ROUNDINGS, Entry
 
 
@@ -147,8 +148,7 @@ def run_step(
         int64 `[len(entries)]`: how many stored weights of each entry stayed as they were; None unless `count_stale`.
     """
     if backend == "reference":
-        done = [reference.adamw_step(e, scalars[row], grad_scale) for e, row in zip(entries, rows, strict=True)]
-        return torch.stack(done) if count_stale else None
+        return _run_reference(entries, rows, scalars, grad_scale, count_stale)
     counts: list[Tensor] = [scalars] * len(entries)
     kinds: dict[_Kind, list[int]] = {}
     for i, entry in enumerate(entries):
@@ -160,6 +160,31 @@ def run_step(
         for i, count in zip(members, stale.unbind(), strict=False):
             counts[i] = count
     return torch.stack(counts) if count_stale else None
+
+
+def _fast_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and sys.byteorder == "little"
+
+
+def _run_reference(
+    entries: Sequence[Entry], rows: Sequence[int], scalars: Tensor, grad_scale: Tensor | None, count_stale: bool
+) -> Tensor | None:
+    if not _fast_cpu(entries[0].param):
+        done = [reference.adamw_step(e, scalars[row], grad_scale) for e, row in zip(entries, rows, strict=True)]
+        return torch.stack(done) if count_stale else None
+    table, members = [scalars[row] for row in rows], None
+    if not count_stale:
+        # Counts are wanted per tensor, and seldom.
+        entries, table, members = small.merge(entries, table)
+    columns = [row.unbind() for row in table]
+    counts = cpu.for_each_block(
+        [len(entry.param) for entry in entries],
+        lambda i, part, scratch: cpu.step_block(entries[i], part, columns[i], grad_scale, scratch, count_stale),
+    )
+    for entry, parts in zip(entries, members or (), strict=False):
+        if parts:
+            small.scatter(entry, parts)
+    return torch.tensor(counts, dtype=torch.float64).long() if count_stale else None
 
 
 def _launch_step(
@@ -204,6 +229,13 @@ def square_sum(entries: Sequence[Entry], rows: Sequence[int], *, backend: str, c
     Every program writes its partial sum, and one reduction of fixed order adds them: the same bits in every run.
     """
     if backend == "reference":
+        if _fast_cpu(entries[0].grad):
+            grads = [entry.grad for entry in entries]
+            per_tensor = cpu.for_each_block(
+                [len(grad) for grad in grads],
+                lambda i, part, scratch: cpu.square_sum_block(grads[i][part], scratch),
+            )
+            return torch.tensor(per_tensor, dtype=torch.float64).sum()
         return torch.stack([reference.square_sum(entry.grad) for entry in entries]).sum()
     from .kernel import square_sum_kernel
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_MASK = 0xFFFFFFFF
+MASK = 0xFFFFFFFF
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # of words 0 and 2
+WEYL = (0x9E3779B9, 0xBB67AE85)  # added to the two halves of the key in every round
 
 
 def philox(seed: int, group: Tensor, step: Tensor | int, stream: int, rounds: int = 10) -> Tensor:
@@ -22,16 +24,16 @@ def philox(seed: int, group: Tensor, step: Tensor | int, stream: int, rounds: in
 
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011); the order of operations is Triton's.
     """
-    c0, c1 = group & _MASK, (group >> 32) & _MASK
+    c0, c1 = group & MASK, (group >> 32) & MASK
     c2 = torch.zeros_like(c0) + step
     c3 = torch.full_like(c0, stream)
-    k0, k1 = seed & _MASK, (seed >> 32) & _MASK
+    k0, k1 = seed & MASK, (seed >> 32) & MASK
     for _ in range(rounds):
         # The product overflows int64, but its 64 bits are right: the upper half is taken through a mask.
-        high, low = 0xCD9E8D57 * c2, 0xD2511F53 * c0
-        c0, c2 = ((high >> 32) & _MASK) ^ c1 ^ k0, ((low >> 32) & _MASK) ^ c3 ^ k1
-        c1, c3 = high & _MASK, low & _MASK
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
+        high, low = MULTIPLIERS[1] * c2, MULTIPLIERS[0] * c0
+        c0, c2 = ((high >> 32) & MASK) ^ c1 ^ k0, ((low >> 32) & MASK) ^ c3 ^ k1
+        c1, c3 = high & MASK, low & MASK
+        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
     return torch.stack((c0, c1, c2, c3), dim=-1)
 
 
