@@ -23,7 +23,7 @@ def recipe(model: Path, **changes: Any) -> Recipe:
     content: dict[str, Any] = {"name": "x", "model": str(model), "out": "x", "corpus": {"target": ["x.txt"]}}
     content["train"] = {"sequence_length": 16, "batch_sequences": 2, "device": "cpu"}
     for section, values in changes.items():
-        content[section] = {**content.get(section, {}), **values}
+        content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
     return build(Recipe, content, "")
 
 
@@ -37,7 +37,11 @@ def test_what_works_passes(model: Path) -> None:
     [
         ({"train": {"sequence_length": 64}}, ["focus"], "64 tokens exceed the model's context of 32"),
         ({"train": {"device": "gpu"}}, ["focus"], "'gpu' is no device"),
-        ({}, ["focus", "men"], "unknown method 'men'; there are keep, focus"),
+        ({}, ["focus", "men"], "unknown method 'men'; there are auto, keep, focus"),
+        ({"swap": {"method": "auto", "candidates": ["fokus"]}}, ["auto"], "unknown method 'fokus'"),
+        ({}, ["wechsel"], "needs `swap.words`"),
+        ({"swap": {"words": ["a", "b"]}}, ["focus"], "2 files, but three are needed"),
+        ({"compare": ["auto"]}, ["focus"], "name the methods to compare with"),
     ],
 )
 def test_what_cannot_work_is_named(model: Path, changes: dict[str, Any], arms: list[str], message: str) -> None:

@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 
 KEEP = "keep"
 """The arm that does not swap."""
+AUTO = "auto"
+"""The method that a bake-off finds."""
+BAKE_OFF = "bake-off.json"
+"""Its outcome, in the run's folder."""
 
 Progress = Callable[[str, int, "int | None", str], None]
 
@@ -61,7 +65,6 @@ def train(recipe: Recipe, *, progress: Progress | None = None, extend: bool = Fa
     :func:`adapt` without evaluation, comparison and report; ``adapt`` of the same recipe goes on from here. ``extend``:
     go on with a larger budget after a finished training.
     """
-    method = recipe.swap.method
     run = Run(Path(recipe.out), log.info)
     ready = run.folder / "stages" / f".ready-{os.environ.get('TORCHELASTIC_RUN_ID', 'alone')}-{os.getppid()}"
     adaptation = Adaptation(recipe, run, progress)
@@ -69,11 +72,13 @@ def train(recipe: Recipe, *, progress: Progress | None = None, extend: bool = Fa
     if int(os.environ.get("RANK", "0")) > 0:
         while not ready.exists():
             time.sleep(0.2)
+        method = adaptation.chosen()
         return adaptation.train_arm(method, *adaptation.places(method))
     with run.locked():
         write_atomically(run.folder / "recipe.yaml", recipe.to_yaml())
         for language in adaptation.languages:
             adaptation.build_corpus(language)
+        method = adaptation.chosen()
         start, tokenizer = adaptation.prepare(method)
         adaptation.stores(tokenizer)
         ready.touch()
@@ -91,11 +96,11 @@ class Adaptation:
         self.run = run
         self.progress = progress
         self.extend = False
+        self.ranked: list[dict[str, Any]] | None = None
         self.folder = run.folder
         self.model = resolve_model(recipe.model)
         self.languages = ["target", "source"] if recipe.corpus.source else ["target"]
-        self.arms = [recipe.swap.method, *recipe.compare]
-        check_run(recipe, self.model, self.arms)
+        check_run(recipe, self.model, [recipe.swap.method, *recipe.compare])
 
     def results(self) -> dict[str, Any]:
         """All stages, then ``results.json`` and the report."""
@@ -108,7 +113,8 @@ class Adaptation:
         rows = [self.evaluate("source", self.model, self.model, method=None, phase="source")]
         swaps: dict[str, Any] = {}
         trainings: dict[str, Any] = {}
-        for method in self.arms:
+        chosen = self.chosen()
+        for method in [chosen, *(other for other in recipe.compare if other != chosen)]:
             start, its_tokenizer = self.prepare(method)
             if method != KEEP:
                 swaps[method] = self.swap(method, its_tokenizer)
@@ -121,7 +127,7 @@ class Adaptation:
             "languages": {"source": recipe.source_language, "target": recipe.target_language},
             "versions": versions(),
             "device": describe_device(),
-            "method": recipe.swap.method,
+            "method": chosen,
             "tokenizers": {
                 "source": describe_tokenizer(self.model, Path(recipe.model).name),
                 "target": describe_tokenizer(tokenizer, "new"),
@@ -129,6 +135,7 @@ class Adaptation:
             "fertility": fertility,
             "corpus": corpus,
             "swap": swaps,
+            "bake_off": self.bake_off() if recipe.swap.method == AUTO else [],
             "rows": rows,
             "training": trainings,
             "cost": self.cost(trainings),
@@ -138,6 +145,25 @@ class Adaptation:
         write_report(self.folder)
         return results
 
+    def chosen(self) -> str:
+        """The recipe's method; ``auto`` is the winner of the bake-off.
+
+        Only the first process of a distributed run makes the bake-off; the others read its outcome.
+        """
+        if self.recipe.swap.method != AUTO:
+            return self.recipe.swap.method
+        leads = int(os.environ.get("RANK", "0")) == 0
+        rows = self.bake_off() if leads else json.loads((self.folder / BAKE_OFF).read_text(encoding="utf-8"))
+        return str(rows[0]["method"])
+
+    def bake_off(self) -> list[dict[str, Any]]:
+        """Rows of the bake-off, best first."""
+        from langadapt import swap_stages
+
+        if self.ranked is None:
+            self.ranked = swap_stages.bake_off(self)
+        return self.ranked
+
     def places(self, method: str) -> tuple[Path, Path]:
         """Folders of the model that an arm starts from, and of its tokenizer."""
         if method == KEEP:
@@ -146,6 +172,7 @@ class Adaptation:
 
     def prepare(self, method: str) -> tuple[Path, Path]:
         """All stages of an arm before its training; returns its :meth:`places`."""
+        method = self.chosen() if method == AUTO else method
         start, tokenizer = self.places(method)
         if method != KEEP:
             self.swap(method, self.make_tokenizer())
@@ -301,29 +328,9 @@ class Adaptation:
 
     def swap(self, method: str, tokenizer: Path) -> dict[str, Any]:
         """The model with the new tokenizer, rows made by ``method``."""
-        from langadapt.initialize import VECTOR_METHODS
-        from langadapt.swap_folder import swap_folder
+        from langadapt import swap_stages
 
-        out = self.folder / "swapped" / method
-        inputs = {"model": self.model, "tokenizer": tokenizer}
-        if method in VECTOR_METHODS:
-            inputs["vectors"] = self.vectors(tokenizer)
-        multiple = self.recipe.swap.pad_to_multiple_of
-
-        def make() -> dict[str, Any]:
-            report = swap_folder(
-                self.model,
-                tokenizer,
-                out,
-                method=method,
-                vectors=inputs.get("vectors"),
-                pad_to_multiple_of=multiple,
-                seed=self.recipe.seed,
-            )
-            return report.to_dict()
-
-        settings = {"method": method, "pad_to_multiple_of": multiple, "seed": self.recipe.seed}
-        return self.run.stage(f"swap-{method}", out, make, settings=settings, inputs=inputs)
+        return swap_stages.swap(self, method, tokenizer)
 
     def trained(self, method: str) -> Path:
         """Where an arm's training leaves its logs, checkpoints and final model."""
@@ -457,7 +464,7 @@ class Adaptation:
 
         gpus = torch.cuda.device_count()
         price = self.recipe.budget.price_per_gpu_hour
-        hours = self.run.seconds[f"train-{self.recipe.swap.method}"] * gpus / 3600 if gpus else None
+        hours = self.run.seconds[f"train-{self.chosen()}"] * gpus / 3600 if gpus else None
         money = hours * price if hours is not None and price is not None else None
         seconds = {name: round(value, 3) for name, value in self.run.seconds.items()}
         return {"seconds": seconds, "gpu_hours": hours, "price": money}

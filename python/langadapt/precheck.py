@@ -23,7 +23,13 @@ def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
     context, length = context_length(model), recipe.train.sequence_length
     if context is not None and length > context:
         raise ConfigError(f"train.sequence_length: {length} tokens exceed the model's context of {context} ({model})")
-    check_methods(arms)
+    methods = [method for method in arms if method != "auto"]
+    check_methods([*methods, *recipe.swap.candidates])
+    for method, needed in (("wechsel", "words"), ("clp", "helper")):
+        if method in (*methods, *recipe.swap.candidates) and not getattr(recipe.swap, needed):
+            raise ConfigError(f"method `{method}` needs `swap.{needed}`, which the recipe does not set")
+    if "auto" in recipe.compare:
+        raise ConfigError("compare: `auto` is for `swap.method`; name the methods to compare with")
 
 
 def check_methods(arms: Iterable[str]) -> None:
@@ -32,7 +38,7 @@ def check_methods(arms: Iterable[str]) -> None:
 
     for arm in arms:
         if arm not in (*METHODS, "keep"):
-            raise ConfigError(f"unknown method {arm!r}; there are keep, {', '.join(METHODS)}")
+            raise ConfigError(f"unknown method {arm!r}; there are auto, keep, {', '.join(METHODS)}")
 
 
 def context_length(model: Path) -> int | None:

@@ -106,9 +106,37 @@ class SwapSettings:
     """How rows of new tokens are made."""
 
     method: str = "focus"
-    """``focus``, ``subword_mean``, ``mean``, ... (see ``langadapt swap --help``), or ``keep``: no swap at all."""
+    """``focus``, ``subword_mean``, ``mean``, ... (see ``langadapt swap --help``), ``auto``: the winner of a bake-off,
+    or ``keep``: no swap at all."""
+    output_method: str | None = None
+    """For the output matrix of models with untied embeddings; none = as the input."""
+    weighting: Literal["uniform", "characters"] = "uniform"
+    """Of ``subword_mean``: all pieces alike, or by their length."""
+    calibrate: bool = False
+    """Scale combined rows to the mean norm of copied ones."""
+    fuzzy: bool = False
+    """Match tokens up to case and leading space, too."""
+    words: list[str] = field(default_factory=list)
+    """For ``wechsel``: word vectors of the source and of the target language, and a dictionary of pairs."""
+    helper: str | None = None
+    """For ``clp``: folder of a small model with the new tokenizer."""
+    probe_steps: int = 50
+    """Of ``auto``: training steps for each method, at the run's batches and peak rate."""
+    candidates: list[str] = field(default_factory=list)
+    """Of ``auto``: methods to try; none = all that the recipe has everything for."""
     pad_to_multiple_of: int = 128
     """Rows of the embedding matrices are rounded up to this."""
+
+    def __post_init__(self) -> None:
+        if self.words and len(self.words) != 3:
+            raise ConfigError(
+                f"swap.words: {len(self.words)} files, but three are needed: vectors of the source language, of the "
+                "target language, and a dictionary"
+            )
+        if self.probe_steps < 1:
+            raise ConfigError(f"swap.probe_steps: {self.probe_steps}, but at least 1 is needed")
+        if self.candidates and self.method != "auto":
+            raise ConfigError(f"swap.candidates are for `method: auto`, but method is {self.method}")
 
 
 @dataclass

@@ -104,6 +104,7 @@ def swap_tokenizer(
         parameters=(parameters_before, count_parameters(model)),
         target_text=target_text,
         source_text=source_text,
+        counts=options.get("counts"),
     )
 
 

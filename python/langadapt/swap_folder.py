@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from langadapt.bake_off import Ranking
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.initialize import check_rows, plan_rows
 from langadapt.manifest import new_folder
@@ -67,6 +68,7 @@ def swap_folder(
     dry_run: bool = False,
     target_text: Iterable[str] | None = None,
     source_text: Iterable[str] | None = None,
+    ranking: Ranking | None = None,
     progress: Callable[[str, int, int | None, str], Any] | None = None,
     **options: Any,
 ) -> SwapReport:
@@ -82,6 +84,7 @@ def swap_folder(
         source_tokenizer: the model's own, where it does not lie in the model's folder.
         trust_remote_code: run model code that comes with the folder, to learn where its embeddings are.
         dry_run: report what would happen and write nothing.
+        ranking: of the bake-off that chose ``method``, for the report.
         progress: called as ``progress(phase, done, total, unit)``.
 
     The other arguments, and the errors, are those of :func:`langadapt.swap.swap_tokenizer`.
@@ -101,7 +104,7 @@ def swap_folder(
     after = before - changed + changed // old_rows * rows
 
     def report(notes: list[str]) -> SwapReport:
-        return make_report(
+        made = make_report(
             match,
             plans[layout.table],
             method=method,
@@ -114,7 +117,9 @@ def swap_folder(
             notes=notes,
             target_text=target_text,
             source_text=source_text,
+            counts=options.get("counts"),
         )
+        return made if ranking is None else replace(made, ranking=ranking.rows)
 
     if dry_run:
         check_layout(layout, match)

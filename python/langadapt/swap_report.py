@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from langadapt.overlap import overlap_report
 from langadapt.row_plan import RowPlan
@@ -72,6 +73,8 @@ class SwapReport:
     """Cost of a sample of the source language, where given."""
     notes: list[str] = field(default_factory=list)
     """What else a user should know."""
+    ranking: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the bake-off that chose the method, best first; empty where the method was given."""
 
     @property
     def advice(self) -> str:
@@ -109,8 +112,9 @@ def make_report(
     notes: Iterable[str] = (),
     target_text: Iterable[str] | None = None,
     source_text: Iterable[str] | None = None,
+    counts: NDArray[np.integer] | None = None,
 ) -> SwapReport:
-    """The report of one swap; texts are documents of which a sample is tokenized."""
+    """The report of one swap; texts are documents of which a sample is tokenized, ``counts`` those of target tokens."""
     # An id that no token has is neither copied nor drawn.
     tokens = np.array([bool(kind) for kind in match.target.kinds])
     return SwapReport(
@@ -125,7 +129,7 @@ def make_report(
         copied=int(tokens[plan.copied].sum()),
         combined=int(tokens[plan.combined].sum()),
         drawn=int(tokens[plan.missing].sum()),
-        overlap=overlap_report(match),
+        overlap=overlap_report(match, counts),
         target_text=text_cost(target_text, match.source, match.target) if target_text is not None else None,
         source_text=text_cost(source_text, match.source, match.target) if source_text is not None else None,
         notes=list(notes),

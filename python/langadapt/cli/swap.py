@@ -17,18 +17,23 @@ if TYPE_CHECKING:
     from langadapt.swap_report import SwapReport
 
 
+METHOD_HELP = "How new rows are made: auto (a bake-off on your text), focus, subword_mean, mean, normal, random, zipf, "
+METHOD_HELP += "wechsel, clp, omp."
+
+
 def command(
     model: Annotated[str, typer.Argument(help="Model folder or hub id.")],
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="Folder (or tokenizer.json) of the new tokenizer.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write.")] = None,
-    method: Annotated[
-        str,
-        typer.Option(help="How new rows are made: focus, subword_mean, mean, normal, random, zipf, wechsel, clp, omp."),
-    ] = "focus",
+    method: Annotated[str, typer.Option(help=METHOD_HELP)] = "focus",
     output_method: Annotated[
         str | None, typer.Option(help="The same for an untied output matrix. Default: as the input.")
     ] = None,
     vectors: Annotated[Path | None, typer.Option(help="Token vectors, from `langadapt vectors train`.")] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Token store of the target language: counts of tokens, and what `--method auto` trains on."),
+    ] = None,
     words: Annotated[
         tuple[Path, Path, Path] | None,
         typer.Option(
@@ -37,14 +42,25 @@ def command(
         ),
     ] = None,
     helper: Annotated[str | None, typer.Option(help="For clp: folder of a small model with the new tokenizer.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    weighting: Annotated[str, typer.Option(help="Of subword_mean: uniform, or characters.")] = "uniform",
+    probe_steps: Annotated[int, typer.Option(help="Of `--method auto`: training steps for each method.")] = 50,
+    probe_tokens: Annotated[int, typer.Option(help="Of `--method auto`: tokens per step.")] = 8192,
+    probe_rate: Annotated[float, typer.Option(help="Of `--method auto`: learning rate.")] = 1e-4,
+    candidates: Annotated[
+        list[str] | None,
+        typer.Option("--candidate", help="Of `--method auto`: a method to try. Default: all that can."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws, and of the probes' data order.")] = 0,
     pad_to_multiple_of: Annotated[int, typer.Option(help="Rows are rounded up to this.")] = 128,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Scale combined rows to the copied rows' norm.")
     ] = False,
     fuzzy: Annotated[bool, typer.Option("--fuzzy", help="Match up to case and leading space, too.")] = False,
     text: Annotated[
-        list[str] | None, typer.Option("--text", help="Text of the target language, to see what the swap saves.")
+        list[str] | None,
+        typer.Option(
+            "--text", help="Text of the target language: what the swap saves, and what probes are measured on."
+        ),
     ] = None,
     source_text: Annotated[
         list[str] | None, typer.Option("--source-text", help="Text of the source language, to see what it costs.")
@@ -59,20 +75,27 @@ def command(
     if out is None and not dry_run:
         raise ConfigError("give --out FOLDER, or --dry-run to write nothing")
     from langadapt.corpus import read_documents
+    from langadapt.method_inputs import MethodInputs, ProbeWish, choose_method
+    from langadapt.method_probe import AUTO
     from langadapt.model_folder import resolve_model
     from langadapt.swap import swap_folder
 
     folder = resolve_model(model)
-    options: dict[str, Any] = {"vectors": vectors}
-    if words is not None:
-        from langadapt.wechsel import vectors_from_files
-
-        options["vectors"], options["source_vectors"] = vectors_from_files(folder, tokenizer, *words)
-    if helper is not None:
-        from langadapt.swap_folder import input_rows
-
-        options["helper_rows"] = input_rows(resolve_model(helper))
+    common: dict[str, Any] = {"pad_to_multiple_of": pad_to_multiple_of, "calibrate": calibrate, "fuzzy": fuzzy}
+    common["trust_remote_code"] = trust_remote_code
+    ranking = None
     with progress("swap") as report_progress:
+        inputs = MethodInputs(
+            folder, tokenizer, vectors, store, words, helper, weighting, source_text or (), seed, report_progress
+        )
+        if method == AUTO:
+            wish = ProbeWish(probe_steps, probe_tokens, probe_rate, candidates or (), text or ())
+            ranking, options = choose_method(inputs, wish, **common)
+            method = ranking.best
+        else:
+            options = inputs.options(method)
+        if output_method is not None:
+            options = {**inputs.options(output_method), **options}
         report = swap_folder(
             folder,
             tokenizer,
@@ -80,14 +103,12 @@ def command(
             method=method,
             output_method=output_method,
             seed=seed,
-            pad_to_multiple_of=pad_to_multiple_of,
-            calibrate=calibrate,
-            fuzzy=fuzzy,
-            trust_remote_code=trust_remote_code,
             dry_run=dry_run,
             target_text=read_documents(text) if text else None,
             source_text=read_documents(source_text) if source_text else None,
+            ranking=ranking,
             progress=report_progress,
+            **common,
             **options,
         )
     if as_json:
@@ -96,10 +117,29 @@ def command(
     from rich.console import Console
 
     console = Console()
+    if report.ranking:
+        console.print(ranking_table(report.ranking))
     console.print(summary_table(report))
     for note in report.notes:
         console.print(f"Note: {note}", highlight=False)
     console.print(report.advice, highlight=False, soft_wrap=True)
+
+
+def ranking_table(rows: list[dict[str, Any]]) -> Table:
+    """The bake-off for a terminal, best first."""
+    from rich.table import Table
+
+    table = Table(title="Bake-off: bits per byte after the probe (right after the swap)")
+    table.add_column("method")
+    for side in ("target", "source"):
+        table.add_column(side, justify="right")
+    for row in rows:
+        cells = []
+        for side in ("target", "source"):
+            after, before = row.get(side), row.get(f"{side}_before")
+            cells.append("" if after is None else f"{after:.4f} ({before:.4f})")
+        table.add_row(row["method"], *(cells if "failed" not in row else [row["failed"].replace("[", "\\["), ""]))
+    return table
 
 
 def summary_table(report: SwapReport) -> Table:

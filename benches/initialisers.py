@@ -1,0 +1,315 @@
+"""Which initialisation pays: an English base model, made here, swapped to German and to Arabic by every method.
+
+Bits per byte of the target and of the source language right after the swap, after 50 and after 500 steps of continued
+pretraining on target text alone, three seeds. A seed decides the data order, the draws of rows and the token vectors;
+base model, corpora and tokenizers are the same for all. `keep` trains the model as it is with its own tokenizer; a step
+has as many tokens, so it reads fewer bytes. All figures are on text that no model was trained on.
+
+    python benches/initialisers.py prepare --data ../shared/data --out runs/initialisers   # base model, stores, vectors
+    python benches/initialisers.py run --data ../shared/data --out runs/initialisers --rows docs/runs/initialisers.json
+    python benches/initialisers.py table --rows docs/runs/initialisers.json
+
+Both are resumable: finished stages and rows are not made again. `clp` gets a helper model trained here for as many
+steps as a run has, on the target language with the target tokenizer; `wechsel` gets word vectors from gensim's FastText
+on the same text and a dictionary of words that translate each other in aligned sentences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import statistics
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from langadapt.corpus import read_documents
+from langadapt.evaluate import bits_per_byte
+from langadapt.initialize import VECTOR_METHODS
+from langadapt.machine import versions
+from langadapt.manifest import write_atomically
+from langadapt.method_probe import token_counts
+from langadapt.pipeline import Adaptation
+from langadapt.recipe import Recipe, build
+from langadapt.scratch import make_untrained_model, train_from_scratch
+from langadapt.stages import Run
+from langadapt.store import TokenStore
+from langadapt.swap import swap_tokenizer
+from langadapt.swap_folder import input_rows
+from langadapt.tokenizer import Tokenizer
+from langadapt.training import StoreShare, TrainSettings, train_model
+from langadapt.training.rehearsal import rehearse
+from langadapt.vectors import load_vectors
+from langadapt.wechsel import vectors_from_files
+
+LANGUAGES = {"german": "de", "arabic": "ar"}
+METHODS = ("focus", "subword_mean", "mean", "random", "zipf", "omp", "clp", "wechsel", "normal")
+KEEP = "keep"
+STEPS, MARKS = 500, (0, 50, 500)
+SEEDS = (1, 2, 3)
+WORD = re.compile(r"\w+")
+CORPUS = {"validation_bytes": 60_000, "validation_share": 0.05}
+TOKENIZER = {"vocab_size": 8192, "style": "sentencepiece"}
+VECTORS = {"dim": 100, "epochs": 3, "min_count": 10, "threads": 1}
+SHAPE = {
+    "hidden_size": 160,
+    "intermediate_size": 448,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 5,
+    "num_key_value_heads": 5,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+}
+TRAIN = {
+    "sequence_length": 256,
+    "batch_sequences": 2,
+    "micro_batch": 2,
+    "learning_rate": 1.0e-3,
+    "min_learning_rate": 1.0e-4,
+    "schedule": "wsd",
+    "warmup": 0.04,
+    "anneal": 0.2,
+    "precision": "mixed-bf16",
+    "weight_decay": 0.1,
+    "checkpoint_minutes": None,
+    "stale_every": 0,
+    "log_every": 50,
+}
+BASE = {
+    "corpus": CORPUS,
+    "tokenizer": TOKENIZER,
+    "model": {"seed": 1, "shape": SHAPE},
+    "train": TRAIN
+    | {
+        "steps": 1200,
+        "batch_sequences": 16,
+        "micro_batch": 16,
+        "learning_rate": 3.0e-3,
+        "min_learning_rate": 1.0e-4,
+        "schedule": "cosine",
+        "checkpoint_every": 200,
+        "seed": 1,
+    },
+}
+
+
+HELPER_SHAPE = SHAPE | {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 2}
+HELPER_SHAPE |= {"num_attention_heads": 3, "num_key_value_heads": 3}
+HELPER_TRAIN = BASE["train"] | {"steps": STEPS, "batch_sequences": 8, "micro_batch": 8}
+
+
+class Experiment:
+    """The fixed part: one base model; per language a corpus, a tokenizer, stores and vectors."""
+
+    def __init__(self, data: Path, out: Path) -> None:
+        self.data, self.out = data, out
+        self.english = str(data / "corpus" / "en.jsonl.zst")
+        run = Run(out / "english-base", logging.info)
+        with run.locked():
+            self.base = train_from_scratch(run, [self.english], BASE)
+        self.tokenizer = Tokenizer.from_pretrained(self.base)
+        self.counts = TokenStore.open(out / "english-base" / "store")
+        self.sides = {language: self.side(language) for language in LANGUAGES}
+
+    def side(self, language: str) -> Adaptation:
+        """Everything of a language up to its vectors, by the stages of a recipe."""
+        target = str(self.data / "corpus" / f"{LANGUAGES[language]}.jsonl.zst")
+        recipe = build(
+            Recipe,
+            {
+                "name": language,
+                "model": str(self.base),
+                "out": str(self.out / language),
+                "corpus": {"target": [target], "source": [self.english], **CORPUS},
+                "tokenizer": TOKENIZER,
+                "vectors": VECTORS,
+                "seed": 1,
+            },
+            "",
+        )
+        side = Adaptation(recipe, Run(Path(recipe.out), logging.info), None)
+        with side.run.locked():
+            for which in side.languages:
+                side.build_corpus(which)
+            tokenizer = side.make_tokenizer()
+            side.vectors(tokenizer)
+            side.store("target", self.base)
+        return side
+
+    def extras(self, language: str, method: str) -> dict[str, Any]:
+        """What a method needs besides the two tokenizers."""
+        side = self.sides[language]
+        if method in VECTOR_METHODS:
+            return {"vectors": load_vectors(side.folder / "vectors.safetensors")}
+        if method == "zipf":
+            return {
+                "counts": token_counts(TokenStore.open(side.folder / "stores" / "target-new")),
+                "source_counts": token_counts(self.counts),
+            }
+        if method == "clp":
+            return {"helper_rows": input_rows(self.helper(language))}
+        if method == "wechsel":
+            files = (self.words("english"), self.words(language), self.dictionary(language))
+            vectors, source_vectors = vectors_from_files(self.base, side.folder / "tokenizer", *files)
+            return {"vectors": vectors, "source_vectors": source_vectors}
+        return {}
+
+    def helper(self, language: str) -> Path:
+        """A small model of the target language with the target tokenizer, for `clp`."""
+        side = self.sides[language]
+        start = side.folder / "helper-untrained"
+        tokenizer = side.folder / "tokenizer"
+        if not start.exists():
+            make_untrained_model(tokenizer, start, {"seed": 2, "shape": HELPER_SHAPE})
+        store = StoreShare(side.folder / "stores" / "target-new", 1.0, "target")
+        settings = build(TrainSettings, HELPER_TRAIN, "train.")
+        return train_model(start, [store], side.folder / "helper", settings, tokenizer=str(tokenizer)).final
+
+    def words(self, language: str) -> Path:
+        """Word vectors of half of a language's training text, by gensim's FastText, for `wechsel`."""
+        file = self.out / f"words-{language}.bin"
+        if file.exists():
+            return file
+        from gensim.models import FastText
+        from gensim.models.fasttext import save_facebook_model
+
+        folder = self.sides["german"].folder if language == "english" else self.sides[language].folder
+        corpus = folder / "corpus" / ("source" if language == "english" else "target") / "train.jsonl.zst"
+        lines = [
+            WORD.findall(line) for text in read_documents([str(corpus)]) for line in text.splitlines() if line.strip()
+        ]
+        model = FastText(
+            lines[: len(lines) // 2],
+            vector_size=100,
+            epochs=3,
+            min_count=5,
+            negative=10,
+            bucket=200_000,
+            workers=1,
+            seed=1,
+        )
+        save_facebook_model(model, str(file))
+        return file
+
+    def dictionary(self, language: str) -> Path:
+        """Pairs of words that occur in the same aligned sentences more than anywhere else (Dice, best both ways)."""
+        file = self.out / f"dictionary-{language}.txt"
+        if file.exists():
+            return file
+        folder = self.data / "parallel" / "ntrex"
+        sides = [
+            [set(WORD.findall(line.lower())) for line in (folder / f"{code}.txt").read_text("utf-8").splitlines()]
+            for code in ("en", LANGUAGES[language])
+        ]
+        totals = [Counter(word for line in side for word in line) for side in sides]
+        both = Counter((a, b) for left, right in zip(*sides, strict=True) for a in left for b in right)
+        scores = {(a, b): 2 * n / (totals[0][a] + totals[1][b]) for (a, b), n in both.items() if n >= 3}
+        best: list[dict[str, tuple[float, str]]] = [{}, {}]
+        for (a, b), score in scores.items():
+            best[0][a] = max(best[0].get(a, (0.0, "")), (score, b))
+            best[1][b] = max(best[1].get(b, (0.0, "")), (score, a))
+        pairs = [(a, b) for a, (score, b) in best[0].items() if score >= 0.5 and best[1][b][1] == a]
+        file.write_text("".join(f"{a}\t{b}\n" for a, b in sorted(pairs)), encoding="utf-8")
+        return file
+
+    def run(self, language: str, method: str, seed: int) -> dict[str, Any]:
+        """One row: swap, train, measure at the marks."""
+        side = self.sides[language]
+        model = AutoModelForCausalLM.from_pretrained(self.base, dtype=torch.float32)
+        tokenizer, store, row = self.tokenizer, "target-own", {}
+        if method != KEEP:
+            tokenizer, store = Tokenizer.from_pretrained(side.folder / "tokenizer"), "target-new"
+            report = swap_tokenizer(
+                model, self.tokenizer, tokenizer, method=method, seed=seed, **self.extras(language, method)
+            )
+            row = {"copied": report.copied, "combined": report.combined, "drawn": report.drawn}
+        texts = {which: side.validation_texts(which) for which in side.languages}
+        marks: dict[str, dict[str, float]] = {}
+
+        def validate(trained: Any, step: int) -> dict[str, float]:
+            if step in MARKS:
+                marks[str(step)] = {
+                    which: round(bits_per_byte(trained, tokenizer, some, window=256), 5)
+                    for which, some in texts.items()
+                }
+            return {}
+
+        begun = time.monotonic()
+        settings = build(TrainSettings, TRAIN | {"steps": STEPS, "validate_every": 50, "seed": seed}, "train.")
+        share = StoreShare(side.folder / "stores" / store, 1.0, "target")
+        rehearse(model, [share], settings, tokenizer=tokenizer, validate=validate)
+        seconds = round(time.monotonic() - begun, 1)
+        return {"language": language, "method": method, "seed": seed, "marks": marks, "seconds": seconds, **row}
+
+
+def measure(experiment: Experiment, rows_file: Path) -> None:
+    """All rows that are not there yet, one seed after the other; written as they come."""
+    content = json.loads(rows_file.read_text()) if rows_file.exists() else {"rows": []}
+    content |= {
+        "model": {"shape": SHAPE, "train": BASE["train"]},
+        "corpus": CORPUS,
+        "tokenizer": TOKENIZER,
+        "vectors": VECTORS,
+        "train": TRAIN | {"steps": STEPS},
+        "versions": versions(),
+    }
+    done = {(row["language"], row["method"], row["seed"]) for row in content["rows"]}
+    for seed in SEEDS:
+        for method in (KEEP, *METHODS):
+            for language in LANGUAGES:
+                if (language, method, seed) in done:
+                    continue
+                content["rows"].append(experiment.run(language, method, seed))
+                logging.info("%s", json.dumps(content["rows"][-1]))
+                rows_file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(rows_file, json.dumps(content, indent=1) + "\n")
+
+
+def table(rows_file: Path) -> str:
+    """Markdown: methods by bits per byte of the target after the last mark, mean and half the range over seeds."""
+    rows = json.loads(rows_file.read_text())["rows"]
+    lines = []
+    for language in LANGUAGES:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["language"] == language:
+                found.setdefault(row["method"], []).append(row["marks"])
+        lines += ["", f"{language.capitalize()}:", ""]
+        heads = [f"{which}, {mark}" for which in ("target", "source") for mark in MARKS]
+        lines += ["| method | seeds | " + " | ".join(heads) + " |", "|---|--:|" + "--:|" * len(heads)]
+        last = str(MARKS[-1])
+        for method in sorted(found, key=lambda name: statistics.mean(m[last]["target"] for m in found[name])):
+            cells = []
+            for which in ("target", "source"):
+                for mark in map(str, MARKS):
+                    values = [marks[mark][which] for marks in found[method]]
+                    cells.append(f"{statistics.mean(values):.3f} ±{(max(values) - min(values)) / 2:.3f}")
+            lines.append(f"| {method} | {len(found[method])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines).strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("prepare", "run", "table"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/initialisers"))
+    parser.add_argument("--rows", type=Path, default=Path("docs/runs/initialisers.json"))
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    if arguments.what == "table":
+        print(table(arguments.rows))
+        return
+    experiment = Experiment(arguments.data, arguments.out)
+    if arguments.what == "run":
+        measure(experiment, arguments.rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""A short training that leaves nothing behind but what its caller measured: for probes and comparisons."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from langadapt.errors import ConfigError
+from langadapt.machine import choose_device
+from langadapt.training.batches import StoreShare
+from langadapt.training.loop import Progress, Trainer, Validate
+from langadapt.training.parallel import Team
+from langadapt.training.result import TrainResult
+from langadapt.training.settings import TrainSettings
+
+
+def rehearse(
+    model: Any,
+    stores: Sequence[StoreShare],
+    settings: TrainSettings,
+    *,
+    tokenizer: Any,
+    validate: Validate | None = None,
+    progress: Progress | None = None,
+    new_rows: Sequence[int] | None = None,
+) -> TrainResult:
+    """Train ``model`` in place as ``train_model`` would, without checkpoints, log or export.
+
+    Runs in this process alone, under ``torchrun`` too. The arguments and errors are those of
+    :func:`langadapt.training.train_model`; interrupted, it does not go on from where it was.
+    """
+    device = torch.device(choose_device(settings.device))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device: {settings.device}, but torch sees no GPU here")
+    settings = replace(settings, checkpoint_every=None, checkpoint_minutes=None, tensorboard=False, wandb_project=None)
+    # Steps are seeded one by one; the caller's generators are left as they were.
+    with (
+        tempfile.TemporaryDirectory(prefix="langadapt-rehearsal-") as folder,
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
+        silent = progress if progress is not None else say_nothing
+        trainer = Rehearsal(
+            model, list(stores), Path(folder), settings, Team(device=device), tokenizer, validate, silent, new_rows, {}
+        )
+        return trainer.run(False)
+
+
+def say_nothing(phase: str, done: int, total: int | None, unit: str) -> None:
+    """A listener that does not."""
+
+
+class Rehearsal(Trainer):
+    """A run whose model is not kept."""
+
+    def save(self) -> None:
+        """No checkpoint; a model that was lost is still found out."""
+        self.stepper.check_finite(self.step, self.out)
+
+    def export(self, result: TrainResult) -> None:
+        """No files."""
