@@ -129,6 +129,7 @@ class Experiment:
                 "corpus": {"target": [target], "source": [self.english], **CORPUS},
                 "tokenizer": TOKENIZER,
                 "vectors": VECTORS,
+                "train": {"sequence_length": TRAIN["sequence_length"]},
                 "seed": 1,
             },
             "",

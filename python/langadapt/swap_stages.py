@@ -86,7 +86,7 @@ def swap(adaptation: Adaptation, method: str, tokenizer: Path) -> dict[str, Any]
     inputs |= {"helper": Path(settings.helper) if settings.helper and method == "clp" else None}
     inputs |= {f"words {i}": Path(file) for i, file in enumerate(settings.words) if method == "wechsel"}
     ranked = settings.method == AUTO and method == adaptation.chosen()
-    common = {
+    common: dict[str, Any] = {
         "method": method,
         "output_method": settings.output_method,
         "pad_to_multiple_of": settings.pad_to_multiple_of,

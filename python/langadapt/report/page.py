@@ -258,6 +258,8 @@ class Swap:
     parts: list[Bar]
     facts: list[tuple[str, str]]
     notes: list[str] = field(default_factory=list)
+    ranking: Facts | None = None
+    """The bake-off that chose the method."""
 
 
 PARTS = (
@@ -280,14 +282,41 @@ def swaps(run: RunData) -> Iterator[Swap]:
             if counts.get(name)
         ]
         notes = report.get("notes")
-        hidden = {"method", "advice", "notes", *counts}
+        hidden = {"method", "advice", "notes", "ranking", *counts}
         yield Swap(
             shown(method),
             str(report.get("advice") or ""),
             parts,
             [(name, value) for name, value in facts(report) if name.split(",")[0].lower() not in hidden],
             [str(note) for note in notes] if isinstance(notes, list) else [],
+            ranking(report.get("ranking")),
         )
+
+
+PROBED = (
+    ("target", "target"),
+    ("target_before", "target, right after the swap"),
+    ("source", "source"),
+    ("source_before", "source, right after the swap"),
+)
+
+
+def ranking(rows: Any) -> Facts | None:
+    """The table of a bake-off, best first; methods that could not run have their reason in its place."""
+    known = [row for row in rows if isinstance(row, Mapping) and "method" in row] if isinstance(rows, list) else []
+    if not known:
+        return None
+    names = [(key, title) for key, title in PROBED if any(number(row.get(key)) is not None for row in known)]
+    cells = [
+        (
+            shown(str(row["method"])),
+            [str(row["failed"]), *[words.DASH] * (len(names) - 1)]
+            if "failed" in row
+            else [words.decimals(number(row.get(key)), 4) for key, _ in names],
+        )
+        for row in known
+    ]
+    return Facts([title for _, title in names], cells)
 
 
 def cost(run: RunData) -> list[Bar]:
