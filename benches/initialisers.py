@@ -17,6 +17,7 @@ on the same text and a dictionary of words that translate each other in aligned 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import re
@@ -49,10 +50,13 @@ from langadapt.vectors import load_vectors
 from langadapt.wechsel import vectors_from_files
 
 LANGUAGES = {"german": "de", "arabic": "ar"}
-METHODS = ("focus", "subword_mean", "mean", "random", "zipf", "omp", "clp", "wechsel", "normal")
+METHODS = ("focus", "subword_mean", "mean", "random", "zipf", "omp")
+OTHERS = ("clp", "wechsel", "normal")
+"""Made after the others, one seed after the other, as far as time goes."""
 KEEP = "keep"
 STEPS, MARKS = 500, (0, 50, 500)
 SEEDS = (1, 2, 3)
+MEASURED_BYTES = 30_000
 WORD = re.compile(r"\w+")
 CORPUS = {"validation_bytes": 60_000, "validation_share": 0.05}
 TOKENIZER = {"vocab_size": 8192, "style": "sentencepiece"}
@@ -230,7 +234,7 @@ class Experiment:
                 model, self.tokenizer, tokenizer, method=method, seed=seed, **self.extras(language, method)
             )
             row = {"copied": report.copied, "combined": report.combined, "drawn": report.drawn}
-        texts = {which: side.validation_texts(which) for which in side.languages}
+        texts = {which: side.validation_texts(which, MEASURED_BYTES) for which in side.languages}
         marks: dict[str, dict[str, float]] = {}
 
         def validate(trained: Any, step: int) -> dict[str, float]:
@@ -261,15 +265,15 @@ def measure(experiment: Experiment, rows_file: Path) -> None:
         "versions": versions(),
     }
     done = {(row["language"], row["method"], row["seed"]) for row in content["rows"]}
-    for seed in SEEDS:
-        for method in (KEEP, *METHODS):
-            for language in LANGUAGES:
-                if (language, method, seed) in done:
-                    continue
-                content["rows"].append(experiment.run(language, method, seed))
-                logging.info("%s", json.dumps(content["rows"][-1]))
-                rows_file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(rows_file, json.dumps(content, indent=1) + "\n")
+    order = [(method, seed) for seed in SEEDS for method in (KEEP, *METHODS)]
+    order += [(method, seed) for seed in SEEDS for method in OTHERS]
+    for (method, seed), language in itertools.product(order, LANGUAGES):
+        if (language, method, seed) in done:
+            continue
+        content["rows"].append(experiment.run(language, method, seed))
+        logging.info("%s", json.dumps(content["rows"][-1]))
+        rows_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(rows_file, json.dumps(content, indent=1) + "\n")
 
 
 def table(rows_file: Path) -> str:
