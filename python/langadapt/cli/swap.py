@@ -14,6 +14,7 @@ from langadapt.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from langadapt.method_inputs import MethodInputs, ProbeWish
     from langadapt.swap_report import SwapReport
 
 
@@ -23,7 +24,9 @@ METHOD_HELP += "wechsel, clp, omp."
 
 def command(
     model: Annotated[str, typer.Argument(help="Model folder or hub id.")],
-    tokenizer: Annotated[str, typer.Option("--tokenizer", help="Folder (or tokenizer.json) of the new tokenizer.")],
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Folder (or tokenizer.json) of the new tokenizer.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write.")] = None,
     method: Annotated[str, typer.Option(help=METHOD_HELP)] = "focus",
     output_method: Annotated[
@@ -50,6 +53,19 @@ def command(
         list[str] | None,
         typer.Option("--candidate", help="Of `--method auto`: a method to try. Default: all that can."),
     ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a swap, compare ways to do it: replace, extend, trim, or tokenizer folders, with commas. "
+            "The first three are made from --text."
+        ),
+    ] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Of `--compare replace`: entries. Default: as many as the model's own.")
+    ] = None,
+    new_tokens: Annotated[
+        int | None, typer.Option(help="Of `--compare extend`: tokens to add. Default: a quarter of the model's own.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the draws, and of the probes' data order.")] = 0,
     pad_to_multiple_of: Annotated[int, typer.Option(help="Rows are rounded up to this.")] = 128,
     calibrate: Annotated[
@@ -72,7 +88,7 @@ def command(
     ] = False,
 ) -> None:
     """Give a model a new tokenizer, ready for `from_pretrained`."""
-    if out is None and not dry_run:
+    if out is None and not dry_run and compare is None:
         raise ConfigError("give --out FOLDER, or --dry-run to write nothing")
     from langadapt.corpus import read_documents
     from langadapt.method_inputs import MethodInputs, ProbeWish, choose_method
@@ -81,15 +97,21 @@ def command(
     from langadapt.swap import swap_folder
 
     folder = resolve_model(model)
+    if tokenizer is None and compare is None:
+        raise ConfigError("give the new tokenizer's folder as --tokenizer, or --compare replace,extend,trim")
     common: dict[str, Any] = {"pad_to_multiple_of": pad_to_multiple_of, "calibrate": calibrate, "fuzzy": fuzzy}
     common["trust_remote_code"] = trust_remote_code
+    wish = ProbeWish(probe_steps, probe_tokens, probe_rate, candidates or (), text or ())
     ranking = None
     with progress("swap") as report_progress:
         inputs = MethodInputs(
-            folder, tokenizer, vectors, store, words, helper, weighting, source_text or (), seed, report_progress
+            folder, tokenizer or "", vectors, store, words, helper, weighting, source_text or (), seed, report_progress
         )
+        if compare is not None:
+            sizes = vocab_size, new_tokens
+            show_choices(inputs, wish, compare, out, as_json, {"method": method, "sizes": sizes, **common})
+            return
         if method == AUTO:
-            wish = ProbeWish(probe_steps, probe_tokens, probe_rate, candidates or (), text or ())
             ranking, options = choose_method(inputs, wish, **common)
             method = ranking.best
         else:
@@ -123,6 +145,47 @@ def command(
     for note in report.notes:
         console.print(f"Note: {note}", highlight=False)
     console.print(report.advice, highlight=False, soft_wrap=True)
+
+
+def show_choices(
+    inputs: MethodInputs, wish: ProbeWish, names: str, out: Path | None, as_json: bool, options: dict[str, Any]
+) -> None:
+    """`--compare`: print the table; with a folder, keep it and the tokenizers that were made."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from langadapt.manifest import write_atomically
+    from langadapt.vocabulary_comparison import compare_vocabularies
+
+    choices = [name.strip() for name in names.split(",") if name.strip()]
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    rows = [asdict(choice) for choice in compare_vocabularies(inputs, wish, choices, keep_tokenizers=out, **options)]
+    text = json.dumps(rows, indent=2, ensure_ascii=False)
+    if out is not None:
+        write_atomically(out / "comparison.json", text + "\n")
+    if as_json:
+        typer.echo(text)
+    else:
+        Console().print(choices_table(rows))
+
+
+def choices_table(rows: list[dict[str, Any]]) -> Table:
+    """Ways to change a vocabulary, side by side."""
+    from rich.table import Table
+
+    from langadapt.report.words import short_count
+
+    table = Table(title="Bits per byte after training on the same text", caption="speed: reading text, one pass")
+    for name in ("vocabulary", "entries", "weights", "bytes/token", "target", "source", "tokens/s", "bytes/s"):
+        table.add_column(name, justify="left" if name == "vocabulary" else "right")
+    for row in rows:
+        cells = [f"{row['vocabulary']:,}", short_count(row["parameters"]), f"{row['bytes_per_token']:.2f}"]
+        cells += ["" if row[side] is None else f"{row[side]:.4f}" for side in ("target", "source")]
+        cells += [f"{row['tokens_per_second']:,.0f}", f"{row['bytes_per_second']:,.0f}"]
+        table.add_row(row["name"] if row["name"] == row["kind"] else f"{row['name']} ({row['kind']})", *cells)
+    return table
 
 
 def ranking_table(rows: list[dict[str, Any]]) -> Table:
