@@ -7,11 +7,15 @@ has as many tokens, so it reads fewer bytes. All figures are on text that no mod
 
     python benches/initialisers.py prepare --data ../shared/data --out runs/initialisers   # base model, stores, vectors
     python benches/initialisers.py run --data ../shared/data --out runs/initialisers --rows docs/runs/initialisers.json
+    python benches/initialisers.py vectors --data ../shared/data --out runs/initialisers --rows docs/runs/vectors.json
     python benches/initialisers.py table --rows docs/runs/initialisers.json
 
 Both are resumable: finished stages and rows are not made again. `clp` gets a helper model trained here for as many
 steps as a run has, on the target language with the target tokenizer; `wechsel` gets word vectors from gensim's FastText
 on the same text and a dictionary of words that translate each other in aligned sentences.
+
+`vectors` compares where FOCUS gets its similarities from: our CBOW against gensim's FastText, two seeds each, on one
+store of German with the same settings; the swapped model is measured right away and after 50 steps.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -35,18 +40,18 @@ from langadapt.evaluate import bits_per_byte
 from langadapt.initialize import VECTOR_METHODS
 from langadapt.machine import versions
 from langadapt.manifest import write_atomically
-from langadapt.method_probe import token_counts
+from langadapt.method_probe import ProbeText, probe_methods, token_counts
 from langadapt.pipeline import Adaptation
 from langadapt.recipe import Recipe, build
 from langadapt.scratch import make_untrained_model, train_from_scratch
 from langadapt.stages import Run
-from langadapt.store import TokenStore
+from langadapt.store import TokenStore, tokenize_corpus
 from langadapt.swap import swap_tokenizer
 from langadapt.swap_folder import input_rows
 from langadapt.tokenizer import Tokenizer
 from langadapt.training import StoreShare, TrainSettings, train_model
 from langadapt.training.rehearsal import rehearse
-from langadapt.vectors import load_vectors
+from langadapt.vectors import load_vectors, token_surfaces, train_vectors
 from langadapt.wechsel import vectors_from_files
 
 LANGUAGES = {"german": "de", "arabic": "ar"}
@@ -57,6 +62,7 @@ KEEP = "keep"
 STEPS, MARKS = 500, (0, 50, 500)
 SEEDS = (1, 2, 3)
 MEASURED_BYTES = 30_000
+VECTOR_TOKENS = 1_500_000
 WORD = re.compile(r"\w+")
 CORPUS = {"validation_bytes": 60_000, "validation_share": 0.05}
 TOKENIZER = {"vocab_size": 8192, "style": "sentencepiece"}
@@ -277,6 +283,69 @@ def measure(experiment: Experiment, rows_file: Path) -> None:
         write_atomically(rows_file, json.dumps(content, indent=1) + "\n")
 
 
+def compare_vectors(experiment: Experiment, rows_file: Path) -> None:
+    """FOCUS by our vectors and by gensim's, from the first :data:`VECTOR_TOKENS` tokens of the German store."""
+    side = experiment.sides["german"]
+    tokenizer = Tokenizer.from_pretrained(side.folder / "tokenizer")
+    store = experiment.out / "vector-store"
+    if not store.exists():
+        whole = TokenStore.open(side.folder / "stores" / "target-new")
+        last = int(np.searchsorted(whole.offsets, VECTOR_TOKENS))
+        tokenize_corpus((tokenizer.decode(whole[i]) for i in range(last)), tokenizer, store)
+    content = json.loads(rows_file.read_text()) if rows_file.exists() else {"rows": []}
+    content |= {"tokens": len(TokenStore.open(store).tokens), "settings": VECTORS, "versions": versions()}
+    done = {(row["vectors"], row["seed"]) for row in content["rows"]}
+    for seed, (name, make) in itertools.product((1, 2), {"ours": our_vectors, "gensim": gensim_vectors}.items()):
+        if (name, seed) in done:
+            continue
+        begun = time.monotonic()
+        vectors = make(TokenStore.open(store), seed)
+        seconds = round(time.monotonic() - begun, 1)
+        text = ProbeText(side.stores(side.folder / "tokenizer"), side.validation_texts("target"), window=256)
+        settings = build(TrainSettings, TRAIN | {"steps": 50, "schedule": "constant", "seed": 1}, "train.")
+        ranking = probe_methods(
+            experiment.base, tokenizer, ["focus"], text, settings, options={"focus": {"vectors": vectors}}, seed=1
+        )
+        content["rows"].append({"vectors": name, "seed": seed, "seconds": seconds, **ranking.rows[0]})
+        logging.info("%s", json.dumps(content["rows"][-1]))
+        write_atomically(rows_file, json.dumps(content, indent=1) + "\n")
+
+
+def our_vectors(store: TokenStore, seed: int) -> Any:
+    """By the compiled core, one thread."""
+    return train_vectors(store, **VECTORS, seed=seed)
+
+
+def gensim_vectors(store: TokenStore, seed: int) -> Any:
+    """By gensim with fastText's settings; its defaults differ in the noise exponent and the learning rate."""
+    from gensim.models import FastText
+
+    surfaces = token_surfaces(store)
+    lines = [[surfaces[token] for token in ids[i : i + 1024]] for ids in store for i in range(0, len(ids), 1024)]
+    model = FastText(
+        lines,
+        vector_size=VECTORS["dim"],
+        epochs=VECTORS["epochs"],
+        min_count=VECTORS["min_count"],
+        sg=0,
+        window=5,
+        negative=10,
+        ns_exponent=0.5,
+        sample=1e-4,
+        alpha=0.05,
+        min_alpha=0.0,
+        min_n=3,
+        max_n=6,
+        workers=1,
+        seed=seed,
+    )
+    vectors = np.zeros((len(surfaces), VECTORS["dim"]), dtype=np.float32)
+    for token, surface in enumerate(surfaces):
+        if surface in model.wv.key_to_index:
+            vectors[token] = model.wv[surface]
+    return vectors
+
+
 def table(rows_file: Path) -> str:
     """Markdown: methods by bits per byte of the target after the last mark, mean and half the range over seeds."""
     rows = json.loads(rows_file.read_text())["rows"]
@@ -302,7 +371,7 @@ def table(rows_file: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("prepare", "run", "table"))
+    parser.add_argument("what", choices=("prepare", "run", "vectors", "table"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/initialisers"))
     parser.add_argument("--rows", type=Path, default=Path("docs/runs/initialisers.json"))
@@ -315,6 +384,8 @@ def main() -> None:
     experiment = Experiment(arguments.data, arguments.out)
     if arguments.what == "run":
         measure(experiment, arguments.rows)
+    elif arguments.what == "vectors":
+        compare_vectors(experiment, arguments.rows)
 
 
 if __name__ == "__main__":

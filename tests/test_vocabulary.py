@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as Package
 
 from langadapt.errors import DataError, MismatchError
 from langadapt.overlap import overlap_report, script_of_text
+from langadapt.swap_report import text_cost
 from langadapt.token_forms import read_vocabulary, readable
 from langadapt.vocabulary import EXACT, FUZZY, NEW, ROLE, match_vocabularies
 
@@ -182,3 +183,16 @@ def test_real_tokenizers(shared) -> None:
     assert (np.diff(german.piece_starts)[german.new_ids] > 0).all()
     arabic = overlap_report(match_vocabularies(folder / "phi-3-mini", folder / "paper-ar"))
     assert arabic["script"]["ARABIC"]["matched"] < 60 < 20_000 < arabic["script"]["ARABIC"]["tokens"]
+
+
+def test_a_tokenizer_that_cuts_and_pads_counts_like_any_other(tmp_path) -> None:
+    """Sentence encoders publish `tokenizer.json` files that cut every text to 128 tokens and pad it to as many."""
+    plain = wordpiece(ENGLISH, 200)
+    cutting = wordpiece(ENGLISH, 200)
+    cutting.enable_truncation(8)
+    cutting.enable_padding(length=8)
+    for name, tokenizer in (("plain", plain), ("cutting", cutting)):
+        tokenizer.save(str(tmp_path / f"{name}.json"))
+    texts = ["The house.", " ".join(ENGLISH)]
+    costs = [text_cost(texts, *[read_vocabulary(tmp_path / f"{name}.json")] * 2) for name in ("plain", "cutting")]
+    assert costs[0] == costs[1]

@@ -181,6 +181,9 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
         backend = Backend.from_str(text)
     except Exception as error:  # The backend raises bare exceptions.
         raise DataError(f"{describe(tokenizer)}: not a valid tokenizer.json: {error}") from None
+    # Files of sentence encoders cut and pad every text, which would falsify all counts.
+    backend.no_truncation()
+    backend.no_padding()
     family = family_of(data)
     special = {entry["content"]: bool(entry.get("special")) for entry in data.get("added_tokens") or ()}
     ids: dict[str, int] = backend.get_vocab(with_added_tokens=True)
