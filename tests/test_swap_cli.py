@@ -100,3 +100,15 @@ def test_errors_are_one_line(work, capsys) -> None:
     message = capsys.readouterr().err
     assert "of another tokenizer" in message
     assert "Traceback" not in message
+
+
+def test_doubts_about_the_model_s_own_tokenizer_are_notes(work, capsys) -> None:
+    """Nothing says for sure that a tokenizer is a model's own; rows that it never uses and other ids make one doubt."""
+    command = ("swap", work / "model", "--tokenizer", work / "target", "--method", "mean", "--dry-run", "--json")
+    assert run(*command) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert [note for note in notes if "420 embedding rows but its tokenizer only 366 ids" in note] == notes
+    assert run(*command, "--source-tokenizer", work / "target") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert any("config.json has bos_token_id 0, the model's tokenizer 1" in note for note in report["notes"])
+    assert report["copied"] == report["overlap"]["tokens"]

@@ -53,6 +53,13 @@ class MethodInputs:
     source_text: Sequence[str] = ()
     seed: int = 0
     progress: Progress | None = None
+    source_tokenizer: str | None = None
+    """The model's own, where it does not lie in its folder."""
+
+    @property
+    def own(self) -> str:
+        """Where the model's own tokenizer is."""
+        return self.source_tokenizer or str(self.model)
 
     @cached_property
     def opened(self) -> TokenStore | None:
@@ -73,7 +80,7 @@ class MethodInputs:
         """``source_counts`` of source tokens in the source text, where there is some."""
         if not self.source_text:
             return {}
-        tokenizer = Tokenizer.from_pretrained(self.model)
+        tokenizer = Tokenizer.from_pretrained(self.own)
         ids, _ = tokenizer.encode_batch(first_bytes(read_documents(list(self.source_text)), COUNTED_BYTES))
         return {"source_counts": np.bincount(ids, minlength=tokenizer.vocab_size)}
 
@@ -99,7 +106,7 @@ class MethodInputs:
         if method == "wechsel" and self.words is not None:
             from langadapt.wechsel import vectors_from_files
 
-            target, source = vectors_from_files(self.model, self.tokenizer, *self.words)
+            target, source = vectors_from_files(self.own, self.tokenizer, *self.words)
             return {**self.counts, "vectors": target, "source_vectors": source}
         if method == "clp" and self.helper is not None:
             from langadapt.model_folder import resolve_model
@@ -181,6 +188,7 @@ def choose_method(
             text,
             probe_settings(train, wish.steps),
             options=options,
+            source_tokenizer=inputs.own,
             trust_remote_code=trust_remote_code,
             progress=inputs.progress,
             seed=inputs.seed,

@@ -10,6 +10,31 @@ from langadapt.vocabulary import VocabularyMatch
 ALWAYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
 ID_SEQUENCES = ("bad_words_ids", "force_words_ids")
+MAX_UNUSED = 0.1
+"""Models pad their rows, but by no larger share than this."""
+
+
+def doubts(config: Mapping[str, Any], match: VocabularyMatch, rows: int) -> list[str]:
+    """Signs that a model and its source tokenizer do not belong together: unused rows, other special tokens.
+
+    Args:
+        config: the model's configuration.
+        match: of its tokenizer and the new one.
+        rows: of the embedding matrices.
+    """
+    found = []
+    if match.source_size < (1 - MAX_UNUSED) * rows:
+        found.append(
+            f"the model has {rows} embedding rows but its tokenizer only {match.source_size} ids; make sure that they "
+            "belong together"
+        )
+    for role in ("bos", "eos"):
+        value, own = config.get(f"{role}_token_id"), match.source.roles.get(role)
+        known = value if isinstance(value, (list, tuple)) else [value]
+        if value is not None and own is not None and own not in known:
+            ids = f"config.json has {role}_token_id {value}, the model's tokenizer {own}"
+            found.append(f"{ids}; make sure that they belong together")
+    return found
 
 
 def translated_ids(config: Mapping[str, Any], match: VocabularyMatch) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from langadapt.errors import ConfigError, MismatchError
 from langadapt.initialize import METHODS, VECTOR_METHODS, check_rows, plan_rows
 from langadapt.row_plan import RowPlan
-from langadapt.special_ids import translated_ids
+from langadapt.special_ids import doubts, translated_ids
 from langadapt.swap_folder import swap_folder
 from langadapt.swap_report import SwapReport, make_report
 from langadapt.vocabulary import VocabularyMatch, match_vocabularies
@@ -90,6 +90,7 @@ def swap_tokenizer(
     put_rows(table, head, made)
     if head is not None and getattr(head, "bias", None) is not None:
         put_bias(head, output_plan, rows)
+    notes = doubts(model.config.get_text_config().to_dict(), match, rows_before)
     update_sizes(model, rows_before, rows)
     update_special_ids(model, table, match)
     return make_report(
@@ -102,6 +103,7 @@ def swap_tokenizer(
         rows_after=rows,
         width=table.weight.shape[1],
         parameters=(parameters_before, count_parameters(model)),
+        notes=notes,
         target_text=target_text,
         source_text=source_text,
         counts=options.get("counts"),

@@ -18,7 +18,7 @@ from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.initialize import check_rows, plan_rows
 from langadapt.manifest import new_folder
 from langadapt.row_plan import RowPlan
-from langadapt.special_ids import translated_ids
+from langadapt.special_ids import doubts, translated_ids
 from langadapt.swap_report import SwapReport, make_report
 from langadapt.tokenizer_files import TOKENIZER_FILES, carry_chat_template, put_tokenizer
 from langadapt.vectors import load_vectors
@@ -102,6 +102,8 @@ def swap_folder(
     before = sum(entry.size for entry in layout.entries.values())
     old_rows, width = layout.entries[layout.table].shape
     after = before - changed + changed // old_rows * rows
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    warnings = doubts(config.get("text_config") or config, match, old_rows)
 
     def report(notes: list[str]) -> SwapReport:
         made = make_report(
@@ -114,7 +116,7 @@ def swap_folder(
             rows_after=rows,
             width=width,
             parameters=(before, after),
-            notes=notes,
+            notes=[*warnings, *notes],
             target_text=target_text,
             source_text=source_text,
             counts=options.get("counts"),

@@ -86,9 +86,9 @@ def make_tokenizer(
         sizes: entries of a new tokenizer (none = as many as the model's own), tokens added by extending (none = a
             quarter as many).
     """
-    own = Tokenizer.from_pretrained(inputs.model)
+    own = Tokenizer.from_pretrained(inputs.own)
     if kind == REPLACE:
-        return train_bpe(list(text), sizes[0] or own.vocab_size, like=str(inputs.model), progress=inputs.progress)
+        return train_bpe(list(text), sizes[0] or own.vocab_size, like=inputs.own, progress=inputs.progress)
     if kind == EXTEND:
         added = sizes[1] or own.vocab_size // 4
         return extend_tokenizer(own, list(text), added, progress=inputs.progress)
@@ -131,7 +131,7 @@ def compare_vocabularies(
     found: list[Choice] = []
     budget = 0.0
     for name in (KEEP, *choices):
-        tokenizer = Tokenizer.from_pretrained(inputs.model if name == KEEP else name) if name not in KINDS else None
+        tokenizer = Tokenizer.from_pretrained(inputs.own if name == KEEP else name) if name not in KINDS else None
         if tokenizer is None:
             tokenizer = make_tokenizer(name, inputs, wish.text, sizes)
             if keep_tokenizers is not None:
@@ -167,9 +167,9 @@ def try_choice(
         model = AutoModelForCausalLM.from_pretrained(
             str(inputs.model), dtype=torch.bfloat16, trust_remote_code=trust_remote_code
         )
-    kind = kind_of(match_vocabularies(inputs.model, tokenizer))
+    kind = kind_of(match_vocabularies(inputs.own, tokenizer))
     if kind != KEEP:
-        swap_tokenizer(model, inputs.model, tokenizer, **swap)
+        swap_tokenizer(model, inputs.own, tokenizer, **swap)
     parameters = count_parameters(model)
     probe = short_training(model, tokenizer, text, settings, named(inputs.progress, f"train {name}"))
     begun = time.perf_counter()

@@ -81,6 +81,9 @@ def command(
     source_text: Annotated[
         list[str] | None, typer.Option("--source-text", help="Text of the source language, to see what it costs.")
     ] = None,
+    source_tokenizer: Annotated[
+        str | None, typer.Option(help="The model's own tokenizer, where it does not lie in the model's folder.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen; write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     trust_remote_code: Annotated[
@@ -104,9 +107,8 @@ def command(
     wish = ProbeWish(probe_steps, probe_tokens, probe_rate, candidates or (), text or ())
     ranking = None
     with progress("swap") as report_progress:
-        inputs = MethodInputs(
-            folder, tokenizer or "", vectors, store, words, helper, weighting, source_text or (), seed, report_progress
-        )
+        given = (vectors, store, words, helper, weighting, source_text or (), seed, report_progress, source_tokenizer)
+        inputs = MethodInputs(folder, tokenizer or "", *given)
         if compare is not None:
             sizes = vocab_size, new_tokens
             show_choices(inputs, wish, compare, out, as_json, {"method": method, "sizes": sizes, **common})
@@ -124,6 +126,7 @@ def command(
             out,
             method=method,
             output_method=output_method,
+            source_tokenizer=source_tokenizer,
             seed=seed,
             dry_run=dry_run,
             target_text=read_documents(text) if text else None,
