@@ -164,6 +164,62 @@ def test_variable_length_attention_gets_bounds_and_windows(monkeypatch: pytest.M
         torch.testing.assert_close(got.view_as(want), want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_pieces_on_a_cpu_have_the_gradients_of_a_mask(which: int, dtype: torch.dtype) -> None:
+    """Grouped heads, sliding windows, documents of one token, padding."""
+    torch.manual_seed(0)
+    network = architectures()[which]().to(dtype)
+    network.config.attn_pdrop = 0.0
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    ids = torch.randint(64, (2, 40))
+    lengths = [13, 1, 26, 30]
+    positions = torch.cat([*(torch.arange(length) for length in lengths), torch.zeros(10, dtype=torch.int64)])
+    inputs = ids, positions.view(2, 40)
+    assert model.set_attention(network, settings(precision="fp32", rounding="nearest"), CPU) == attention.PIECES
+    found = {}
+    for name in (attention.PIECES, "sdpa"):
+        network.set_attn_implementation(name)
+        network.zero_grad()
+        logits = network(**attention.packed_inputs(*inputs, name), use_cache=False).logits[:, :30]
+        logits.float().square().mean().backward()
+        found[name] = [logits.float().detach(), *(p.grad.float() for p in network.parameters() if p.grad is not None)]
+    tolerance = 1e-4 if dtype == torch.float32 else 0.03
+    for ours, theirs in zip(*found.values(), strict=True):
+        assert (ours - theirs).norm() <= tolerance * theirs.norm() + 1e-6
+
+
+@pytest.mark.parametrize("name", [attention.PIECES, attention.VARLEN])
+def test_windows_that_are_not_packed_pass_through_attention_for_packed_ones(name: str) -> None:
+    """A validation in the middle of a training run: padded windows, sliding windows, and no mask at all."""
+    attention.register()
+    for make in architectures():
+        torch.manual_seed(0)
+        network = make().eval()
+        ids = torch.randint(64, (2, 30))
+        mask = torch.ones(2, 30, dtype=torch.int64)
+        mask[0, :7] = 0
+        with torch.no_grad():
+            for given in ({"attention_mask": mask}, {}):
+                network.set_attn_implementation("sdpa")
+                want = network(input_ids=ids, use_cache=False, **given).logits
+                network.set_attn_implementation(name)
+                got = network(input_ids=ids, use_cache=False, **given).logits
+                torch.testing.assert_close(got[1], want[1], rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(got[0, 7:], want[0, 7:], rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_in_the_attention_is_left_to_sdpa() -> None:
+    dropping = tiny_model(attention_dropout=0.1)
+    assert model.set_attention(dropping, settings(), CPU) == "sdpa"
+    ids, positions = attention.example(64, 8, CPU)
+    assert model.set_attention(dropping, settings(attention="varlen"), CPU) == attention.PIECES
+    with pytest.raises(ValueError, match="set `attention: sdpa`"):
+        dropping.train()(**attention.packed_inputs(ids, positions, attention.PIECES), use_cache=False)
+
+
 def test_an_architecture_that_mixes_documents_is_refused() -> None:
     from transformers import MambaConfig, MambaForCausalLM
 

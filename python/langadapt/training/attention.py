@@ -3,8 +3,9 @@
 Position ids that restart say where documents begin. With no attention mask given, transformers' mask interface turns
 them into the block-diagonal mask of whichever attention is set (SDPA, FlexAttention), sliding windows included. On a
 GPU `torch.nn.attention.varlen` needs no mask at all; it is registered with transformers' attention interface under
-the name `VARLEN` and chosen only where it agrees with SDPA. `leaks` tests the model in hand: an architecture with a
-recurrence, or one that ignores position ids, would mix documents without a word.
+the name `VARLEN` and chosen only where it agrees with SDPA; on a CPU `PIECES` is, which needs none either (see
+`piece_attention`). `leaks` tests the model in hand: an architecture with a recurrence, or one that ignores position
+ids, would mix documents without a word.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from langadapt.training import piece_attention
+
 VARLEN = "langadapt_varlen"
+PIECES = "langadapt_pieces"
+DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 
 
 def packed_inputs(input_ids: Tensor, positions: Tensor, attention: str) -> dict[str, Any]:
@@ -23,6 +28,12 @@ def packed_inputs(input_ids: Tensor, positions: Tensor, attention: str) -> dict[
 
     For `VARLEN` all windows become one row: its kernel knows no batches, and a document never crosses windows.
     """
+    if attention == PIECES:
+        return {
+            "input_ids": input_ids,
+            "position_ids": positions,
+            "document_pieces": piece_attention.pieces(positions),
+        }
     if attention != VARLEN:
         return {"input_ids": input_ids, "position_ids": positions}
     length = positions.shape[1]
@@ -62,8 +73,9 @@ def varlen_forward(
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    if dropout or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-        raise ValueError("variable-length attention has no dropout, soft caps or sinks; set `attention: sdpa`")
+    if "document_bounds" not in kwargs:
+        return plain(module, query, key, value, attention_mask, scaling, dropout, sliding_window, **kwargs)
+    refuse(dropout, kwargs)
     bounds, longest = kwargs["document_bounds"], kwargs["longest_document"]
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if torch.is_autocast_enabled(q.device.type):
@@ -90,11 +102,77 @@ def varlen_forward(
     return (output[0] if isinstance(output, tuple) else output)[None], None
 
 
+def pieces_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: query ``[windows, heads, tokens, d]``, key and value with their heads.
+
+    Raises:
+        ValueError: soft caps, sinks or dropout, which the kernel lacks.
+    """
+    if "document_pieces" not in kwargs:
+        return plain(module, query, key, value, attention_mask, scaling, dropout, sliding_window, **kwargs)
+    refuse(dropout, kwargs)
+    if torch.is_autocast_enabled(query.device.type):
+        query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))
+    return piece_attention.forward(query, key, value, kwargs["document_pieces"], scaling, sliding_window), None
+
+
+def refuse(dropout: float, kwargs: dict[str, Any]) -> None:
+    """Raise ValueError for what the kernels for packed documents lack."""
+    if dropout or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise ValueError("attention for packed documents has no dropout, soft caps or sinks; set `attention: sdpa`")
+
+
+def plain(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    window: int | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """SDPA, for a model that is used, in the middle of its training, on windows that are not packed."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    length = query.shape[2]
+    if mask is None and window is not None and window < length == key.shape[2]:
+        mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - window)[None, None]
+    result: tuple[Tensor, None] = sdpa_attention_forward(
+        module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs
+    )
+    return result
+
+
+def padding_mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """transformers' mask interface: packed windows need no mask, padded ones (in a validation) that of SDPA."""
+    from transformers.masking_utils import sdpa_mask
+
+    if kwargs.get("attention_mask") is None:
+        return None
+    mask: Tensor | None = sdpa_mask(*args, **kwargs)
+    return mask
+
+
 def register() -> None:
-    """Make `VARLEN` known to transformers; with no mask function, models make no mask for it."""
+    """Make `VARLEN` and `PIECES` known to transformers."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    ALL_ATTENTION_FUNCTIONS.register(VARLEN, varlen_forward)
+    for name, function in ((VARLEN, varlen_forward), (PIECES, pieces_forward)):
+        ALL_ATTENTION_FUNCTIONS.register(name, function)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(name, padding_mask)
 
 
 def example(vocabulary: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -125,16 +203,20 @@ def leaks(model: nn.Module, vocabulary: int, attention: str, device: torch.devic
 def choose(model: Any, wanted: str, device: torch.device, autocast: bool = False) -> str:
     """Set the model's attention to the fastest that works here and return its name.
 
-    ``wanted`` other than ``auto`` is taken or is an error; ``auto`` tries varlen, then FlexAttention, then SDPA.
+    ``wanted`` other than ``auto`` is taken or is an error; ``auto`` tries varlen, then FlexAttention, then SDPA, and
+    of them only SDPA for models with dropout in their attention.
     ``autocast``: the model's fp32 weights compute in bf16.
     """
     vocabulary = model.config.get_text_config().vocab_size
-    names = {"varlen": VARLEN, "flex": "flex_attention", "sdpa": "sdpa"}
+    gpu = device.type == "cuda"
+    names = {"varlen": VARLEN if gpu else PIECES, "flex": "flex_attention", "sdpa": "sdpa"}
     if wanted != "auto":
         candidates = [names[wanted]]
     else:
         half = next(model.parameters()).dtype != torch.float32 or autocast
-        candidates = ([VARLEN] if half else []) + ["flex_attention"] if device.type == "cuda" else []
+        candidates = ([VARLEN] if half else []) + ["flex_attention"] if gpu else [PIECES]
+        if any(getattr(model.config.get_text_config(), name, None) for name in DROPOUTS):
+            candidates = []
         candidates.append("sdpa")
     register()
     was_training = model.training

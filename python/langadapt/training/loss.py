@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from langadapt.training.batches import IGNORE
 
-CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 28}
-"""Of fp32 logits, for ``loss_chunk: auto``; each chunk adds to the head's gradient once, so few large ones are fast."""
+CHUNK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}
+"""Of fp32 logits, for ``loss_chunk: auto``. Each chunk adds to the head's gradient once, so that few large ones are
+fast; on a CPU small ones that stay in its caches are, down to `CHUNK_TOKENS`."""
+CHUNK_TOKENS = {"cpu": 512, "cuda": 64}
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -34,13 +36,22 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         once = len(hidden) <= chunk
         dweight = torch.zeros_like(weight, dtype=weight.dtype if once else torch.float32) if need[1] else None
         dbias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and need[2] else None
+        # Memory for all chunks: on a CPU fresh pages cost as much as the arithmetic.
+        rows = min(chunk, len(hidden))
+        narrow_rows = torch.empty(rows, len(weight), dtype=hidden.dtype, device=hidden.device)
+        wide_rows = torch.empty(rows, len(weight), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(hidden), chunk):
             part, target = hidden[start : start + chunk], targets[start : start + chunk]
-            logits = torch.nn.functional.linear(part, weight, bias).float()
+            narrow, logits = narrow_rows[: len(part)], wide_rows[: len(part)]
+            if bias is None:
+                torch.mm(part, weight.t(), out=narrow)
+            else:
+                torch.addmm(bias, part, weight.t(), out=narrow)
+            logits.copy_(narrow)
             valid = target != IGNORE
             index = target.clamp(min=0)[:, None]
             picked = logits.gather(1, index)[:, 0]
-            maximum = logits.max(dim=1, keepdim=True).values
+            maximum = logits.amax(dim=1, keepdim=True)
             # exp in place: from here on `logits` is the probabilities, then the gradient.
             logits.sub_(maximum).exp_()
             total = logits.sum(dim=1, keepdim=True)
@@ -49,7 +60,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 continue
             logits.mul_(valid[:, None] * scale / total)
             logits.scatter_add_(1, index, -(valid[:, None] * scale).float())
-            gradient = logits.to(hidden.dtype)
+            gradient = narrow.copy_(logits)
             if dhidden is not None:
                 torch.mm(gradient, weight, out=dhidden[start : start + chunk])
             if dweight is not None:
@@ -85,8 +96,9 @@ class HeadLoss:
         self.head = model.get_output_embeddings()  # type: ignore[operator]
         self.vocabulary = self.head.weight.shape[0] if isinstance(self.head, nn.Linear) else 0
         if chunk == "auto":
-            limit = CHUNK_BYTES.get(self.head.weight.device.type, 1 << 28)
-            chunk = max(limit // (4 * max(self.vocabulary, 1)), 64)
+            kind = self.head.weight.device.type
+            limit = CHUNK_BYTES.get(kind, 1 << 28)
+            chunk = max(limit // (4 * max(self.vocabulary, 1)), CHUNK_TOKENS.get(kind, 64))
         self.chunk = int(chunk) if self.vocabulary else 0
         self.pending: tuple[Tensor, float] | None = None
         self.result: tuple[Tensor, Tensor] | None = None

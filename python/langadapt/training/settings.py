@@ -135,7 +135,8 @@ class TrainSettings:
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     """Recompute in the backward pass: nothing, all but matrix products and attention, whole blocks."""
     loss_chunk: int | Literal["auto"] = "auto"
-    """Tokens whose logits are held at once; auto = 64 MB of logits, 256 MB on a GPU; 0 = the model's own loss."""
+    """Tokens whose logits are held at once; auto = 32 MB of logits (and 512 tokens), 256 MB on a GPU; 0 = the
+    model's own loss."""
     sharding: Literal["auto", "none", "full", "grad-op", "hybrid"] = "auto"
     """Under `torchrun`: nothing, everything (FSDP2), parameters kept gathered between forward and backward, or full
     inside a node and replicated between nodes; auto = full."""

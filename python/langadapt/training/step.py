@@ -20,7 +20,7 @@ from langadapt.errors import ConfigError, LangadaptError
 from langadapt.training import model as models
 from langadapt.training import optimizer as optimizers
 from langadapt.training import parallel, probe
-from langadapt.training.attention import VARLEN, packed_inputs
+from langadapt.training.attention import packed_inputs
 from langadapt.training.batches import Batch, Mixture
 from langadapt.training.loss import HeadLoss
 from langadapt.training.meters import LossMeter, Stopwatch
@@ -88,9 +88,7 @@ class Stepper:
     def check_loss(self) -> None:
         """Hand the head back if this architecture does more with logits than hand them out."""
         windows = torch.arange(48, device=self.device)[None] % 7
-        inputs = {"input_ids": windows, "position_ids": torch.arange(48, device=self.device)[None]}
-        if self.attention == VARLEN:
-            inputs = packed_inputs(inputs["input_ids"], inputs["position_ids"], VARLEN)
+        inputs = packed_inputs(windows, torch.arange(48, device=self.device)[None], self.attention)
         if not self.head_loss.fits(inputs, torch.roll(windows, -1, 1)):
             log.info("this architecture transforms its logits; its loss is computed on all of them at once")
 
