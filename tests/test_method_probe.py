@@ -57,7 +57,7 @@ def test_the_best_method_is_taken_and_the_table_kept(work, capsys) -> None:  # n
 
 
 def test_the_same_seed_gives_the_same_table(work) -> None:  # noqa: F811
-    wish = ProbeWish(3, 128, 1e-3, ("subword_mean", "normal"), (str(work / "de.txt"),))
+    wish = ProbeWish(3, 128, 1e-3, ("focus", "normal"), (str(work / "de.txt"),))
 
     def rows(seed: int) -> list[dict]:
         inputs = MethodInputs(work / "model", str(work / "target"), store=work / "store", seed=seed)

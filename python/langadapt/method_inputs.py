@@ -86,14 +86,17 @@ class MethodInputs:
 
     @cached_property
     def target_vectors(self) -> dict[str, Any]:
-        """``vectors``: from their file, or trained on the store, where there is either."""
+        """``vectors``: from their file, or trained on the store, where there is either.
+
+        One thread trains, so that the same seed gives the same vectors; for large stores train a file with all cores.
+        """
         from langadapt.vectors import load_vectors, train_vectors
 
         if self.vectors is not None:
             return {"vectors": load_vectors(self.vectors, tokenizer=self.tokenizer)}
         if self.opened is None:
             return {}
-        return {"vectors": train_vectors(self.opened, seed=self.seed, progress=self.progress)}
+        return {"vectors": train_vectors(self.opened, threads=1, seed=self.seed, progress=self.progress)}
 
     def options(self, method: str) -> dict[str, Any]:
         """Arguments of :func:`langadapt.initialize.plan_rows` for ``method``, as far as there are files for them."""

@@ -32,7 +32,10 @@ def command(
     output_method: Annotated[
         str | None, typer.Option(help="The same for an untied output matrix. Default: as the input.")
     ] = None,
-    vectors: Annotated[Path | None, typer.Option(help="Token vectors, from `langadapt vectors train`.")] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(help="Token vectors, from `langadapt vectors train`. Default: trained on --store by one thread."),
+    ] = None,
     store: Annotated[
         Path | None,
         typer.Option(help="Token store of the target language: counts of tokens, and what `--method auto` trains on."),
