@@ -96,5 +96,7 @@ def test_what_cannot_be_compared_is_named(work, capsys) -> None:  # noqa: F811
     assert "`--text`" in capsys.readouterr().err
     assert run(*command, "--compare", "expand", "--text", GERMAN) == 2
     assert "'expand' is none of replace, extend, trim" in capsys.readouterr().err
+    assert run(*command[:2], "--method", "auto", "--compare", "trim", "--text", GERMAN) == 2
+    assert "needs one method for all" in capsys.readouterr().err
     assert run(*command, "--out", work / "x") == 2
     assert "--tokenizer" in capsys.readouterr().err

@@ -107,22 +107,28 @@ def sample_text(
         DataError: fewer than two documents.
     """
     held: list[str] = []
-    sizes = [0, 0]
 
     def training_part() -> Iterator[str]:
-        for number, document in enumerate(target):
-            size = len(document.encode())
-            if number % HELD_OUT_SHARE == 0 and sizes[0] < HELD_OUT_BYTES:
+        for document, aside in split_documents(target):
+            if aside:
                 held.append(document)
-                sizes[0] += size
-                continue
-            yield document
-            sizes[1] += size
-            if sizes[1] >= SAMPLE_BYTES:
-                return
+            else:
+                yield document
 
     store = tokenize_corpus(training_part(), tokenizer, folder, progress=progress)
     return ProbeText([StoreShare(store, 1.0, "target")], held, first_bytes(source, HELD_OUT_BYTES))
+
+
+def split_documents(documents: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """The beginning of a corpus, each document with whether it is held out; the same for every tokenizer."""
+    held = trained = 0
+    for number, document in enumerate(documents):
+        size = len(document.encode())
+        aside = number % HELD_OUT_SHARE == 0 and held < HELD_OUT_BYTES
+        yield document, aside
+        held, trained = (held + size, trained) if aside else (held, trained + size)
+        if trained >= SAMPLE_BYTES:
+            return
 
 
 def first_bytes(documents: Iterable[str], limit: int) -> list[str]:

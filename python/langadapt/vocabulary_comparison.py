@@ -7,6 +7,7 @@ fewer tokens takes fewer steps for the same text.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from langadapt.corpus import read_documents
 from langadapt.errors import ConfigError
 from langadapt.evaluate import measure_bits_per_byte
 from langadapt.method_inputs import MethodInputs, ProbeWish, brief_settings, source_documents
-from langadapt.method_probe import ProbeText, named, probe_settings, sample_text, short_training
+from langadapt.method_probe import AUTO, ProbeText, named, probe_settings, sample_text, short_training, split_documents
 from langadapt.swap import count_parameters, swap_tokenizer
 from langadapt.tokenizer import Tokenizer
 from langadapt.tokenizer_editing import extend_tokenizer, trim_tokenizer
@@ -77,22 +78,25 @@ def kind_of(match: VocabularyMatch) -> str:
 def make_tokenizer(
     kind: str, inputs: MethodInputs, text: Sequence[str], sizes: tuple[int | None, int | None]
 ) -> Tokenizer:
-    """A tokenizer of a kind, made from the user's text.
+    """A tokenizer of a kind, made from the user's text, or the one that ``kind`` names.
 
     Args:
-        kind: ``replace`` (trained anew, like the model's own), ``extend`` or ``trim``.
+        kind: ``replace`` (trained anew, like the model's own), ``extend``, ``trim``, ``keep``, or a folder.
         inputs: model and source text; a trimmed tokenizer keeps what either language uses.
         text: files of the target language.
         sizes: entries of a new tokenizer (none = as many as the model's own), tokens added by extending (none = a
             quarter as many).
     """
-    own = Tokenizer.from_pretrained(inputs.own)
+    own = Tokenizer.from_pretrained(inputs.own if kind in (KEEP, *KINDS) else kind)
+    if kind not in KINDS:
+        return own
+    # What is measured on must not shape the tokenizer either.
+    seen = (document for document, aside in split_documents(read_documents(list(text))) if not aside)
     if kind == REPLACE:
-        return train_bpe(list(text), sizes[0] or own.vocab_size, like=inputs.own, progress=inputs.progress)
+        return train_bpe(seen, sizes[0] or own.vocab_size, like=inputs.own, progress=inputs.progress)
     if kind == EXTEND:
-        added = sizes[1] or own.vocab_size // 4
-        return extend_tokenizer(own, list(text), added, progress=inputs.progress)
-    return trim_tokenizer(own, [*text, *inputs.source_text], progress=inputs.progress).tokenizer
+        return extend_tokenizer(own, seen, sizes[1] or own.vocab_size // 4, progress=inputs.progress)
+    return trim_tokenizer(own, itertools.chain(seen, source_documents(inputs)), progress=inputs.progress).tokenizer
 
 
 def compare_vocabularies(
@@ -127,15 +131,15 @@ def compare_vocabularies(
     for name in choices:
         if name not in KINDS and not Path(name).exists():
             raise ConfigError(f"{name!r} is none of {', '.join(KINDS)} and no tokenizer's folder")
+    if method == AUTO:
+        raise ConfigError("a comparison of vocabularies needs one method for all, such as `--method focus`")
     settings = probe_settings(brief_settings(inputs, wish), wish.steps)
     found: list[Choice] = []
     budget = 0.0
     for name in (KEEP, *choices):
-        tokenizer = Tokenizer.from_pretrained(inputs.own if name == KEEP else name) if name not in KINDS else None
-        if tokenizer is None:
-            tokenizer = make_tokenizer(name, inputs, wish.text, sizes)
-            if keep_tokenizers is not None:
-                tokenizer.save_pretrained(keep_tokenizers / name)
+        tokenizer = make_tokenizer(name, inputs, wish.text, sizes)
+        if name in KINDS and keep_tokenizers is not None:
+            tokenizer.save_pretrained(keep_tokenizers / name)
         with tempfile.TemporaryDirectory(prefix="langadapt-compare-") as folder:
             store = Path(folder) / "store"
             text = sample_text(
