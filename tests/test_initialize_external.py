@@ -50,7 +50,7 @@ def naive_pursuit(target: np.ndarray, anchors: np.ndarray, k: int) -> tuple[list
 def test_pursuit_equals_the_naive_one() -> None:
     generator = np.random.default_rng(5)
     targets, anchors = (generator.normal(size=(n, DIM)).astype(np.float32) for n in (12, 80))
-    chosen, values = pursue(torch.from_numpy(targets), torch.from_numpy(anchors), 6)
+    chosen, values = pursue(torch.from_numpy(targets), torch.from_numpy(anchors), 6, 1e-6)
     for i, target in enumerate(targets):
         expected, coefficients = naive_pursuit(target, anchors, 6)
         assert chosen[i].tolist() == expected
@@ -61,16 +61,29 @@ def test_pursuit_finds_the_sum_that_a_vector_is(match, rows, vectors) -> None:
     token, parts = match.new_ids[4], match.overlap_ids[[10, 20]]
     made = vectors.copy()
     made[token] = 2 * made[parts[0]] - made[parts[1]]
-    out = initialize_embeddings("omp", rows, match, vectors=made, atoms=2)
+    out = initialize_embeddings("omp", rows, match, vectors=made, atoms=2, ridge=1e-6)
     expected = 2 * rows[match.source_ids[parts[0]]] - rows[match.source_ids[parts[1]]]
     assert torch.allclose(out[token], expected, atol=1e-4)
     with pytest.raises(ConfigError, match="width 20: 21"):
         initialize_embeddings("omp", rows, match, vectors=made, atoms=21)
+    with pytest.raises(ConfigError, match="ridge must be above 0"):
+        initialize_embeddings("omp", rows, match, vectors=made, ridge=0.0)
+
+
+def test_nearly_parallel_anchors_do_not_blow_rows_up() -> None:
+    """Two anchors a hair apart can spell the difference only with huge coefficients of opposite signs."""
+    generator = torch.Generator().manual_seed(0)
+    anchors = torch.randn(1, 8, generator=generator).repeat(2, 1)
+    anchors[1, 0] += 1e-2
+    target = anchors[:1].clone()
+    target[0, 0] -= 0.5
+    assert pursue(target, anchors, 2, 1e-6)[1].abs().max() > 10
+    assert pursue(target, anchors, 2)[1].abs().max() < 1
 
 
 def test_equal_anchors_do_not_break_pursuit() -> None:
     anchors = torch.ones(5, 4)
-    _, values = pursue(torch.ones(2, 4), anchors, 3)
+    _, values = pursue(torch.ones(2, 4), anchors, 3, 1e-6)
     assert values.isfinite().all()
     assert torch.allclose(values.sum(dim=1), torch.ones(2, dtype=torch.float64), atol=1e-3)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from training_kit import tiny_model as memory_model
 
 import langadapt.demo
 from langadapt import Tokenizer
-from langadapt.errors import ConfigError, DataError, LangadaptError
+from langadapt.bake_off import Probe, bake_off
+from langadapt.errors import ConfigError, DataError, LangadaptError, TrainingStopped
 from langadapt.method_inputs import MethodInputs, ProbeWish, choose_method
 from langadapt.method_probe import ProbeText, default_candidates, probe_methods, probe_settings, sample_text
 from langadapt.pipeline import adapt
@@ -113,6 +116,22 @@ def test_frequency_counts_reach_zipf(work) -> None:  # noqa: F811
     assert options["source_counts"].sum() > 0
     assert "vectors" not in inputs.options("mean")
     assert default_candidates(inputs.all_options()) == ["subword_mean", "mean", "zipf", "focus", "omp"]
+
+
+def test_a_stopped_probe_ends_the_bake_off() -> None:
+    """SIGTERM is no method's failure."""
+    model, text = memory_model(), settings(steps=50)
+
+    def probe(method: str) -> Probe:
+        def stop(trained: object, step: int) -> dict[str, float]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return {}
+
+        rehearse(model, shares(), text, tokenizer=None, validate=stop)
+        raise AssertionError(method)
+
+    with pytest.raises(TrainingStopped, match="in the middle of a probe"):
+        bake_off(["mean", "focus"], probe)
 
 
 def test_a_lost_probe_is_a_row_and_not_the_end(work) -> None:  # noqa: F811

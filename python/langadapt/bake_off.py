@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from langadapt.errors import ConfigError, LangadaptError
+from langadapt.errors import ConfigError, LangadaptError, TrainingStopped
 
 MARGIN = 0.002
 """Methods within this share of the best target result count as equal there and are ordered by the source result."""
@@ -64,6 +64,8 @@ def bake_off(methods: Sequence[str], probe: Callable[[str], Probe]) -> Ranking:
     for method in methods:
         try:
             done[method] = probe(method)
+        except TrainingStopped:
+            raise
         except LangadaptError as error:
             failed[method] = str(error)
     if not done:

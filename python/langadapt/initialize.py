@@ -30,7 +30,7 @@ from torch import Tensor
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.focus import copies, plan_focus, plan_focus_on_gpu
 from langadapt.helper_model import plan_clp
-from langadapt.pursuit import plan_omp
+from langadapt.pursuit import RIDGE, plan_omp
 from langadapt.row_plan import RowPlan, plan_of
 from langadapt.vocabulary import VocabularyMatch
 from langadapt.wechsel import plan_wechsel
@@ -89,6 +89,7 @@ def plan_rows(
     neighbours: int = 10,
     temperature: float = 0.1,
     atoms: int = 16,
+    ridge: float = RIDGE,
 ) -> RowPlan:
     """The plan of a method, for any number of matrices.
 
@@ -107,6 +108,7 @@ def plan_rows(
         temperature: for ``wechsel``: of the softmax.
         helper_rows: for ``clp``: ``[target vocabulary, any]``: input embeddings of a model with the target tokenizer.
         atoms: for ``omp``: shared tokens per new token.
+        ridge: for ``omp``: how far large coefficients are held back, see :mod:`langadapt.pursuit`.
     """
     if method not in METHODS:
         raise ConfigError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
@@ -115,7 +117,7 @@ def plan_rows(
         on_gpu = torch.device(device).type == "cuda"
         return plan_focus_on_gpu(match, array, torch.device(device)) if on_gpu else plan_focus(match, array)
     if method == "omp":
-        return plan_omp(match, check_vectors(vectors, match, method), atoms=atoms)
+        return plan_omp(match, check_vectors(vectors, match, method), atoms=atoms, ridge=ridge)
     if method == "clp":
         return plan_clp(match, check_vectors(helper_rows, match, method, "rows of a helper model, as `helper_rows`"))
     if method == "wechsel":

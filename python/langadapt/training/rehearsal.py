@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, TrainingStopped
 from langadapt.machine import choose_device
 from langadapt.training.batches import StoreShare
 from langadapt.training.loop import Progress, Trainer, Validate
@@ -32,7 +32,7 @@ def rehearse(
     """Train ``model`` in place as ``train_model`` would, without checkpoints, log or export.
 
     Runs in this process alone, under ``torchrun`` too. The arguments and errors are those of
-    :func:`langadapt.training.train_model`; interrupted, it does not go on from where it was.
+    :func:`langadapt.training.train_model`; interrupted, it begins anew.
     """
     device = torch.device(choose_device(settings.device))
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -47,7 +47,10 @@ def rehearse(
         trainer = Rehearsal(
             model, list(stores), Path(folder), settings, Team(device=device), tokenizer, validate, silent, new_rows, {}
         )
-        return trainer.run(False)
+        try:
+            return trainer.run(False)
+        except TrainingStopped:
+            raise TrainingStopped("stopped in the middle of a probe, of which nothing is kept") from None
 
 
 def say_nothing(phase: str, done: int, total: int | None, unit: str) -> None:
