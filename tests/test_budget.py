@@ -251,6 +251,16 @@ def test_calibration_times_real_steps() -> None:
     assert callable(fastest_micro_batch)
 
 
+def test_a_calibrated_plan_knows_one_micro_batch_and_predicts_recomputation_alone() -> None:
+    config = tiny_model().config.to_dict()
+    wanted = settings(batch_sequences=8, micro_batch="auto", activation_checkpointing="none")
+    made = plan(config, wanted, gpus="1 x h100-80gb", measured={"tokens_per_second": 1e5, "micro_batch": 4.0})
+    assert {option.layout.micro_batch for option in made.options} == {4}
+    speeds = {option.layout.activation_checkpointing: option.tokens_per_second for option in made.options}
+    assert speeds["none"] == pytest.approx(1e5, rel=0.05) and speeds["full"] < 0.8 * speeds["none"]
+    assert made.best.layout.activation_checkpointing == "none"
+
+
 def law_points(error: float = 0.0) -> tuple[list[pilot.Point], list[pilot.Point]]:
     """Made by a law of the family, with noise."""
     random = np.random.default_rng(0)

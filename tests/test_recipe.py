@@ -29,6 +29,25 @@ def test_round_trip(tmp_path: Path) -> None:
     assert again.train.steps == 7
 
 
+def test_hours_of_the_budget_reach_the_training(tmp_path: Path) -> None:
+    """As its budget where it has none, else as a limit."""
+
+    def train(*overrides: str) -> tuple[float | None, float | None]:
+        settings = Recipe.from_yaml(write(tmp_path, MINIMAL), overrides).train
+        return settings.hours, settings.limit_hours
+
+    assert train() == (None, None)
+    assert train("budget.hours=48") == (48, None)
+    assert train("budget.hours=48", "train.hours=48") == (48, None)
+    assert train("budget.hours=48", "train.steps=100") == (None, 48)
+    again = Recipe.from_yaml(write(tmp_path, MINIMAL), ["budget.hours=2"]).to_yaml()
+    assert Recipe.from_yaml(write(tmp_path, again)).train.hours == 2
+    with pytest.raises(ConfigError, match=r"budget.hours: 2 and train.hours: 3 differ"):
+        train("budget.hours=2", "train.hours=3")
+    with pytest.raises(ConfigError, match=r"budget.hours: -1.0 is not positive"):
+        train("budget.hours=-1")
+
+
 def test_rates_may_be_written_without_a_point(tmp_path: Path) -> None:
     recipe = Recipe.from_yaml(write(tmp_path, MINIMAL + "train: {learning_rate: 4e-5, steps: 1e3}\n"))
     assert recipe.train.learning_rate == 4e-5

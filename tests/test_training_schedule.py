@@ -97,6 +97,13 @@ def test_a_deadline_shortens_a_run_of_steps_but_never_lengthens_it() -> None:
     course.measure(1.0, 1)
     course.replan(relaxed, reserve=0.0)
     assert course.per_step == pytest.approx(1 / 1000)
+    limited = make("cosine", steps=1000, limit_hours=55 / 3600)
+    course = Course.start(limited, 1000)
+    for _ in range(5):
+        course.advance()
+        course.measure(1.0, 1)
+    course.replan(limited, reserve=0.0)
+    assert 45 <= course.steps_left <= 50
     with pytest.raises(ConfigError, match="already past"):
         Course.start(make("cosine", deadline="2020-01-01T00:00"), 100)
 

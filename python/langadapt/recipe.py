@@ -10,7 +10,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -164,7 +164,8 @@ class BudgetSettings:
     gpus: str | None = None
     """Such as ``2 x h100-80gb``; none = what this machine has."""
     hours: float | None = None
-    """Wall-clock hours."""
+    """Wall-clock hours of training: its budget where `train` names none, else a limit, towards which the schedule ends
+    early if it must."""
     price_per_gpu_hour: float | None = None
     """In your currency, for the plan's estimate."""
 
@@ -209,6 +210,20 @@ class Recipe:
             raise ConfigError(f"compare: {self.swap.method!r} is the method of `swap.method` already")
         if "/" in self.name or self.name.startswith("."):
             raise ConfigError(f"name: {self.name!r} must do as a folder's name")
+        self.train = self.train_within(self.budget.hours)
+
+    def train_within(self, hours: float | None) -> TrainSettings:
+        """The training's settings with the budget's hours in them."""
+        train = self.train
+        if hours is None or train.hours == hours:
+            return train
+        if hours <= 0:
+            raise ConfigError(f"budget.hours: {hours} is not positive")
+        if train.hours is not None:
+            raise ConfigError(f"budget.hours: {hours:g} and train.hours: {train.hours:g} differ; keep one of them")
+        if train.steps is None and train.tokens is None and train.epochs is None:
+            return replace(train, hours=hours)
+        return replace(train, limit_hours=hours)
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Recipe:

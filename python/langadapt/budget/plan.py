@@ -104,7 +104,8 @@ def plan(
         gpus: such as ``2 x h100-80gb``; none = what this machine has.
         hours: wall-clock limit beside the settings' own budget.
         price: per GPU and hour.
-        measured: ``tokens_per_second`` of one GPU, from `langadapt.training.probe.calibrate`.
+        measured: ``tokens_per_second`` of one GPU and the ``micro_batch`` that it was measured with, from
+            `langadapt.training.probe.calibrate`.
 
     Raises:
         ConfigError: nothing fits; the message says what would.
@@ -116,7 +117,7 @@ def plan(
             f"{settings.sequences_per_step} windows per step (batch_tokens / sequence_length) do not divide among "
             f"{count} GPUs"
         )
-    options = list(enumerate_options(shape, settings, count, device, (measured or {}).get("tokens_per_second")))
+    options = list(enumerate_options(shape, settings, count, device, measured))
     best, reason = choose(options, settings, shape, count, device)
     notes: list[str] = []
     limit = hours if settings.hours is None else settings.hours
@@ -163,7 +164,7 @@ def plan(
 
 
 def enumerate_options(
-    shape: Shape, settings: TrainSettings, gpus: int, device: Device, measured: float | None
+    shape: Shape, settings: TrainSettings, gpus: int, device: Device, measured: dict[str, float] | None
 ) -> Iterator[Option]:
     """The fastest micro-batch that fits, or the smallest one, of every combination."""
     wanted = (settings.precision, settings.rounding)
@@ -172,6 +173,9 @@ def enumerate_options(
     sizes = [size for size in range(1, min(windows, 64) + 1) if windows % size == 0]
     if settings.micro_batch != "auto":
         sizes = [min(settings.micro_batch, windows)]
+    elif measured is not None and "micro_batch" in measured:
+        # Nothing is known of the others' speed.
+        sizes = [min(int(measured["micro_batch"]), windows)]
     shardings = ("none",) if gpus == 1 else ("none", "grad-op", "full")
     for precision, sharding, recompute in itertools.product(precisions, shardings, speed.RECOMPUTE):
         # Sums in bf16 save memory and lose digits: offered beside the fp32 sums that `auto` means.
@@ -185,13 +189,21 @@ def enumerate_options(
             sized = (replace(layout, micro_batch=size, micro_batches=-(-windows // size)) for size in sizes)
             made = [price_of(shape, one, settings, device, measured) for one in sized]
             fitting = [option for option in made if option.fits]
-            yield max(fitting, key=lambda option: option.tokens_per_second) if fitting else made[0]
+            found = max(fitting, key=lambda option: option.tokens_per_second) if fitting else made[0]
+            if accumulate == sums[0] or found.layout.micro_batches > 1:
+                yield found
 
 
-def price_of(shape: Shape, layout: Layout, settings: TrainSettings, device: Device, measured: float | None) -> Option:
-    """Memory and speed of one layout."""
+def price_of(
+    shape: Shape, layout: Layout, settings: TrainSettings, device: Device, measured: dict[str, float] | None
+) -> Option:
+    """Memory and speed of one layout; of measured ones only the recomputation is predicted."""
     needed = memory.estimate(shape, layout, settings.sequence_length, settings.loss_chunk)
-    times = speed.predict(shape, layout, device, settings.sequence_length, settings.compile, measured)
+    known = None
+    if measured is not None:
+        known = measured["tokens_per_second"] * speed.RECOMPUTE[settings.activation_checkpointing]
+        known /= speed.RECOMPUTE[layout.activation_checkpointing]
+    times = speed.predict(shape, layout, device, settings.sequence_length, settings.compile, known)
     fits = needed.peak <= device.memory
     return Option(layout, needed, fits, times.tokens_per_second, times.step_seconds, times.mfu)
 

@@ -65,11 +65,11 @@ def show(made: Plan, measured: dict[str, float] | None) -> None:
         f"MFU {100 * best.mfu:.0f} % ({source})"
     )
     epochs = f", {made.epochs:.2f} passes over the corpus" if made.epochs is not None else ""
-    console.print(
-        f"buys:        {made.steps:,} steps, {made.tokens:,} tokens, {made.text_bytes / 1e6:,.0f} MB of text{epochs}"
-    )
+    text = f"{made.text_bytes / 1e6:,.0f}" if made.text_bytes >= 1e7 else f"{made.text_bytes / 1e6:.2g}"
+    console.print(f"buys:        {made.steps:,} steps, {made.tokens:,} tokens, {text} MB of text{epochs}")
     cost = f", cost {made.cost:,.2f}" if made.cost is not None else ""
-    console.print(f"takes:       {made.hours:.1f} hours{cost}; a checkpoint is {made.checkpoint_bytes / GIB:.2f} GiB")
+    hours = f"{made.hours:.1f}" if made.hours >= 1 else f"{made.hours:.2g}"
+    console.print(f"takes:       {hours} hours{cost}; a checkpoint is {made.checkpoint_bytes / GIB:.2f} GiB")
     for phase in made.schedule:
         first, last = phase["steps"]
         console.print(f"  {phase['phase']:<16} steps {first:>7} to {last:>7}   {phase['begins']} to {phase['ends']}")

@@ -104,10 +104,12 @@ class Course:
         self.per_step = min(pace, 1.0)
 
     def seconds_left(self, settings: TrainSettings) -> float | None:
-        """Until hours or deadline are over, whichever is first."""
+        """Until hours, their limit or the deadline are over, whichever is first."""
         limits = []
         if self.until is not None:
             limits.append(self.until - self.seconds)
+        if settings.limit_hours is not None:
+            limits.append(settings.limit_hours * 3600 - self.seconds)
         deadline = settings.deadline_timestamp()
         if deadline is not None:
             limits.append(deadline - time.time())

@@ -23,6 +23,7 @@ FREE_TO_CHANGE = frozenset(
         "deadline",
         "device",
         "keep_checkpoints",
+        "limit_hours",
         "log_every",
         "micro_batch",
         "sharding",
@@ -49,6 +50,9 @@ class TrainSettings:
     """Passes over the first store; rounded up to whole steps. The default, one pass, where nothing else is set."""
     hours: float | None = None
     """Hours of training, summed over restarts; the schedule stretches so that its decay ends in time."""
+    limit_hours: float | None = None
+    """Hours of training, summed over restarts, after which the run must be over, whatever its budget: the schedule ends
+    early if it must. A recipe's `budget.hours` beside a budget of another kind."""
     deadline: str | None = None
     """Moment (ISO 8601, such as `2026-01-31T18:00`) at which the run must be over; may be combined with any budget."""
 
@@ -154,7 +158,7 @@ class TrainSettings:
         for name in ("log_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)}, but at least 1 is needed")
-        for name in ("checkpoint_every", "checkpoint_minutes", "validate_every", "threads"):
+        for name in ("checkpoint_every", "checkpoint_minutes", "validate_every", "threads", "limit_hours"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name}: {value} is not positive")
