@@ -1,6 +1,6 @@
 """Killed at random moments, resumed on other numbers of processes: is the result that of an undisturbed run?
 
-`kills`: one run, undisturbed; the same again in processes that are killed (SIGKILL) at random moments, twenty times, the
+`kills`: one run, undisturbed; the same in processes that are killed (SIGKILL) at random moments, twenty times, the
 same call each time. Compared: the hash of the exported weights, and every logged loss. `ranks`: two processes, then
 one, then two again, each stopped by SIGTERM in the middle, against one process throughout; compared: the documents of
 every step in order, and the losses (equal up to the order of sums). Model, tokenizer and store are those of
@@ -12,6 +12,7 @@ every step in order, and the losses (equal up to the order of sums). Model, toke
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -29,7 +30,7 @@ from langadapt.tokenizer import Tokenizer
 from langadapt.training import StoreShare, TrainSettings, train_model
 from langadapt.training.loop import Trainer
 
-KILLS = 20
+KILLS, STEPS = 20, 60
 SETTINGS: dict[str, Any] = {
     "sequence_length": 256,
     "batch_sequences": 4,
@@ -64,6 +65,20 @@ def digest(out: Path) -> str:
     return hashlib.sha256((out / "final" / "model.safetensors").read_bytes()).hexdigest()
 
 
+def newest(out: Path) -> int:
+    """Step of the newest checkpoint."""
+    return max((int(path.name.split("-")[1]) for path in (out / "checkpoints").glob("step-*")), default=0)
+
+
+def wait_for_progress(child: int, out: Path, before: int) -> None:
+    """Until there is a newer checkpoint, or the process has ended."""
+    while newest(out) <= before:
+        state = Path(f"/proc/{child}/stat").read_text("utf-8").rsplit(")", 1)[1].split()[0]
+        if state == "Z":
+            return
+        time.sleep(0.02)
+
+
 def killed(prepared: Path, work: Path) -> dict[str, Any]:
     """The first part."""
     whole, cut = work / "whole", work / "killed"
@@ -72,7 +87,7 @@ def killed(prepared: Path, work: Path) -> dict[str, Any]:
     begun = time.monotonic()
     if os.fork() == 0:
         # Every run has a process of its own, which inherits imports and nothing computed.
-        train(prepared, whole, steps=40)
+        train(prepared, whole, steps=STEPS)
         os._exit(0)
     os.wait()
     undisturbed = time.monotonic() - begun
@@ -80,20 +95,23 @@ def killed(prepared: Path, work: Path) -> dict[str, Any]:
     while not (cut / "final").exists():
         child = os.fork()
         if child == 0:
-            train(prepared, cut, steps=40)
+            train(prepared, cut, steps=STEPS)
             os._exit(0)
         if kills < KILLS:
-            time.sleep(moments.uniform(0.05, 0.35) * undisturbed)
-            os.kill(child, signal.SIGKILL)
+            # One in four dies at some moment of its start, the others at one after their first checkpoint.
+            if moments.random() < 0.75:
+                wait_for_progress(child, cut, newest(cut))
+            time.sleep(moments.uniform(0, 4))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         died = os.waitpid(child, 0)[1] == signal.SIGKILL
         kills += died
         if died:
-            checkpoints = sorted(path.name for path in (cut / "checkpoints").glob("step-*"))
-            reached.append(int(checkpoints[-1].split("-")[1]) if checkpoints else 0)
+            reached.append(newest(cut))
     return {
         "kills": kills,
         "newest_checkpoint_after_each": reached,
-        "steps": 40,
+        "steps": STEPS,
         "undisturbed_seconds": round(undisturbed, 1),
         "sha256": {"undisturbed": digest(whole), "killed": digest(cut)},
         "weights_identical": digest(whole) == digest(cut),

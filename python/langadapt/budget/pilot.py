@@ -28,7 +28,7 @@ SHARES = (0.0, 0.1, 0.25, 0.5)
 STEPS = 40
 """Optimizer steps of a pilot, validated every `STEPS` / 4."""
 TOLERANCE = 0.02
-"""How much worse than the untrained model's bits per byte the source language may become."""
+"""How much worse than the source model's bits per byte the source language may become."""
 
 Floats = NDArray[np.float64]
 
@@ -140,8 +140,8 @@ def advise(
 ) -> Advice:
     """Recommend a share of source text for a run of ``tokens`` tokens.
 
-    The smallest share that keeps the source language within ``tolerance`` of ``base``, the untrained model's bits per
-    byte on it; where none does, the share at which target and source together are best.
+    The smallest share that keeps the source language within ``tolerance`` of ``base``, the source model's bits per byte
+    on it; where none does, the share at which target and source together are best.
     """
     laws = {"target": fit(target), "source": fit(source)}
     table = [
@@ -192,36 +192,45 @@ def pilot_recipe(recipe: Any, shares: Sequence[float] = SHARES, steps: int = STE
             tokens=None,
             epochs=None,
             hours=None,
+            limit_hours=None,
+            deadline=None,
             schedule="constant",
             embeddings_first_steps=0,
             validate_every=max(steps // 4, 1),
         )
         points: dict[str, list[Point]] = {"target": [], "source": []}
         validate = adaptation.validator(tokenizer)
-        base = 0.0
+        base = source_bits(adaptation)
         for share in shares:
             parts = [StoreShare(stores["target"], 1 - share, "target"), StoreShare(stores["source"], share, "source")]
             out = Path(recipe.out) / "pilots" / f"share-{share:g}"
             used = [part for part in parts if part.weight > 0]
             train_model(start, used, out, settings, tokenizer=Tokenizer.from_pretrained(tokenizer), validate=validate)
-            before = read_points(out, share, settings.tokens_per_step, points)
-            base = before.get("source", base)
+            read_points(out, share, settings.tokens_per_step, points)
     return advise(points["target"], points["source"], base, plan_recipe(recipe).tokens)
 
 
-def read_points(out: Path, share: float, tokens_per_step: int, points: dict[str, list[Point]]) -> dict[str, float]:
-    """Add a pilot's validations to ``points``; returns the bits per byte before training."""
+def source_bits(adaptation: Any) -> float:
+    """Bits per byte of the source language before anything was done: the swap costs some of it, too."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from langadapt.machine import choose_device
+
+    with torch.inference_mode():
+        model = AutoModelForCausalLM.from_pretrained(str(adaptation.model), dtype=torch.bfloat16).eval()
+        model.to(choose_device(adaptation.recipe.train.device))
+        measured: dict[str, float] = adaptation.validator(adaptation.model)(model, 0)
+    return measured["bits_per_byte_source"]
+
+
+def read_points(out: Path, share: float, tokens_per_step: int, points: dict[str, list[Point]]) -> None:
+    """Add a pilot's validations to ``points``; the one before its first step is no point of the law."""
     import json
 
-    before: dict[str, float] = {}
     for text in (out / "log.jsonl").read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
         for language, shared in (("target", 1 - share), ("source", share)):
             bits = line.get("validation", {}).get(f"bits_per_byte_{language}")
-            if bits is None:
-                continue
-            if line["step"] == 0:
-                before[language] = bits
-            else:
+            if bits is not None and line["step"] > 0:
                 points[language].append(Point(shared, line["step"] * tokens_per_step, bits))
-    return before
