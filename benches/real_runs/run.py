@@ -8,6 +8,7 @@ The base model is made once and shared by both languages. Everything is resumabl
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +62,8 @@ def describe(language: str, run: Path, results: Mapping[str, Any]) -> str:
     """The run as Markdown: how to repeat it, and its numbers as the model card has them."""
     card = (run / "report" / "MODEL_CARD.md").read_text(encoding="utf-8")
     numbers = card[card.index("## Numbers") : card.index("## Limitations")]
+    # Advice to whoever publishes a model.
+    numbers = re.sub(r"\nDescribe where the texts[^\n]*\n", "", numbers)
     base = yaml.safe_load((HERE / "base.yaml").read_text(encoding="utf-8"))["train"]
     tokens = base["steps"] * base["batch_sequences"] * base["sequence_length"]
     options = " ".join(f"--set {item}" for item in sys.argv if "=" in item)
@@ -77,7 +80,8 @@ A Llama-shaped base model of {millions:.1f} M parameters, trained here from scra
 English (`benches/real_runs/base.yaml`), then adapted (`benches/real_runs/{language}.yaml`). Text: `corpus/en.jsonl.zst`
 and `corpus/{FILES[language]}.jsonl.zst` of the test data, a few per cent of the documents held out by hash. All arms
 share corpus and steps; an arm without a swap sees fewer bytes of {language.capitalize()} in the same number of tokens.
-Made with {made_with}.
+Made with {made_with},
+on a machine that did other work at the same time: the seconds are too many.
 
 {numbers.strip()}
 """
