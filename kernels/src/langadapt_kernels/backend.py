@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -20,6 +21,27 @@ def has_triton() -> bool:
 def interpreting() -> bool:
     """Whether Triton kernels run in its interpreter (on CPU tensors, without a GPU)."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+@cache
+def mend_interpreter() -> None:
+    """Let loops over runtime sizes be interpreted by Triton before 3.7 beside numpy from 2.4 on.
+
+    Its integers are arrays of one element and one dimension, which that numpy converts no more. GPUs see none of this.
+    """
+    import triton
+
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 7):
+        return
+    from triton.runtime import interpreter
+
+    plain = interpreter._patch_lang_tensor
+
+    def patch_lang_tensor(tensor: Any, scope: Any) -> None:
+        plain(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch_lang_tensor
 
 
 def choose_backend(backend: str | None, device: torch.device) -> str:
@@ -45,4 +67,6 @@ def choose_backend(backend: str | None, device: torch.device) -> str:
             f"backend 'triton' needs CUDA tensors, got tensors on: {device}\n\n"
             "hint: leave `backend` unset for the reference, or set TRITON_INTERPRET=1 to interpret the kernels"
         )
+    if interpreting():
+        mend_interpreter()
     return backend
