@@ -3,12 +3,12 @@
 Inside the timer: packed batches, forward, backward, update, and for the loop everything else it does (prefetch, fp32
 gradient sums, meters, checks, schedule). Outside: loading, packing, checkpoints and the export. The bare loop makes its
 batches beforehand, calls the model, torch's cross-entropy on all logits, backward, `clip_grad_norm_` and
-`torch.optim.AdamW`; it keeps documents apart by the same position ids and sums gradients in bf16. A step has 16,384
-tokens, as steps are rather larger than smaller in earnest: our update in plain torch is slower here than torch's own,
-our forward and backward are faster. Rounds of both are interleaved; the report gives the median of the ratios and their
-spread.
+`torch.optim.AdamW`; it keeps documents apart by the same position ids and sums gradients in bf16. Small steps cost the
+loop most: its update in plain torch takes twice as long as torch's own, its attention and its loss less than half.
+Rounds of both are interleaved; the report gives the median of the ratios and their spread. On one thread the clock
+counts CPU seconds, which other processes on the machine disturb less.
 
-    python benches/training_cpu.py [--rounds 5] [--steps 2] [--json]
+    python benches/training_cpu.py [--tokens 4096 16384] [--rounds 5] [--steps 2] [--threads 1] [--json] [--out FILE]
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import argparse
 import json
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from langadapt.machine import describe_device, versions
 from langadapt.training import TrainSettings
 from langadapt.training import model as models
 from langadapt.training.batches import Mixture, Windows
@@ -37,6 +39,11 @@ SHAPE = {
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
 }
+
+
+def clock() -> float:
+    """Seconds: of this process on one thread, else of the wall."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def network() -> Any:
@@ -56,7 +63,7 @@ class Bare:
     def run(self, first: int, steps: int) -> float:
         """Seconds for some steps."""
         batches = [self.mixture.batch(step) for step in range(first, first + steps)]
-        begun = time.perf_counter()
+        begun = clock()
         for batch in batches:
             ids, labels, positions = map(torch.from_numpy, (batch.input_ids, batch.labels, batch.positions))
             count = len(ids) // self.micro_batch
@@ -68,7 +75,7 @@ class Bare:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
-        return time.perf_counter() - begun
+        return clock() - begun
 
 
 class Loop:
@@ -83,26 +90,30 @@ class Loop:
     def run(self, first: int, steps: int) -> float:
         """Seconds for some steps."""
         from contextlib import closing
-        from pathlib import Path
 
         from langadapt.training.batches import prefetch
         from langadapt.training.course import Course
 
         course = Course.start(self.settings, 1000)
-        begun = time.perf_counter()
+        begun = clock()
         with closing(prefetch(self.mixture.batch, iter(range(first, first + steps)))) as batches:
             for step in range(first, first + steps):
                 self.stepper.step(next(batches), step, rate=course.rate(self.settings))
                 course.advance()
                 self.stepper.check_finite(step, Path())
             self.stepper.report(steps, [None])
-        return time.perf_counter() - begun
+        return clock() - begun
 
 
-def measure(rounds: int, steps: int) -> dict[str, Any]:
+def measure(tokens_per_step: int, rounds: int, steps: int) -> dict[str, Any]:
     """Interleaved rounds."""
     settings = TrainSettings(
-        steps=1000, sequence_length=256, batch_sequences=64, micro_batch=8, learning_rate=1e-4, min_learning_rate=1e-5
+        steps=1000,
+        sequence_length=256,
+        batch_tokens=tokens_per_step,
+        micro_batch=8,
+        learning_rate=1e-4,
+        min_learning_rate=1e-5,
     )
     tokens = (rounds + 2) * steps * settings.tokens_per_step
     windows = Windows(NoiseStore(SHAPE["vocab_size"], tokens, 300), "noise", settings.sequence_length, 1, 2, 0)
@@ -119,6 +130,8 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
     ratios = [bare / loop for bare, loop in zip(seconds["bare"], seconds["loop"], strict=True)]
     return {
         "bench": "training_cpu",
+        "tokens_per_step": tokens_per_step,
+        "clock": "CPU seconds" if torch.get_num_threads() == 1 else "wall seconds",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "parameters": sum(parameter.numel() for parameter in sides["bare"].model.parameters()),
@@ -131,16 +144,24 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[4096, 16384], help="per step")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    found = measure(arguments.rounds, arguments.steps)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    found = [measure(tokens, arguments.rounds, arguments.steps) for tokens in arguments.tokens]
+    report = {"device": describe_device(), "versions": versions(), "rows": found}
+    if arguments.out:
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(report))
     else:
-        for name, value in found.items():
-            print(f"{name}: {value}")
+        for row in found:
+            print(*(f"{name}: {value}" for name, value in row.items()), sep="\n", end="\n\n")
 
 
 if __name__ == "__main__":
