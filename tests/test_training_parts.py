@@ -211,6 +211,12 @@ def test_windows_that_are_not_packed_pass_through_attention_for_packed_ones(name
                 torch.testing.assert_close(got[0, 7:], want[0, 7:], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("beta2", "stochastic"), [(0.95, False), (0.99, False), (0.999, True)])
+def test_second_moments_that_could_not_shrink_are_rounded_stochastically(beta2: float, stochastic: bool) -> None:
+    made = optimizer.make(model.groups(tiny_model()), settings(betas=(0.9, beta2), rounding="split"))
+    assert {bool(group["stochastic_variance"]) for group in made.param_groups} == {stochastic}
+
+
 def test_dropout_in_the_attention_is_left_to_sdpa() -> None:
     dropping = tiny_model(attention_dropout=0.1)
     assert model.set_attention(dropping, settings(), CPU) == "sdpa"

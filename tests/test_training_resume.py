@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,7 +231,9 @@ def torchrun(processes: int, **run: Any) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_losses_of_one_and_resume_as_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_losses_of_one_and_resume_as_one_and_as_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny_model().save_pretrained(tmp_path / "model")
     exact = {"precision": "fp32", "rounding": "nearest", "checkpoint_every": 4, "keep_checkpoints": 9, "log_every": 1}
     run = {"model": str(tmp_path / "model"), "embeddings_first_steps": 2, "new_rows": [5, 40], **exact}
@@ -240,12 +243,13 @@ def test_two_processes_give_the_losses_of_one_and_resume_as_one(tmp_path: Path) 
     one, two = weights(tmp_path / "one" / "final"), weights(tmp_path / "two" / "final")
     for name in one:
         torch.testing.assert_close(two[name].float(), one[name].float(), rtol=1e-2, atol=1e-4)
-    # Two processes' checkpoint in the middle, gone on with by one.
+    # Two processes' checkpoint in the middle, gone on with by one; that one's checkpoint, gone on with by two.
     for step in ("00000012", "00000014"):
-        for file in (tmp_path / "two" / "checkpoints" / f"step-{step}").iterdir():
-            file.unlink()
-    for file in (tmp_path / "two" / "final").iterdir():
-        file.unlink()
-    (tmp_path / "two" / "final").rmdir()
-    train(tmp_path / "two", run["model"], new_rows=[5, 40], embeddings_first_steps=2, **exact)
+        shutil.rmtree(tmp_path / "two" / "checkpoints" / f"step-{step}")
+    shutil.rmtree(tmp_path / "two" / "final")
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash_after(13, patch)
+        train(tmp_path / "two", run["model"], new_rows=[5, 40], embeddings_first_steps=2, **exact)
+    assert checkpoint.newest(tmp_path / "two" / "checkpoints")[0].name == "step-00000012"
+    torchrun(2, out=str(tmp_path / "two"), **run)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)

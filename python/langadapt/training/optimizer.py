@@ -13,6 +13,9 @@ from langadapt.training.settings import TrainSettings
 
 Named = list[tuple[str, nn.Parameter]]
 
+SLOW_BETA2 = 0.99
+"""Above it, bf16 second moments are rounded stochastically in every mode."""
+
 
 def make(groups: dict[str, Named], settings: TrainSettings, clip_apart: bool = False) -> torch.optim.Optimizer:
     """An optimizer with one group per name of ``groups``; only ``matrices`` decay. The loop sets the rates.
@@ -38,6 +41,8 @@ def make(groups: dict[str, Named], settings: TrainSettings, clip_apart: bool = F
         return eight_bit(parameter_groups, common)
     from langadapt_kernels import FusedAdamW
 
+    # A bf16 second moment that is rounded to nearest cannot shrink where beta2 takes less than half a unit of it.
+    slow = settings.betas[1] > SLOW_BETA2
     # A limit of infinity measures the norm and clips nothing.
     return FusedAdamW(
         parameter_groups,
@@ -46,6 +51,7 @@ def make(groups: dict[str, Named], settings: TrainSettings, clip_apart: bool = F
         settings.eps,
         0.0,
         rounding=settings.rounding,
+        stochastic_variance=True if slow else None,
         seed=settings.seed,
         max_grad_norm=None if clip_apart else settings.max_grad_norm or math.inf,
     )

@@ -84,7 +84,8 @@ class TrainSettings:
     weight_decay: float = 0.05
     """Decoupled decay of weight matrices; never applied to norms, biases and embeddings."""
     betas: tuple[float, ...] = (0.9, 0.95)
-    """Decay of Adam's first and second moment."""
+    """Decay of Adam's first and second moment. Above 0.99 for the second, pure-bf16 second moments are rounded
+    stochastically whatever ``rounding`` says: to nearest, they could not shrink."""
     eps: float = 1e-8
     """Added to the denominator of Adam."""
     max_grad_norm: float | None = 1.0
