@@ -1,8 +1,8 @@
 """Which initialisation pays: an English base model, made here, swapped to German and to Arabic by every method.
 
 Bits per byte of the target and of the source language right after the swap, after 50 and after 500 steps of continued
-pretraining on target text alone, three seeds. A seed decides the data order, the draws of rows and the token vectors;
-base model, corpora and tokenizers are the same for all. `keep` trains the model as it is with its own tokenizer; a step
+pretraining on target text alone, three seeds. A seed decides the data order and the draws of rows; base model, corpora,
+tokenizers and token vectors are the same for all. `keep` trains the model as it is with its own tokenizer; a step
 has as many tokens, so it reads fewer bytes. All figures are on text that no model was trained on.
 
     python benches/initialisers.py prepare --data ../shared/data --out runs/initialisers   # base model, stores, vectors
@@ -366,7 +366,8 @@ def table(rows_file: Path) -> str:
             for which in ("target", "source"):
                 for mark in map(str, MARKS):
                     values = [marks[mark][which] for marks in found[method]]
-                    cells.append(f"{statistics.mean(values):.3f} ±{(max(values) - min(values)) / 2:.3f}")
+                    spread = f" ±{(max(values) - min(values)) / 2:.3f}" if len(values) > 1 else ""
+                    cells.append(f"{statistics.mean(values):.3f}{spread}")
             lines.append(f"| {method} | {len(found[method])} | " + " | ".join(cells) + " |")
     return "\n".join(lines).strip()
 
