@@ -13,6 +13,7 @@ pub mod pretokenize;
 pub mod progress;
 pub mod store;
 pub mod vectors;
+mod words;
 
 pub use error::{Error, Result};
 pub use progress::{Monitor, Progress};

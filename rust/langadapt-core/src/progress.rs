@@ -7,7 +7,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::{Error, Result};
@@ -25,17 +25,30 @@ pub struct Progress {
     pub total: Option<u64>,
 }
 
+/// Whether a call was asked to stop. For inner loops that return early, with a result that nobody may use, and leave it
+/// to the next [`Monitor::check`] to say so.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Whether to return.
+    #[inline]
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Shared by the workers of one long call.
 #[derive(Debug)]
 pub struct Monitor {
-    stop: AtomicBool,
+    stop: Stop,
     done: AtomicU64,
     phase: Mutex<(&'static str, &'static str, Option<u64>)>,
 }
 
 impl Default for Monitor {
     fn default() -> Self {
-        Self { stop: AtomicBool::new(false), done: AtomicU64::new(0), phase: Mutex::new(("", "", None)) }
+        Self { stop: Stop::default(), done: AtomicU64::new(0), phase: Mutex::new(("", "", None)) }
     }
 }
 
@@ -60,12 +73,17 @@ impl Monitor {
     /// # Errors
     /// [`Error::Interrupted`] once [`Monitor::stop`] was called.
     pub fn check(&self) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+        if self.stop.is_asked() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
     /// Asks all workers to stop.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells of a stop what has no monitor at hand.
+    pub fn stop_sign(&self) -> Stop {
+        self.stop.clone()
     }
 
     /// Where the work stands.

@@ -147,7 +147,7 @@ pub fn tokenize_files(
         options,
         threads,
         monitor,
-        || (pool.lend(), Vec::new()),
+        || (pool.lend(monitor), Vec::new()),
         |(cache, ids), batch| {
             ids.clear();
             let mut lengths = Vec::with_capacity(batch.len());
@@ -156,6 +156,7 @@ pub fn tokenize_files(
                 tokenizer.encode_into(text, cache, ids);
                 lengths.push((ids.len() - before) as u64);
             }
+            monitor.check()?;
             Packed::new(ids, lengths, vocab_size)
         },
         |packed| writer.append(&packed),

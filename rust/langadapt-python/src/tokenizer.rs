@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use langadapt_core::Monitor;
 use langadapt_core::bpe::{CachePool, Encoded, Load, NativeTokenizer};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
@@ -9,6 +10,9 @@ use pyo3::pybacked::PyBackedStr;
 
 use crate::error::to_python;
 use crate::gate;
+
+/// Bytes of a text that takes milliseconds to encode.
+const LONG_TEXT: usize = 1 << 20;
 
 /// Ids and offsets, as NumPy arrays.
 type Arrays<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<u64>>);
@@ -25,6 +29,9 @@ impl PyTokenizer {
     /// The tokenizer of `json`, read from `path`, or the reason why it is none of the native families.
     #[staticmethod]
     fn load(py: Python<'_>, json: &[u8], path: PathBuf) -> PyResult<(Option<Self>, Option<String>)> {
+        // The first array loads NumPy's interface; a Ctrl-C at that moment would be a panic, so it is not left to the
+        // end of long work.
+        PyArray1::<u32>::zeros(py, 0, false);
         let loaded = py.detach(|| NativeTokenizer::load(json, &path)).map_err(|error| to_python(py, error))?;
         Ok(match loaded {
             Load::Native(tokenizer) => (Some(Self { tokenizer: *tokenizer, pool: CachePool::default() }), None),
@@ -42,18 +49,29 @@ impl PyTokenizer {
         self.tokenizer.is_byte_level()
     }
 
-    fn encode<'py>(&self, py: Python<'py>, text: &str, add_special_tokens: bool) -> Bound<'py, PyArray1<u32>> {
-        let ids = py.detach(|| {
-            let mut cache = self.pool.lend();
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        text: &str,
+        add_special_tokens: bool,
+    ) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        let encode = |monitor: &Monitor| {
+            let mut cache = self.pool.lend(monitor);
             let mut ids = Vec::with_capacity(text.len() / 3 + 8);
             if add_special_tokens {
                 self.tokenizer.encode_with_template(text, &mut cache, &mut ids);
             } else {
                 self.tokenizer.encode_into(text, &mut cache, &mut ids);
             }
-            ids
-        });
-        ids.into_pyarray(py)
+            monitor.check().map(|()| ids)
+        };
+        // Watching costs a thread, tens of microseconds: too much for a sentence.
+        let ids = if text.len() < LONG_TEXT {
+            py.detach(|| encode(&Monitor::default())).map_err(|error| to_python(py, error))?
+        } else {
+            gate::run(py, None, encode)?
+        };
+        Ok(ids.into_pyarray(py))
     }
 
     fn encode_batch<'py>(

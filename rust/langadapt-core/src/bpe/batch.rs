@@ -2,9 +2,10 @@
 
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::encode::NativeTokenizer;
+use super::huge;
 use super::piece_cache::Cache;
 use crate::{Monitor, Result};
 
@@ -13,21 +14,48 @@ use crate::{Monitor, Result};
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// Caches that outlive a call, so that the next one starts warm. At most as many as threads ever worked at once.
+///
+/// Every cache has a place, which is empty while the cache is lent.
 #[derive(Debug, Default)]
-pub struct CachePool(Mutex<Vec<Cache>>);
+pub struct CachePool(Mutex<Vec<Option<Cache>>>);
 
 impl CachePool {
-    /// A cache that nobody else uses until it is dropped.
-    pub fn lend(&self) -> LentCache<'_> {
-        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        LentCache { cache: cache.unwrap_or_default(), pool: self }
+    /// A cache that nobody else uses until it is dropped; whatever uses it returns early once `monitor` is asked to stop
+    /// (see [`Cache::watch`]).
+    pub fn lend(&self, monitor: &Monitor) -> LentCache<'_> {
+        let place = self.lock().iter().position(Option::is_some);
+        // Should another thread take it meanwhile, this one gets a new cache.
+        self.lend_at(place.unwrap_or(0), monitor)
+    }
+
+    /// The cache at a place: threads that share work out as in the call before find the pieces they had then.
+    fn lend_at(&self, place: usize, monitor: &Monitor) -> LentCache<'_> {
+        let mut cache = self.lock().get_mut(place).and_then(Option::take).unwrap_or_default();
+        cache.watch(monitor);
+        LentCache { cache: Some(cache), place, pool: self }
+    }
+
+    fn give_back(&self, cache: Cache, place: usize) {
+        let mut caches = self.lock();
+        let free = |caches: &[Option<Cache>]| caches.iter().position(Option::is_none);
+        let place = if caches.get(place).is_some_and(Option::is_none) { Some(place) } else { free(&caches) };
+        match place {
+            Some(place) => caches[place] = Some(cache),
+            None => caches.push(Some(cache)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Cache>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A [`Cache`] that goes back to its pool when dropped.
 #[derive(Debug)]
 pub struct LentCache<'a> {
-    cache: Cache,
+    /// Always there but while being dropped.
+    cache: Option<Cache>,
+    place: usize,
     pool: &'a CachePool,
 }
 
@@ -35,20 +63,21 @@ impl Deref for LentCache<'_> {
     type Target = Cache;
 
     fn deref(&self) -> &Cache {
-        &self.cache
+        self.cache.as_ref().expect("lent until dropped")
     }
 }
 
 impl DerefMut for LentCache<'_> {
     fn deref_mut(&mut self) -> &mut Cache {
-        &mut self.cache
+        self.cache.as_mut().expect("lent until dropped")
     }
 }
 
 impl Drop for LentCache<'_> {
     fn drop(&mut self) {
-        let cache = std::mem::take(&mut self.cache);
-        self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(cache);
+        if let Some(cache) = self.cache.take() {
+            self.pool.give_back(cache, self.place);
+        }
     }
 }
 
@@ -76,41 +105,54 @@ impl NativeTokenizer {
     ) -> Result<Encoded> {
         let chunks = chunks(texts);
         let threads = threads.clamp(1, chunks.len().max(1));
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<()> {
-            let mut cache = pool.lend();
-            while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let texts = &texts[chunk.texts.clone()];
-                let encoded = self.encode_chunk(texts, add_special_tokens, &mut cache);
-                *chunk.encoded.lock().unwrap_or_else(PoisonError::into_inner) = encoded;
-                monitor.advance(texts.iter().map(|text| text.as_ref().len() as u64).sum())?;
+        let share = |thread: usize| chunks.len() * thread / threads;
+        let parts: Vec<Part> =
+            (0..threads).map(|thread| Part { next: AtomicUsize::new(share(thread)), end: share(thread + 1) }).collect();
+        let work = |thread: usize| -> Result<Vec<Run>> {
+            let mut cache = pool.lend_at(thread, monitor);
+            let mut runs: Vec<Run> = Vec::new();
+            for part in parts[thread..].iter().chain(&parts[..thread]) {
+                while let Some(at) = part.take() {
+                    if runs.last().is_none_or(|run| run.chunks.end != at) {
+                        // Room that is not used is never touched; where all texts are one run, nothing is copied.
+                        let bytes = texts[chunks[at].start..].iter().map(|text| text.as_ref().len()).sum();
+                        runs.push(Run::new(at, if at == 0 || threads == 1 { bytes } else { bytes / threads }));
+                    }
+                    let Some(run) = runs.last_mut() else { continue };
+                    let texts = &texts[chunks[at].clone()];
+                    self.encode_chunk(texts, add_special_tokens, &mut cache, &mut run.encoded);
+                    run.chunks.end = at + 1;
+                    monitor.advance(texts.iter().map(|text| text.as_ref().len() as u64).sum())?;
+                }
             }
-            Ok(())
+            Ok(runs)
         };
-        std::thread::scope(|scope| {
-            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mine = work();
-            let theirs = helpers
-                .into_iter()
-                .map(|helper| helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            theirs.fold(mine, Result::and)
+        let mut runs = std::thread::scope(|scope| {
+            let work = &work;
+            let helpers: Vec<_> = (1..threads).map(|thread| scope.spawn(move || work(thread))).collect();
+            let mut runs = work(0);
+            for helper in helpers {
+                let theirs = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                runs = runs.and_then(|mut runs| {
+                    runs.append(&mut theirs?);
+                    Ok(runs)
+                });
+            }
+            runs
         })?;
-        Ok(join(chunks.into_iter().map(|chunk| chunk.encoded.into_inner().unwrap_or_else(PoisonError::into_inner))))
+        runs.sort_by_key(|run| run.chunks.start);
+        Ok(join(runs))
     }
 
-    fn encode_chunk<T: AsRef<str>>(&self, texts: &[T], add_special_tokens: bool, cache: &mut Cache) -> Encoded {
-        let bytes: usize = texts.iter().map(|text| text.as_ref().len()).sum();
-        let mut encoded = Encoded { ids: Vec::with_capacity(bytes / 3), offsets: Vec::with_capacity(texts.len() + 1) };
-        encoded.offsets.push(0);
+    fn encode_chunk<T: AsRef<str>>(&self, texts: &[T], special: bool, cache: &mut Cache, encoded: &mut Encoded) {
         for text in texts {
-            if add_special_tokens {
+            if special {
                 self.encode_with_template(text.as_ref(), cache, &mut encoded.ids);
             } else {
                 self.encode_into(text.as_ref(), cache, &mut encoded.ids);
             }
             encoded.offsets.push(encoded.ids.len() as u64);
         }
-        encoded
     }
 
     /// Appends the ids of `text` with the template's special tokens around them.
@@ -122,41 +164,60 @@ impl NativeTokenizer {
     }
 }
 
-/// Some of the texts, and what becomes of them.
-struct Chunk {
-    texts: Range<usize>,
-    encoded: Mutex<Encoded>,
+/// The chunks that one thread works on first. A thread that is through with its own goes on with those of others.
+struct Part {
+    next: AtomicUsize,
+    end: usize,
+}
+
+impl Part {
+    fn take(&self) -> Option<usize> {
+        let at = self.next.fetch_add(1, Ordering::Relaxed);
+        (at < self.end).then_some(at)
+    }
+}
+
+/// Neighbouring chunks that one thread encoded, one after the other.
+struct Run {
+    chunks: Range<usize>,
+    encoded: Encoded,
+}
+
+impl Run {
+    /// The run that begins with chunk `first`, of texts of about `bytes` bytes.
+    fn new(first: usize, bytes: usize) -> Self {
+        // Texts have at most an id for every two bytes, or nearly all have; where not, the room grows.
+        let encoded = Encoded { ids: huge::with_capacity(bytes / 2), offsets: vec![0] };
+        Self { chunks: first..first, encoded }
+    }
 }
 
 /// All texts in chunks of about [`CHUNK_BYTES`] each.
-fn chunks<T: AsRef<str>>(texts: &[T]) -> Vec<Chunk> {
+fn chunks<T: AsRef<str>>(texts: &[T]) -> Vec<Range<usize>> {
     let mut chunks = Vec::new();
-    let mut end_chunk = |texts| chunks.push(Chunk { texts, encoded: Mutex::default() });
     let (mut start, mut bytes) = (0, 0);
     for (at, text) in texts.iter().enumerate() {
         bytes += text.as_ref().len();
         if bytes >= CHUNK_BYTES {
-            end_chunk(start..at + 1);
+            chunks.push(start..at + 1);
             (start, bytes) = (at + 1, 0);
         }
     }
     if start < texts.len() {
-        end_chunk(start..texts.len());
+        chunks.push(start..texts.len());
     }
     chunks
 }
 
-fn join(chunks: impl Iterator<Item = Encoded>) -> Encoded {
-    let chunks: Vec<Encoded> = chunks.collect();
-    let mut all = Encoded {
-        ids: Vec::with_capacity(chunks.iter().map(|chunk| chunk.ids.len()).sum()),
-        offsets: Vec::with_capacity(chunks.iter().map(|chunk| chunk.offsets.len()).sum::<usize>() + 1),
-    };
-    all.offsets.push(0);
-    for chunk in chunks {
+/// The runs in a row; the first takes in the others.
+fn join(runs: Vec<Run>) -> Encoded {
+    let mut runs = runs.into_iter().map(|run| run.encoded);
+    let mut all = runs.next().unwrap_or_else(|| Encoded { ids: Vec::new(), offsets: vec![0] });
+    for run in runs {
         let base = all.ids.len() as u64;
-        all.ids.extend_from_slice(&chunk.ids);
-        all.offsets.extend(chunk.offsets.iter().skip(1).map(|offset| base + offset));
+        all.ids.extend_from_slice(&run.ids);
+        all.offsets.extend(run.offsets[1..].iter().map(|offset| base + offset));
     }
+    all.ids.shrink_to_fit();
     all
 }

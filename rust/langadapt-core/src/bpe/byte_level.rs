@@ -11,7 +11,7 @@ use super::merges::{Merges, Scratch};
 use super::piece_cache::Cache;
 use super::tokenizer_json::{Model, Split};
 use super::vocab::Vocab;
-use crate::pretokenize::Pattern;
+use crate::pretokenize::{Gpt2Ends, Pattern};
 
 /// The printable characters that stand for the bytes: printable Latin-1 for itself, the rest from U+0100 on.
 static CHARACTERS: LazyLock<[char; 256]> = LazyLock::new(|| {
@@ -124,7 +124,10 @@ impl ByteLevel {
                     self.encode_piece(&bytes[piece], merges, ids, scratch);
                 };
                 match pattern {
-                    Pattern::Gpt2 => cache.encode_pieces(bytes, out, |at| Pattern::Gpt2.next(text, at), encode),
+                    Pattern::Gpt2 => {
+                        let mut ends = Gpt2Ends::new(text);
+                        cache.encode_pieces(bytes, out, |at| ends.next(at), encode);
+                    }
                     Pattern::Gpt4 | Pattern::Llama3 => {
                         cache.encode_pieces(bytes, out, |at| Pattern::Llama3.next(text, at), encode);
                     }

@@ -5,10 +5,16 @@
 
 /// `len` times `value`, in huge pages where the system has them.
 pub fn filled<T: Clone>(len: usize, value: T) -> Vec<T> {
-    let mut table = Vec::with_capacity(len);
-    ask(table.as_mut_ptr(), table.capacity());
+    let mut table = with_capacity(len);
     table.resize(len, value);
     table
+}
+
+/// Room for `len` values, in huge pages where the system has them. What is not touched costs nothing.
+pub fn with_capacity<T>(len: usize) -> Vec<T> {
+    let mut room = Vec::with_capacity(len);
+    ask(room.as_mut_ptr(), room.capacity());
+    room
 }
 
 #[cfg(target_os = "linux")]

@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::huge;
 use super::merges::Scratch;
+use crate::Monitor;
 
 /// Longest piece that is kept; longer ones hardly ever come again.
 const MAX_PIECE: usize = 255;
@@ -133,7 +134,7 @@ pub struct Cache {
     ids: Vec<u32>,
     /// Which tokenizer filled it.
     pub(super) owner: u64,
-    pub(super) scratch: Scratch,
+    scratch: Scratch,
     pub(super) symbols: Vec<u32>,
     pub(super) text: String,
 }
@@ -162,6 +163,12 @@ impl Cache {
         self.ids.clear();
     }
 
+    /// Lets calls that use this cache return early once `monitor` is asked to stop: even one text can take long. What
+    /// they return then is of no use, so [`Monitor::check`] has to be asked behind them.
+    pub fn watch(&mut self, monitor: &Monitor) {
+        self.scratch.stop = monitor.stop_sign();
+    }
+
     /// Pieces remembered, and memory in bytes.
     pub fn statistics(&self) -> (usize, usize) {
         (self.used, self.lines.len() * size_of::<Line>() + self.keys.capacity() + self.ids.capacity() * 4)
@@ -181,7 +188,7 @@ impl Cache {
     ) {
         let mut start = 0;
         let mut block = [(Key::default(), 0, 0); BLOCK];
-        while start < text.len() {
+        while start < text.len() && !self.scratch.stop.is_asked() {
             let mut count = 0;
             for (key, from, to) in &mut block {
                 if start >= text.len() {
@@ -290,7 +297,7 @@ impl Cache {
         symbols.clear();
         encode(piece.clone(), &mut symbols, &mut self.scratch);
         out.extend_from_slice(&symbols);
-        if piece.len() <= MAX_PIECE {
+        if piece.len() <= MAX_PIECE && !self.scratch.stop.is_asked() {
             self.insert(key, &text[piece], &symbols);
         }
         self.symbols = symbols;

@@ -20,6 +20,7 @@ mod feed;
 mod inputs;
 mod json;
 mod lines;
+mod ngrams;
 mod parquet;
 mod repetition;
 mod report;

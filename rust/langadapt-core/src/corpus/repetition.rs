@@ -1,10 +1,13 @@
 //! Does a text repeat itself? The heuristics of Gopher (Rae et al. 2021, table A1), as FineWeb and FineWeb2 use them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use unicode_segmentation::UnicodeSegmentation;
 use xxhash_rust::xxh3::xxh3_64;
+
+use super::ngrams::Grams;
+use crate::words::{for_each_unicode, sections};
+use crate::{Monitor, Result};
 
 /// Sizes of the n-grams whose most frequent one is measured.
 const TOP: [usize; 3] = [2, 3, 4];
@@ -50,45 +53,68 @@ impl Default for RepetitionLimits {
 pub(super) type Word = (u64, u32);
 
 /// Words by Unicode UAX #29, so that scripts without spaces have words too; `fold` lower-cases them.
-pub(super) fn words(text: &str, fold: bool) -> Vec<Word> {
+pub(super) fn words(text: &str, fold: bool, monitor: &Monitor) -> Result<Vec<Word>> {
+    let mut found = Vec::with_capacity(text.len() / 6);
+    for (_, section) in sections(text) {
+        monitor.check()?;
+        add_words(section, fold, &mut found);
+    }
+    Ok(found)
+}
+
+fn add_words(text: &str, fold: bool, found: &mut Vec<Word>) {
     let mut lower = String::new();
-    text.unicode_words()
-        .map(|word| {
-            let characters = word.chars().count() as u32;
-            if !fold {
-                return (xxh3_64(word.as_bytes()), characters);
-            }
-            lower.clear();
+    for_each_unicode(text, |word| {
+        if !fold {
+            return found.push((xxh3_64(word.as_bytes()), word.chars().count() as u32));
+        }
+        lower.clear();
+        if word.is_ascii() {
+            lower.push_str(word);
+            lower.make_ascii_lowercase();
+        } else {
             lower.extend(word.chars().flat_map(char::to_lowercase));
-            (xxh3_64(lower.as_bytes()), characters)
-        })
-        .collect()
+        }
+        found.push((xxh3_64(lower.as_bytes()), word.chars().count() as u32));
+    });
 }
 
 /// Whether `text` stays within `limits`. `words` are those of the text; texts of fewer than twenty are not judged by
 /// their words.
-pub(super) fn is_within(text: &str, words: &[Word], limits: &RepetitionLimits) -> bool {
+pub(super) fn is_within(text: &str, words: &[Word], limits: &RepetitionLimits, monitor: &Monitor) -> Result<bool> {
     let characters = text.chars().count().max(1) as f64;
     let lines = text.split('\n').map(str::trim).filter(|line| !line.is_empty());
     let (share, by_characters) = repeated_parts(lines, characters);
     if share > limits.duplicate_lines || by_characters > limits.duplicate_line_characters {
-        return false;
+        return Ok(false);
     }
+    monitor.check()?;
     let (share, by_characters) = repeated_parts(paragraphs(text), characters);
     if share > limits.duplicate_paragraphs || by_characters > limits.duplicate_paragraph_characters {
-        return false;
+        return Ok(false);
     }
+    monitor.check()?;
     if words.len() < MIN_WORDS {
-        return true;
+        return Ok(true);
     }
     if alphabetic_share(text) < limits.min_alphabetic_words {
-        return false;
+        return Ok(false);
     }
+    monitor.check()?;
     let total = words.iter().map(|&(_, length)| f64::from(length)).sum::<f64>();
-    let is_top_fine = |(n, limit): (&usize, &f64)| top_ngram(words, *n) as f64 <= limit * total;
-    let is_repeat_fine = |(n, limit): (&usize, &f64)| repeated_ngrams(words, *n) as f64 <= limit * total;
-    TOP.iter().zip(&limits.top_ngram).all(is_top_fine)
-        && REPEATED.iter().zip(&limits.duplicate_ngrams).all(is_repeat_fine)
+    let mut grams = Grams::new(words);
+    // Asked in order of n: every n-gram that occurs twice begins with an (n-1)-gram that does.
+    for (&n, limit) in TOP.iter().zip(&limits.top_ngram) {
+        if grams.top(n, monitor)? as f64 > limit * total {
+            return Ok(false);
+        }
+    }
+    for (&n, limit) in REPEATED.iter().zip(&limits.duplicate_ngrams) {
+        if grams.repeated(n, monitor)? as f64 > limit * total {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
@@ -116,44 +142,6 @@ fn alphabetic_share(text: &str) -> f64 {
         alphabetic += u64::from(word.chars().any(char::is_alphabetic));
     }
     alphabetic as f64 / all.max(1) as f64
-}
-
-fn hash_of(words: &[Word]) -> u64 {
-    // Odd factor of the golden ratio; the order of the words counts.
-    words.iter().fold(0, |hash: u64, &(word, _)| hash.rotate_left(5).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ word)
-}
-
-fn length_of(words: &[Word]) -> u64 {
-    words.iter().map(|&(_, length)| u64::from(length)).sum()
-}
-
-/// Characters in all occurrences of the n-gram with the most of them, among those that occur more than once.
-fn top_ngram(words: &[Word], n: usize) -> u64 {
-    let mut counts = HashMap::<u64, (u64, u64), Direct>::with_capacity_and_hasher(words.len(), Direct::default());
-    let mut top = 0;
-    for gram in words.windows(n) {
-        let entry = counts.entry(hash_of(gram)).or_insert_with(|| (0, length_of(gram)));
-        entry.0 += 1;
-        if entry.0 > 1 {
-            top = top.max(entry.0 * entry.1);
-        }
-    }
-    top
-}
-
-/// Characters in n-grams that occurred before; after a repeat the next n-gram starts behind it.
-fn repeated_ngrams(words: &[Word], n: usize) -> u64 {
-    let mut seen = HashSet::<u64, Direct>::with_capacity_and_hasher(words.len(), Direct::default());
-    let (mut at, mut repeated) = (0, 0);
-    while let Some(gram) = words.get(at..at + n) {
-        if seen.insert(hash_of(gram)) {
-            at += 1;
-        } else {
-            repeated += length_of(gram);
-            at += n;
-        }
-    }
-    repeated
 }
 
 /// Hashes keys that are hashes already: takes them as they are.
@@ -188,7 +176,9 @@ mod tests {
         Netze ordneten. Niemand sprach viel, denn der Morgen war kalt und jeder dachte an die Arbeit, die vor ihm lag.";
 
     fn is_fine(text: &str) -> bool {
-        is_within(text, &words(text, false), &RepetitionLimits::default())
+        let monitor = Monitor::default();
+        let found = words(text, false, &monitor).unwrap();
+        is_within(text, &found, &RepetitionLimits::default(), &monitor).unwrap()
     }
 
     #[test]
@@ -205,10 +195,5 @@ mod tests {
     #[test]
     fn shares_are_those_of_the_definition() {
         assert_eq!(repeated_parts(["a", "bb", "a", "a"].into_iter(), 10.0), (0.5, 0.2));
-        let grams = words("aa b aa b aa b c", false);
-        assert_eq!(top_ngram(&grams, 2), 9);
-        // aa b | b aa | (aa b: repeat, skip two) (aa b: repeat, skip two) c
-        assert_eq!(repeated_ngrams(&grams, 2), 6);
-        assert_eq!(top_ngram(&words("a b c", false), 2), 0);
     }
 }

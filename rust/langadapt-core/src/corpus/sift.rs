@@ -3,7 +3,7 @@
 use regex::Regex;
 
 use super::repetition::{RepetitionLimits, Word, is_within, words};
-use crate::{Error, Result};
+use crate::{Error, Monitor, Result};
 
 /// Which texts are left out. Nothing is by default.
 #[derive(Debug, Clone, Default)]
@@ -84,28 +84,34 @@ impl Filters {
     }
 
     /// Lower-cased words of a text that passes, where a later filter needs them; `None` for a text left out.
-    pub(super) fn sift(&self, text: &str, dropped: &mut Dropped) -> Option<Vec<Word>> {
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub(super) fn sift(&self, text: &str, dropped: &mut Dropped, monitor: &Monitor) -> Result<Option<Vec<Word>>> {
         if self.min_chars.is_some() || self.max_chars.is_some() {
             let characters = text.chars().count() as u64;
             if self.min_chars.is_some_and(|least| characters < least) {
                 dropped.too_short += 1;
-                return None;
+                return Ok(None);
             }
             if self.max_chars.is_some_and(|most| characters > most) {
                 dropped.too_long += 1;
-                return None;
+                return Ok(None);
             }
         }
         let lacks = self.keep_pattern.as_ref().is_some_and(|pattern| !pattern.is_match(text));
         if lacks || self.drop_pattern.as_ref().is_some_and(|pattern| pattern.is_match(text)) {
             dropped.pattern += 1;
-            return None;
+            return Ok(None);
         }
-        let found = if self.repetition.is_some() || self.near_duplicates { words(text, true) } else { Vec::new() };
-        if self.repetition.as_ref().is_some_and(|limits| !is_within(text, &found, limits)) {
+        let found =
+            if self.repetition.is_some() || self.near_duplicates { words(text, true, monitor)? } else { Vec::new() };
+        if let Some(limits) = &self.repetition
+            && !is_within(text, &found, limits, monitor)?
+        {
             dropped.repetition += 1;
-            return None;
+            return Ok(None);
         }
-        Some(found)
+        Ok(Some(found))
     }
 }

@@ -7,13 +7,12 @@
 //! **Cost.** One encoding per tokenizer plus about a tenth of that for words and counting.
 
 mod surface;
-mod words;
 
 pub use surface::Surfaces;
 
 use crate::bpe::{Cache, NativeTokenizer};
 use crate::corpus::{Batch, Inputs, ReadOptions, ReadReport, fold_documents};
-use crate::{Monitor, Result};
+use crate::{Monitor, Result, words};
 
 /// A tokenizer to be measured.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +80,7 @@ pub fn count(
 ) -> Result<(Tally, ReadReport)> {
     let make = || Worker {
         tally: Tally::new(contenders),
-        caches: contenders.iter().map(|_| Cache::default()).collect(),
+        caches: contenders.iter().map(|_| watched_cache(monitor)).collect(),
         ids: Vec::new(),
         words: Vec::new(),
         ends: Vec::new(),
@@ -91,6 +90,12 @@ pub fn count(
     let mut total = Tally::new(contenders);
     workers.iter().for_each(|worker| total.merge(&worker.tally));
     Ok((total, report))
+}
+
+fn watched_cache(monitor: &Monitor) -> Cache {
+    let mut cache = Cache::default();
+    cache.watch(monitor);
+    cache
 }
 
 struct Worker {
@@ -107,10 +112,15 @@ impl Worker {
         self.words.clear();
         self.ends.clear();
         for text in batch.texts() {
-            words::split(text, &mut self.words);
+            for (start, section) in words::sections(text) {
+                monitor.check()?;
+                let before = self.words.len();
+                words::split(section, &mut self.words);
+                self.words[before..].iter_mut().for_each(|word| *word = (word.0 + start, word.1 + start));
+                self.tally.characters += section.chars().count() as u64;
+                self.tally.unicode_words += words::count_unicode(section);
+            }
             self.ends.push(self.words.len());
-            self.tally.characters += text.chars().count() as u64;
-            self.tally.unicode_words += words::count_unicode(text);
         }
         self.tally.words += self.words.len() as u64;
         // A tokenizer's memory of pieces fills the core's own cache: each works through the batch before the next.
@@ -126,6 +136,7 @@ impl Worker {
                 for &id in &self.ids {
                     tally.counts[id as usize] += 1;
                 }
+                monitor.check()?;
                 let continued = contender.surfaces.continued_words(&self.ids, text.len(), words);
                 tally.continued_words += continued
                     .unwrap_or_else(|| continued_alone(text, words, contender, &mut self.caches[n], &mut self.ids));

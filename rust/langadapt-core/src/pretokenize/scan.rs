@@ -65,13 +65,13 @@ fn run(text: &[u8], from: usize, mask: u8) -> usize {
 
 /// Class bits of the character at `from`, 0 at the end of the text.
 #[inline(always)]
-fn peek(text: &[u8], from: usize) -> u8 {
+pub(super) fn peek(text: &[u8], from: usize) -> u8 {
     if from < text.len() { at(text, from).0 } else { 0 }
 }
 
 /// `'s|'t|'re|'ve|'m|'ll|'d` with its apostrophe at `start`.
 #[inline]
-fn contraction(text: &[u8], start: usize) -> Option<usize> {
+pub(super) fn contraction(text: &[u8], start: usize) -> Option<usize> {
     match text.get(start + 1)? {
         b's' | b't' | b'm' | b'd' => Some(start + 2),
         b'r' | b'v' if text.get(start + 2) == Some(&b'e') => Some(start + 3),
@@ -136,6 +136,22 @@ pub(super) fn gpt2_end(text: &[u8], start: usize) -> usize {
         run(text, first, OTHER)
     } else {
         spaces::<false>(text, start)
+    }
+}
+
+/// The ends of the pieces of a text, one after the other.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) struct Gpt2Ends<'t>(&'t [u8]);
+
+#[cfg(not(target_arch = "x86_64"))]
+impl<'t> Gpt2Ends<'t> {
+    pub fn new(text: &'t str) -> Self {
+        Self(text.as_bytes())
+    }
+
+    #[inline(always)]
+    pub fn next(&mut self, start: usize) -> usize {
+        if start < self.0.len() { gpt2_end(self.0, start) } else { start }
     }
 }
 

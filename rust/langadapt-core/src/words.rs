@@ -2,8 +2,24 @@
 
 use unicode_segmentation::UnicodeSegmentation;
 
+/// Bytes of a section: a few milliseconds of work.
+const SECTION: usize = 256 << 10;
+
+/// `text` in sections that no word reaches across, each with its place: between two of them a caller can ask whether to
+/// stop. A section ends behind a space or a line feed; a text without them is one section.
+pub(crate) fn sections(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let from = start;
+        let rest = text.as_bytes().get(from..).filter(|rest| !rest.is_empty())?;
+        let border = rest.get(SECTION..).and_then(|behind| memchr::memchr2(b' ', b'\n', behind));
+        start = border.map_or(text.len(), |at| from + SECTION + at + 1);
+        Some((from, &text[from..start]))
+    })
+}
+
 /// Appends start and end of every stretch without Unicode white space to `words`.
-pub(super) fn split(text: &str, words: &mut Vec<(usize, usize)>) {
+pub(crate) fn split(text: &str, words: &mut Vec<(usize, usize)>) {
     let bytes = text.as_bytes();
     let mut at = 0;
     loop {
@@ -47,27 +63,36 @@ fn white_space(bytes: &[u8]) -> usize {
 }
 
 /// How many words UAX #29 finds.
+pub(crate) fn count_unicode(text: &str) -> u64 {
+    let mut words = 0;
+    for_each_unicode(text, |_| words += 1);
+    words
+}
+
+/// Calls `word` with every word that UAX #29 finds.
 ///
 /// No word crosses a space or a line feed, so the parts between them are looked at one by one; most are plain letters
 /// with perhaps a full stop behind, and need no table.
-pub(super) fn count_unicode(text: &str) -> u64 {
-    let mut words = 0;
+pub(crate) fn for_each_unicode<'t>(text: &'t str, mut word: impl FnMut(&'t str)) {
     let mut start = 0;
     let bytes = text.as_bytes();
     for end in memchr::memchr2_iter(b' ', b'\n', bytes).chain([bytes.len()]) {
         let part = &text[start..end];
         start = end + 1;
-        words += if is_plain(part) { 1 } else { part.unicode_words().count() as u64 };
+        match plain(part) {
+            Some(letters) => word(letters),
+            None => part.unicode_words().for_each(&mut word),
+        }
     }
-    words
 }
 
-/// Whether `part` is letters, and then perhaps ASCII punctuation.
-fn is_plain(part: &str) -> bool {
+/// The letters of `part`, if it is letters and then perhaps ASCII punctuation.
+fn plain(part: &str) -> Option<&str> {
     // A low line would join words; it is no such punctuation.
     let letters = part.trim_end_matches(['.', ',', ';', ':', '!', '?', ')', '"']);
-    !letters.is_empty()
-        && (letters.bytes().all(|byte| byte.is_ascii_alphanumeric()) || letters.chars().all(is_simple_letter))
+    let is_plain = !letters.is_empty()
+        && (letters.bytes().all(|byte| byte.is_ascii_alphanumeric()) || letters.chars().all(is_simple_letter));
+    is_plain.then_some(letters)
 }
 
 /// Letters and digits between any two of which UAX #29 sees no boundary: Latin, Cyrillic, Arabic.
@@ -95,6 +120,17 @@ mod tests {
                 let pair: String = [one, other].iter().collect();
                 assert_eq!(naive(&pair), 1, "{pair:?}");
             }
+        }
+    }
+
+    #[test]
+    fn sections_are_the_text() {
+        for (word, count) in [("wort ", 200_000), ("zeile\n", 100_000), ("ü", 300_000), ("a", 3), ("", 0)] {
+            let text = word.repeat(count);
+            let parts: Vec<_> = sections(&text).collect();
+            assert_eq!(parts.iter().map(|part| part.1).collect::<String>(), text);
+            assert!(parts.windows(2).all(|pair| pair[0].0 + pair[0].1.len() == pair[1].0));
+            assert_eq!(parts.len() > 1, word.len() > 3 && count > 3);
         }
     }
 
@@ -139,7 +175,9 @@ mod tests {
         ]), 0..40)) {
             prop_assert_eq!(count_unicode(&text), naive(&text));
             let text = pieces.concat();
-            prop_assert_eq!(count_unicode(&text), naive(&text), "{:?}", text);
+            let mut found = Vec::new();
+            for_each_unicode(&text, |word| found.push(word));
+            prop_assert_eq!(found, text.unicode_words().collect::<Vec<_>>(), "{:?}", text);
         }
     }
 }

@@ -1,0 +1,256 @@
+//! GPT-2's pieces, found 64 bytes at a time.
+//!
+//! SIMD compares turn a block of text into one bit mask per class of characters; where pieces begin then follows from
+//! shifts of these masks, for all 64 bytes at once and without a branch. Characters that are not ASCII are entered one
+//! by one. Rare matters are left to the scalar scanner: pieces in a block with white space that is not ASCII.
+//!
+//! A piece begins at a character of another class than the one before, or, if that is a plain space, at the space;
+//! at the first of some white space, and at its last if something else follows; and behind a contraction.
+
+use std::arch::x86_64::{
+    __m128i, _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_sub_epi8,
+};
+
+use super::classes::{LETTER, NUMBER, SPACE, wide};
+use super::scan::{contraction, gpt2_end, peek};
+
+const BLOCK: usize = 64;
+
+/// Classes of the characters of a block; characters of several bytes have all their bits set.
+#[derive(Debug, Default, Clone, Copy)]
+struct Masks {
+    letters: u64,
+    numbers: u64,
+    /// White space.
+    spaces: u64,
+    /// Plain spaces.
+    blanks: u64,
+    apostrophes: u64,
+    not_ascii: u64,
+}
+
+/// What the last character before a block was.
+#[derive(Debug, Default, Clone, Copy)]
+struct Before {
+    letter: u64,
+    number: u64,
+    space: u64,
+    blank: u64,
+    other: u64,
+}
+
+/// The ends of the pieces of a text, one after the other.
+pub(crate) struct Gpt2Ends<'t> {
+    text: &'t [u8],
+    /// Where the next block begins.
+    at: usize,
+    /// Where the block of `starts` begins.
+    block: usize,
+    /// Pieces that begin there and were not told yet.
+    starts: u64,
+    before: Before,
+}
+
+impl<'t> Gpt2Ends<'t> {
+    pub fn new(text: &'t str) -> Self {
+        Self { text: text.as_bytes(), at: 0, block: 0, starts: 0, before: Before::default() }
+    }
+
+    /// The end of the piece that begins at `start`, the end of the piece asked for before.
+    #[inline(always)]
+    pub fn next(&mut self, start: usize) -> usize {
+        loop {
+            if self.starts != 0 {
+                let end = self.block + self.starts.trailing_zeros() as usize;
+                self.starts &= self.starts - 1;
+                // The first piece begins at the first byte, which is nobody's end.
+                if end != start {
+                    return end;
+                }
+            } else if self.at >= self.text.len() {
+                return self.text.len();
+            } else if !self.look() {
+                let end = gpt2_end(self.text, start);
+                (self.at, self.before) = (end, Before::default());
+                // Begins anew there: the first start that the next block tells is `end` itself.
+                return end;
+            }
+        }
+    }
+
+    /// Finds the starts of the next block; false if that is left to the scalar scanner.
+    #[inline]
+    fn look(&mut self) -> bool {
+        let (text, at) = (self.text, self.at);
+        let mut len = (text.len() - at).min(BLOCK);
+        let mut masks = match text[at..].first_chunk::<BLOCK>() {
+            Some(block) => masks_of(block),
+            None => {
+                let mut block = [0; BLOCK];
+                block[..len].copy_from_slice(&text[at..]);
+                masks_of(&block)
+            }
+        };
+        if masks.not_ascii != 0 {
+            // A block ends with a whole character.
+            while at + len < text.len() && text[at + len] & 0xC0 == 0x80 {
+                len -= 1;
+            }
+            if !enter_wide(text, at, len, &mut masks) {
+                return false;
+            }
+        }
+        let is_last = at + len == text.len();
+        let is_space_behind = is_last || peek(text, at + len) & SPACE != 0;
+        let mut valid = u64::MAX >> (BLOCK - len);
+        let mut starts = self.starts_of(&masks, valid, is_space_behind, len);
+        let mut quotes = masks.apostrophes & starts;
+        while quotes != 0 {
+            let place = quotes.trailing_zeros() as usize;
+            quotes &= quotes - 1;
+            if place > 0 && place + 3 >= len && !is_last {
+                // It may reach over the end of the block, so the next one begins with it.
+                len = place;
+                valid = u64::MAX >> (BLOCK - len);
+                break;
+            }
+            if let Some(end) = contraction(text, at + place) {
+                starts &= !(2 << place);
+                starts |= 1u64.checked_shl((end - at) as u32).unwrap_or(0);
+            }
+        }
+        self.starts = starts & valid;
+        (self.block, self.at) = (at, at + len);
+        self.before = before(&masks, len);
+        true
+    }
+
+    #[inline(always)]
+    fn starts_of(&self, masks: &Masks, valid: u64, is_space_behind: bool, len: usize) -> u64 {
+        let Masks { letters, numbers, spaces, blanks, .. } = *masks;
+        let before = &self.before;
+        let others = !(letters | numbers | spaces) & valid;
+        let runs = (letters & !(letters << 1 | before.letter))
+            | (numbers & !(numbers << 1 | before.number))
+            | (others & !(others << 1 | before.other));
+        let space_behind = (spaces & valid) >> 1 | u64::from(is_space_behind) << (len - 1);
+        (runs & !(blanks << 1 | before.blank)) | (spaces & !((spaces << 1 | before.space) & space_behind))
+    }
+}
+
+/// The last of the first `len` characters of a block.
+#[inline(always)]
+fn before(masks: &Masks, len: usize) -> Before {
+    let last = |mask: u64| mask >> (len - 1) & 1;
+    let (letter, number, space) = (last(masks.letters), last(masks.numbers), last(masks.spaces));
+    Before { letter, number, space, blank: last(masks.blanks), other: 1 ^ (letter | number | space) }
+}
+
+/// Enters the characters that are not ASCII; false if one of them is white space.
+#[inline]
+fn enter_wide(text: &[u8], at: usize, len: usize, masks: &mut Masks) -> bool {
+    let mut rest = masks.not_ascii & u64::MAX >> (BLOCK - len);
+    while rest != 0 {
+        let place = rest.trailing_zeros();
+        let (class, width) = wide(text, at + place as usize);
+        let bits = ((1u64 << width) - 1) << place;
+        masks.letters |= if class & LETTER != 0 { bits } else { 0 };
+        masks.numbers |= if class & NUMBER != 0 { bits } else { 0 };
+        if class & SPACE != 0 {
+            return false;
+        }
+        rest &= !bits;
+    }
+    true
+}
+
+#[inline(always)]
+fn masks_of(block: &[u8; BLOCK]) -> Masks {
+    // SAFETY: every x86-64 processor has SSE2.
+    unsafe { masks_by_sse2(block) }
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn masks_by_sse2(block: &[u8; BLOCK]) -> Masks {
+    let mut all = Masks::default();
+    for (n, bytes) in block.chunks_exact(16).enumerate() {
+        let word = |at: usize| i64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+        let bytes = _mm_set_epi64x(word(8), word(0));
+        let bits = |mask: __m128i| u64::from(_mm_movemask_epi8(mask) as u16) << (16 * n);
+        let blanks = equal(bytes, b' ');
+        all.letters |= bits(between(_mm_or_si128(bytes, _mm_set1_epi8(0x20)), b'a', b'z'));
+        all.numbers |= bits(between(bytes, b'0', b'9'));
+        all.spaces |= bits(_mm_or_si128(blanks, between(bytes, b'\t', b'\r')));
+        all.blanks |= bits(blanks);
+        all.apostrophes |= bits(equal(bytes, b'\''));
+        all.not_ascii |= bits(bytes);
+    }
+    all
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn equal(bytes: __m128i, byte: u8) -> __m128i {
+    _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8))
+}
+
+/// Which bytes are in `first..=last`.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn between(bytes: __m128i, first: u8, last: u8) -> __m128i {
+    let above = _mm_sub_epi8(bytes, _mm_set1_epi8(first as i8));
+    _mm_cmpeq_epi8(_mm_min_epu8(above, _mm_set1_epi8((last - first) as i8)), above)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::classes::{OTHER, ascii};
+    use super::*;
+
+    fn assert_same(text: &str) {
+        let mut ends = Gpt2Ends::new(text);
+        let mut start = 0;
+        while start < text.len() {
+            let end = gpt2_end(text.as_bytes(), start);
+            assert_eq!(ends.next(start), end, "piece at {start} of {text:?}");
+            start = end;
+        }
+        assert_eq!(ends.next(start), text.len());
+    }
+
+    #[test]
+    fn ascii_classes_are_those_of_the_table() {
+        for byte in 0..128u8 {
+            let masks = masks_of(&[byte; BLOCK]);
+            let all = |mask: u64| if mask == u64::MAX { 1 } else { u8::from(mask != 0) * 2 };
+            assert_eq!(all(masks.letters), u8::from(ascii(byte) & LETTER != 0), "{byte}");
+            assert_eq!(all(masks.numbers), u8::from(ascii(byte) & NUMBER != 0), "{byte}");
+            assert_eq!(all(masks.spaces), u8::from(ascii(byte) & SPACE != 0), "{byte}");
+            assert_eq!(ascii(byte) & OTHER != 0, masks.letters | masks.numbers | masks.spaces == 0, "{byte}");
+            assert_eq!(masks.not_ascii, 0);
+        }
+    }
+
+    #[test]
+    fn contractions_at_every_place() {
+        for space in 0..140 {
+            for word in ["'s", "'re", "'ll", "'x", "'", "''s", " 's", "a's", "'sa", "'ll've", "ä'm", "'\u{a0}s"] {
+                assert_same(&format!("{}{word}b c{word}", "a ".repeat(space / 2) + &"x".repeat(space % 2)));
+                assert_same(&format!("{}{word}", "x".repeat(space)));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn same_pieces_as_one_by_one(
+            text in r"[a-cA'stlrevmd1² \t\r\n.,/\u{a0}\u{301}\u{2028}\u{3000}äßλ中😀]{0,300}",
+            plain in r"[a-c' sdlrev1.\n]{0,300}", any in any::<String>(), wide in "[äöλ中😀a ]{0,200}",
+        ) {
+            [text, plain, any, wide].iter().for_each(|text| assert_same(text));
+        }
+    }
+}
