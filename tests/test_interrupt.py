@@ -29,7 +29,26 @@ MEGABYTES = 48
 LONGEST = 20.0
 """Seconds after which a call that was never interrupted is an error."""
 
-SYLLABLES = "ge schwin dig keit un ober gro ten ver stand nis se ab lauf ein heit mal ung".split()
+SYLLABLES = [
+    "ge",
+    "schwin",
+    "dig",
+    "keit",
+    "un",
+    "ober",
+    "gro",
+    "ten",
+    "ver",
+    "stand",
+    "nis",
+    "se",
+    "ab",
+    "lauf",
+    "ein",
+    "heit",
+    "mal",
+    "ung",
+]
 
 
 def text_of(megabytes: float, seed: int) -> str:
@@ -225,20 +244,19 @@ def test_ctrl_c_is_answered_soon(case: str, folder: Path) -> None:
 
 def main() -> None:
     if sys.argv[1] == "--work":
-        print(json.dumps(interrupt(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))))
+        sys.stdout.write(json.dumps(interrupt(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))))
         return
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "store").is_dir():
         write_files(folder)
     attempts = int(sys.argv[2]) if len(sys.argv) > 2 else 7
-    print("| call | median ms | slowest ms | attempts |\n|---|--:|--:|--:|")
+    sys.stdout.write("| call | median ms | slowest ms | attempts |\n|---|--:|--:|--:|\n")
     for case in CASES:
         milliseconds = [1000 * result["seconds"] for result in measure(case, folder, attempts)]
-        print(
-            f"| {case} | {statistics.median(milliseconds):.0f} | {max(milliseconds):.0f} | {len(milliseconds)} |",
-            flush=True,
-        )
+        middle, slowest = statistics.median(milliseconds), max(milliseconds)
+        sys.stdout.write(f"| {case} | {middle:.0f} | {slowest:.0f} | {len(milliseconds)} |\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
