@@ -105,9 +105,9 @@ def page(report: dict[str, Any]) -> str:
     lines = [
         "# Memory of training on a stream",
         "",
-        f"{report['date']}, {report['cores']} cores. {report['gigabytes']:.1f} GB of {report['corpus']} over and "
-        f"over; one document in {report['new_every']} has its letters exchanged. Style {report['style']}, {report['vocab_size']} "
-        f"entries, options {report['options']}.",
+        f"{report['date']}, {report['cores']} cores. {report['gigabytes']:.1f} GB of {report['corpus']} over and over;",
+        f"one document in {report['new_every']} has its letters exchanged. Style {report['style']},",
+        f"{report['vocab_size']} entries, options {report['options']}.",
         "",
         f"**Peak {report['peak_mb']:.0f} MB**, {report['seconds']:.0f} s from the first byte to the tokenizer.",
         "",
