@@ -84,12 +84,10 @@ $(VENV)/.bench: $(VENV)/.dev
 	@touch $@
 
 BENCH := $(VENV)/bench/bin/python
-DATA ?= ../shared/data
 
 bench: setup $(VENV)/.bench ## every CPU bench beside its rivals; writes benches/reports/
-	mkdir -p benches/reports $(VENV)/bench/data
-	$(BENCH) -c "import json, langadapt, sys; [sys.stdout.write(json.dumps({'text': t}) + '\n') for t in langadapt.read_documents(['$(DATA)/corpus/de.jsonl.zst'])]" \
-	  > $(VENV)/bench/data/de.jsonl
+	mkdir -p benches/reports
+	$(BENCH) benches/unpack.py de $(VENV)/bench/data/de.jsonl
 	$(BENCH) benches/bpe_training.py --corpus $(VENV)/bench/data/de.jsonl
 	$(BENCH) benches/bpe_encoding.py --out benches/reports/bpe_encoding
 	$(BENCH) benches/corpus.py

@@ -1,6 +1,6 @@
 """Adapt an English base model, trained here from scratch, to German or Arabic on real text, on a CPU.
 
-    python benches/real_runs/run.py german --data ../shared/data --out runs/real
+    python benches/real_runs/run.py german --out runs/real
 
 The base model is made once and shared by both languages. Everything is resumable: run it again after an interruption.
 `--docs docs/runs` keeps the numbers, and the exact commands, as Markdown.
@@ -67,9 +67,7 @@ def describe(language: str, run: Path, results: Mapping[str, Any]) -> str:
     base = yaml.safe_load((HERE / "base.yaml").read_text(encoding="utf-8"))["train"]
     tokens = base["steps"] * base["batch_sequences"] * base["sequence_length"]
     options = " ".join(f"--set {item}" for item in sys.argv if "=" in item)
-    command = (
-        f"python benches/real_runs/run.py {language} --data ../shared/data --out runs/real --docs docs/runs {options}"
-    )
+    command = f"python benches/real_runs/run.py {language} --out runs/real --docs docs/runs {options}"
     made_with = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     millions = results["rows"][0]["parameters"] / 1e6
     return f"""# English to {language.capitalize()}, on a CPU
