@@ -1,9 +1,13 @@
 """Set before anything imports triton: kernels run in the interpreter where there is no GPU."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell ignores Ctrl-C for what it starts in the background, and children inherit that; tests of Ctrl-C would hang.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
