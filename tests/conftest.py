@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pytest
 
-# A shell ignores Ctrl-C for what it starts in the background, and children inherit that; tests of Ctrl-C would hang.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
@@ -16,6 +13,9 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# A shell ignores Ctrl-C for what it starts in the background, and children inherit that; tests of Ctrl-C would hang.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
