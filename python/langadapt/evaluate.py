@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from langadapt.errors import ConfigError, DataError, MismatchError
+from langadapt.model_folder import CONTEXT_FIELDS
 from langadapt.suites import evaluate_suites
 
 __all__ = ["BitsPerByte", "bits_per_byte", "evaluate_suites", "measure_bits_per_byte"]
@@ -169,7 +170,7 @@ def window_and_stride(model: nn.Module, window: int | None, stride: int | None) 
 def context_length(model: nn.Module) -> int | None:
     """Tokens that the model was made for, where its config says so."""
     config = text_config(model)
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+    for name in CONTEXT_FIELDS:
         value = getattr(config, name, None)
         if isinstance(value, int) and value > 0:
             return value

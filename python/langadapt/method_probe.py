@@ -27,9 +27,6 @@ from langadapt.training.loop import Progress
 from langadapt.training.model import no_bars
 from langadapt.training.rehearsal import rehearse
 
-AUTO = "auto"
-"""The method that is found by a bake-off."""
-
 
 @dataclass(frozen=True)
 class ProbeText:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from langadapt.errors import ConfigError
 
+CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+"""Fields of a config that say how many tokens a model was made for; architectures differ."""
+
 
 def resolve_model(name: str) -> Path:
     """The folder of a model: a local one, or the hub's after download to the cache.

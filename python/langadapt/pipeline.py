@@ -21,18 +21,14 @@ from langadapt.machine import choose_device, describe_device, quiet_transformers
 from langadapt.manifest import remove_leftovers, write_atomically
 from langadapt.model_folder import read_new_rows, resolve_model, tokenizer_file
 from langadapt.precheck import check_run
-from langadapt.recipe import Recipe
+from langadapt.recipe import AUTO, KEEP, Recipe
 from langadapt.stages import Run
 from langadapt.text_stages import Progress, TextStages
 
 log = logging.getLogger(__name__)
 
-KEEP = "keep"
-"""The arm that does not swap."""
-AUTO = "auto"
-"""The method that a bake-off finds."""
 BAKE_OFF = "bake-off.json"
-"""Its outcome, in the run's folder."""
+"""The outcome of the bake-off, in the run's folder."""
 
 
 def adapt(recipe: Recipe, *, progress: Progress | None = None) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from langadapt.errors import ConfigError
 from langadapt.machine import choose_device
-from langadapt.recipe import Recipe
+from langadapt.model_folder import CONTEXT_FIELDS
+from langadapt.recipe import AUTO, KEEP, Recipe
 
 
 def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
@@ -23,12 +24,12 @@ def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
     context, length = context_length(model), recipe.train.sequence_length
     if context is not None and length > context:
         raise ConfigError(f"train.sequence_length: {length} tokens exceed the model's context of {context} ({model})")
-    methods = [method for method in arms if method != "auto"]
+    methods = [method for method in arms if method != AUTO]
     check_methods([*methods, *recipe.swap.candidates])
     for method, needed in (("wechsel", "words"), ("clp", "helper")):
         if method in (*methods, *recipe.swap.candidates) and not getattr(recipe.swap, needed):
             raise ConfigError(f"method `{method}` needs `swap.{needed}`, which the recipe does not set")
-    if "auto" in recipe.compare:
+    if AUTO in recipe.compare:
         raise ConfigError("compare: `auto` is for `swap.method`; name the methods to compare with")
 
 
@@ -37,7 +38,7 @@ def check_methods(arms: Iterable[str]) -> None:
     from langadapt.initialize import METHODS
 
     for arm in arms:
-        if arm not in (*METHODS, "keep"):
+        if arm not in (*METHODS, KEEP):
             raise ConfigError(f"unknown method {arm!r}; there are auto, keep, {', '.join(METHODS)}")
 
 
@@ -48,7 +49,7 @@ def context_length(model: Path) -> int | None:
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     config = config.get("text_config", config)
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+    for name in CONTEXT_FIELDS:
         if isinstance(config.get(name), int) and config[name] > 0:
             return int(config[name])
     return None

@@ -21,6 +21,11 @@ from langadapt.training.settings import TrainSettings
 
 Section = TypeVar("Section")
 
+KEEP = "keep"
+"""The method that does not swap."""
+AUTO = "auto"
+"""The method that a bake-off finds."""
+
 
 @dataclass
 class CorpusSettings:

@@ -11,15 +11,14 @@ from langadapt.bake_off import Ranking
 from langadapt.initialize import VECTOR_METHODS
 from langadapt.manifest import write_atomically
 from langadapt.method_inputs import MethodInputs
-from langadapt.method_probe import AUTO, ProbeText, default_candidates, probe_methods, probe_settings
+from langadapt.method_probe import ProbeText, default_candidates, probe_methods, probe_settings
+from langadapt.pipeline import BAKE_OFF
+from langadapt.recipe import AUTO
 from langadapt.swap_folder import swap_folder
 from langadapt.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from langadapt.pipeline import Adaptation
-
-BAKE_OFF = "bake-off.json"
-"""The outcome of the bake-off, in the run's folder."""
 
 
 def method_inputs(adaptation: Adaptation, tokenizer: Path, method: str = AUTO) -> MethodInputs:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from langadapt.errors import ConfigError
+from langadapt.machine import choose_device
 from langadapt.training.model import blocks
 from langadapt.training.settings import TrainSettings
 
@@ -68,11 +69,7 @@ def join(settings: TrainSettings) -> Team:
         ConfigError: a device that is not there, or a batch that does not divide among the processes.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    wanted = settings.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device: {settings.device}, but torch sees no GPU here")
+    wanted = choose_device(settings.device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     if size == 1:
