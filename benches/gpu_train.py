@@ -6,7 +6,7 @@ is printed as it comes, one JSON object per line, and written to $OUT/gpu_train.
 together stay below nine minutes.
 
     PYTHONPATH=python:kernels/src python benches/gpu_train.py            # on a GPU
-    PYTHONPATH=python:kernels/src python benches/gpu_train.py --smoke    # tiny shapes on a CPU, seconds
+    PYTHONPATH=python:kernels/src python benches/gpu_train.py --smoke    # every case, tiny, on a CPU, seconds
 
 Inside the timer: forward, backward, update of whole steps, with a sync before and after; the first two steps, which
 compile, are not counted. Documents are random tokens, as long as a window, so attention is causal over all of it. `mfu`
@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,13 @@ SHAPES = {
     "7b": llama(4096, 14336, 32, 32, 8),
     "tiny": llama(64, 128, 2, 4, 2, 256),
 }
+Case = tuple[str, str, str, dict[str, Any], int]
 PURE = {"precision": "pure-bf16", "rounding": "stochastic", "compile": True}
 MIXED = {"precision": "mixed-bf16", "rounding": "nearest", "compile": True}
 EIGHT = {"micro_batch": 8, "batch_sequences": 16}
 ONE = {"micro_batch": 1, "batch_sequences": 4}
 # (name, shape, kind, settings, seconds allowed), the most telling first: a run that is cut short has them.
-CASES: list[tuple[str, str, str, dict[str, Any], int]] = [
+CASES: list[Case] = [
     ("pure 1b", "1b", "ours", {**PURE, **EIGHT}, 90),
     ("pure 7b", "7b", "ours", {**PURE, **ONE, "accumulate": "bf16"}, 100),
     ("trainer 1b", "1b", "trainer", {**EIGHT, "compile": True}, 90),
@@ -58,14 +60,19 @@ CASES: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("pure 1b, sdpa", "1b", "ours", {**PURE, **EIGHT, "attention": "sdpa"}, 70),
     ("pure 7b, fp32 sums", "7b", "ours", {**PURE, **ONE, "activation_checkpointing": "full"}, 90),
 ]
-TWO = {"micro_batch": 2, "batch_sequences": 4, "compile": False}
-SMOKE: list[tuple[str, str, str, dict[str, Any], int]] = [
-    ("pure tiny", "tiny", "ours", {**PURE, **TWO}, 90),
-    ("mixed tiny", "tiny", "ours", {**MIXED, **TWO}, 90),
-    ("trainer tiny", "tiny", "trainer", TWO, 90),
-]
 LIMIT = 510
 """Seconds for all cases."""
+
+
+def cases(smoke: bool) -> list[Case]:
+    """All cases; for a smoke test each of them with a tiny shape, a few windows and no compiler."""
+    if not smoke:
+        return CASES
+    tiny = {"batch_sequences": 4, "compile": False}
+    return [
+        (f"{name} (smoke)", "tiny", kind, {**settings, **tiny, "micro_batch": min(settings["micro_batch"], 2)}, 120)
+        for name, _, kind, settings, _ in CASES
+    ]
 
 
 def network(shape: dict[str, int], length: int, dtype: Any, device: Any) -> Any:
@@ -165,14 +172,26 @@ def run_trainer(shape: dict[str, int], length: int, changes: dict[str, Any], ste
     return {"tokens_per_step": windows * length, "step_seconds": seconds[2:], "micro_batch": micro}
 
 
+def utilisation(device: str, shape: dict[str, int], length: int, speed: float) -> dict[str, float]:
+    """Shares of the device's peak at ``speed`` tokens per second; none for a device that is not in the table."""
+    from langadapt.budget import devices
+    from langadapt.budget.flops import Shape
+
+    known = devices.named(device)
+    if known is None:
+        return {}
+    form = Shape.of({**shape, "tie_word_embeddings": False})
+    return {
+        "mfu": round(form.flops_per_token(length) * speed / known.flops, 4),
+        "mfu_causal": round(form.flops_per_token(length / 2) * speed / known.flops, 4),
+    }
+
+
 def run_case(name: str, smoke: bool) -> dict[str, Any]:
     """One case in this process."""
     import torch
 
-    from langadapt.budget import devices
-    from langadapt.budget.flops import Shape
-
-    _, shape_name, kind, changes, _ = next(case for case in (SMOKE if smoke else CASES) if case[0] == name)
+    _, shape_name, kind, changes, _ = next(case for case in cases(smoke) if case[0] == name)
     shape, length, steps = SHAPES[shape_name], 128 if smoke else 4096, 2 if smoke else 6
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
@@ -182,53 +201,74 @@ def run_case(name: str, smoke: bool) -> dict[str, Any]:
     line = {"case": name, "kind": kind, **found, "tokens_per_second": round(speed, 1)}
     line["step_seconds"] = [round(value, 4) for value in found["step_seconds"]]
     if torch.cuda.is_available():
-        driver = torch.cuda.get_device_name()
-        known = devices.named(driver)
-        line |= {"device": driver, "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
-        line["reserved_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
-        if known is not None:
-            form = Shape.of({**shape, "tie_word_embeddings": False})
-            line["mfu"] = round(form.flops_per_token(length) * speed / known.flops, 4)
-            line["mfu_causal"] = round(form.flops_per_token(length / 2) * speed / known.flops, 4)
+        line |= {"peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
+        line |= {"reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2)}
+        line |= {
+            "device": torch.cuda.get_device_name(),
+            **utilisation(torch.cuda.get_device_name(), shape, length, speed),
+        }
     import transformers
 
     return {**line, "torch": torch.__version__, "transformers": transformers.__version__}
 
 
-def main() -> None:
+def run_here(names: list[str], smoke: bool) -> int:
+    """Cases in this process; a failure is a line like any other. Returns the exit code."""
+    failed = False
+    for name in names:
+        try:
+            line = run_case(name, smoke)
+        except Exception as error:
+            traceback.print_exc()
+            line, failed = {"case": name, "failed": f"{type(error).__name__}: {error}"[-400:]}, True
+        print(json.dumps(line), flush=True)
+    return int(failed)
+
+
+def run_apart(names: list[str], smoke: bool, allowed: float) -> list[dict[str, Any]]:
+    """Cases in a process of their own, which is killed after ``allowed`` seconds."""
+    command = [sys.executable, __file__, *(["--smoke"] if smoke else []), "--case", *names]
+    environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=allowed, env=environment)
+        output, failure = done.stdout, (done.stderr.strip().splitlines() or [""])[-1] or f"exit code {done.returncode}"
+    except subprocess.TimeoutExpired as expired:
+        output = expired.stdout.decode(errors="replace") if isinstance(expired.stdout, bytes) else expired.stdout or ""
+        failure = f"no answer within {allowed:.0f} s"
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith('{"case"')]
+    told = {line["case"] for line in lines}
+    return lines + [{"case": name, "failed": failure[-400:]} for name in names if name not in told]
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="tiny shapes on a CPU")
-    parser.add_argument("--case", help="run one case in this process")
+    parser.add_argument("--smoke", action="store_true", help="every case at a tiny shape, on a CPU, in one process")
+    parser.add_argument("--case", nargs="+", help="run these cases in this process")
     arguments = parser.parse_args()
+    if arguments.smoke:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if arguments.case:
-        print(json.dumps(run_case(arguments.case, arguments.smoke)), flush=True)
-        return
+        return run_here(arguments.case, arguments.smoke)
     out = Path(os.environ["OUT"]) / "gpu_train.jsonl" if os.environ.get("OUT") else None
-    begun, speeds = time.monotonic(), {}
-    for name, _, _, _, allowed in SMOKE if arguments.smoke else CASES:
+    begun, speeds, failed = time.monotonic(), {}, False
+    chosen = [([name], allowed) for name, _, _, _, allowed in cases(arguments.smoke)]
+    for names, allowed in [([name for group, _ in chosen for name in group], 120)] if arguments.smoke else chosen:
         left = LIMIT - (time.monotonic() - begun)
         if left < 20:
             break
-        command = [sys.executable, __file__, "--case", name, *(["--smoke"] if arguments.smoke else [])]
-        environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=min(allowed, left), env=environment)
-            lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-            text = lines[-1] if done.returncode == 0 and lines else None
-            failure = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        except subprocess.TimeoutExpired:
-            text, failure = None, [f"no answer within {min(allowed, left):.0f} s"]
-        text = text or json.dumps({"case": name, "failed": failure[0][-400:]})
-        print(text, flush=True)
-        speeds[name] = json.loads(text).get("tokens_per_second")
-        if out is not None:
-            with out.open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
+        for line in run_apart(names, arguments.smoke, min(allowed, left)):
+            print(json.dumps(line), flush=True)
+            failed |= "failed" in line
+            speeds[line["case"]] = line.get("tokens_per_second")
+            if out is not None:
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
     if speeds.get("pure 1b"):
         for other, goal in (("mixed 1b", 1.39), ("trainer 1b", 1.2)):
             if speeds.get(other):
                 print(f"pure 1b over {other}: {speeds['pure 1b'] / speeds[other]:.2f} x (goal {goal})", flush=True)
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

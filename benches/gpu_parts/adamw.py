@@ -54,8 +54,6 @@ def time_ours(bench: Bench, dims: tuple[int, int, int, int, int], extra: int = 0
 
 
 def _ours(bench: Bench, dims: tuple[int, int, int, int, int], cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    if bench.smoke:
-        cases = {name: case for name, case in cases.items() if name in ("nearest", "stochastic")}
     return {
         name: bench.attempt(8, lambda settings=settings: time_ours(bench, dims, **settings))
         for name, settings in cases.items()
@@ -160,12 +158,12 @@ def time_rival(
 def rivals_small(bench: Bench) -> dict[str, Any]:
     makers = rival_optimizers()
     if bench.smoke:
-        makers = {name: makers[name] for name in ("torch foreach", "optimi, kahan")}
+        makers = {name: makers[name] for name in ("torch fused", "torch foreach", "optimi, kahan")}
     # A compiler among them may take a minute; the simple ones come first.
     return {name: bench.attempt(10, lambda make=make: time_rival(bench, SMALL, make)) for name, make in makers.items()}
 
 
 def rivals_large(bench: Bench) -> dict[str, Any]:
-    names = ("torch foreach",) if bench.smoke else ("torch fused", "optimi, no kahan")
+    names = ("torch fused",) if bench.smoke else ("torch fused", "optimi, no kahan")
     makers = rival_optimizers()
     return {name: bench.attempt(15, lambda make=makers[name]: time_rival(bench, LARGE, make)) for name in names}

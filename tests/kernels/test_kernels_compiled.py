@@ -1,6 +1,8 @@
 """Every kernel compiled ahead of time for three generations of GPUs: wide accesses, no spills, registers as recorded.
 
-`golden_resources.json` is written anew by `LANGADAPT_UPDATE_GOLDEN=1 pytest tests/kernels/test_kernels_compiled.py`.
+`golden_resources.json` holds the registers for each version of Triton that was looked at; with another one the test
+allows for a compiler that allocates a little differently. The running version's are written anew by
+`LANGADAPT_UPDATE_GOLDEN=1 pytest tests/kernels/test_kernels_compiled.py`.
 """
 
 import importlib.util
@@ -72,26 +74,26 @@ def compiled(request) -> dict[int, dict]:
         assert run.returncode == 0, errors[-4000:]
         found[capability] = json.loads(output)
     if os.environ.get("LANGADAPT_UPDATE_GOLDEN") == "1":
-        table = {
-            name: {f"sm_{c}": found[c]["kernels"][name]["registers"] for c in CAPABILITIES}
-            for name in found[CAPABILITIES[0]]["kernels"]
-        }
-        golden = {"triton": found[CAPABILITIES[0]]["triton"], "registers": table}
-        GOLDEN.write_text(json.dumps(golden, indent=2) + "\n", encoding="utf-8")
+        record(found)
     return found
+
+
+def record(found: dict[int, dict]) -> None:
+    """Put the running version's registers into the table, a line per kernel."""
+    table = json.loads(GOLDEN.read_text(encoding="utf-8"))["registers"] if GOLDEN.is_file() else {}
+    version, names = found[CAPABILITIES[0]]["triton"], found[CAPABILITIES[0]]["kernels"]
+    for name in names:
+        mine = [found[capability]["kernels"][name]["registers"] for capability in CAPABILITIES]
+        table[name] = {**table.get(name, {}), version: mine}
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(dict(sorted(table[name].items())))}" for name in names)
+    text = f'{{"capabilities": {json.dumps(CAPABILITIES)}, "registers": {{\n{lines}\n}}}}\n'
+    GOLDEN.write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_no_kernel_spills(compiled, capability):
-    # The compiler of Triton 3.6 gives the search of FOCUS 8 bytes of stack on sm_90, and no local memory.
-    same = compiled[capability]["triton"] == json.loads(GOLDEN.read_text(encoding="utf-8"))["triton"]
-    stacks = {} if same else {"focus candidates": 8}
-    spills = {
-        name: found
-        for name, found in compiled[capability]["kernels"].items()
-        if found["stack"] > stacks.get(name, 0) or found["local"]
-    }
-    assert not spills
+    kernels = compiled[capability]["kernels"]
+    assert not {name: found for name, found in kernels.items() if found["stack"] or found["local"]}
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
@@ -110,15 +112,16 @@ def test_memory_is_read_and_written_sixteen_bytes_at_a_time(compiled, capability
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_registers_are_as_recorded(compiled, capability):
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    column, version = golden["capabilities"].index(capability), compiled[capability]["triton"]
     found = {name: kernel["registers"] for name, kernel in compiled[capability]["kernels"].items()}
-    recorded = {name: registers[f"sm_{capability}"] for name, registers in golden["registers"].items()}
-    assert found.keys() == recorded.keys()
-    if compiled[capability]["triton"] == golden["triton"]:
-        assert found == recorded
-    else:
-        # Another compiler allocates a little differently; most so in the one kernel that is full of matrix products.
-        more = {name: 255 if name == "focus candidates" else 16 for name in found}
-        assert not {name: found[name] for name in found if found[name] > min(recorded[name] + more[name], 255)}
+    assert found.keys() == golden["registers"].keys()
+    for name, versions in golden["registers"].items():
+        if version in versions:
+            assert found[name] == versions[version][column], name
+        else:
+            most = max(registers[column] for registers in versions.values())
+            # The kernel that is full of matrix products and bits differs most from compiler to compiler.
+            assert found[name] <= min(most + (64 if name == "focus candidates" else 16), 255), name
 
 
 def test_the_streaming_step_leaves_room_for_enough_threads(compiled):

@@ -32,13 +32,14 @@ class Journal:
         self.wandb: Any = None
         if not active:
             return
-        self.path = out / LOG_NAME
-        keep_until(self.path, resume_step)
-        self.file = self.path.open("a", encoding="utf-8")
+        # The packages that may be missing come before the file, which would stay open.
         if settings.tensorboard:
             self.tensorboard = open_tensorboard(out, resume_step)
         if settings.wandb_project:
             self.wandb = open_wandb(out, settings)
+        self.path = out / LOG_NAME
+        keep_until(self.path, resume_step)
+        self.file = self.path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line; it must have a ``step``. Numbers that JSON cannot hold become null."""

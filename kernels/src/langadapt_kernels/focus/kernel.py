@@ -1,11 +1,9 @@
 """The FOCUS combination in Triton, in four launches, with memory for a few candidates per new token.
 
-1. `bounds_kernel` computes all similarities in bfloat16 on the matrix units, and folds each row of them to the
-maxima of COLUMNS
-   columns; their sparsemax threshold, as that of any part of the row, is a lower bound of the row's.
-2. `candidates_kernel` computes them again and keeps the anchors above the bound. It allows for the error of
-bfloat16, so that no
-   member of the support can be missed.
+1. `bounds_kernel` computes all similarities in bfloat16 on the matrix units, and folds each row of them to the maxima of
+   COLUMNS columns; their sparsemax threshold, as that of any part of the row, is a lower bound of the row's.
+2. `candidates_kernel` computes them again and keeps the anchors above the bound. It allows for the error of bfloat16,
+   so that no member of the support can be missed.
 3. `weights_kernel` computes the similarities of the candidates in float32, and their exact sparsemax.
 4. `gather_kernel` adds up the rows of the support in float32, once per matrix.
 
@@ -28,7 +26,7 @@ CAPACITY = 256
 WORDS = 256
 
 # A similarity of unit vectors rounded to bfloat16 (unit roundoff 2**-9 each) is off by at most 2**-8 + 2**-18 by
-# the Cauchy- Schwarz inequality; 2**-13 covers the float32 sums. A threshold moves by no more than its entries do,
+# the Cauchy-Schwarz inequality; 2**-13 covers the float32 sums. A threshold moves by no more than its entries do,
 # so the bound may be too high by one such error, and a member of the support may seem too low by another.
 _MARGIN = tl.constexpr(2 * (2**-8 + 2**-13))
 
@@ -50,7 +48,8 @@ def similarity_tile(
         new = tl.load(new_ptr + k + (row[:, None] * WIDTH + inner[None, :]))
         anchor = tl.load(anchor_ptr + k + (column[None, :] * WIDTH + inner[:, None]))
         product = tl.dot(new, anchor, product)
-    return tl.where((column < n_anchor)[None, :], product, float("-inf"))
+    # A sum, not a choice: Triton 3.6 makes a vector of predicates of the choice, and a stack for it.
+    return product + tl.where(column < n_anchor, 0.0, float("-inf"))[None, :]
 
 
 @triton.jit
@@ -92,6 +91,25 @@ def bounds_kernel(
 
 
 @triton.jit
+def columns_of(x, ROWS: tl.constexpr, SIZE: tl.constexpr):
+    """The columns of `x` `[ROWS, SIZE]` as SIZE tensors `[ROWS]`, in the order of `reversed_bits`."""
+    if SIZE == 2:
+        return tl.split(x)
+    else:
+        even, odd = tl.split(tl.reshape(x, [ROWS, SIZE // 2, 2]))
+        return columns_of(even, ROWS, SIZE // 2) + columns_of(odd, ROWS, SIZE // 2)
+
+
+@triton.constexpr_function
+def reversed_bits(i, size):
+    """Where splitting into even and odd, again and again, puts item `i` of `size`."""
+    place = 0
+    while size > 1:
+        place, i, size = 2 * place + i % 2, i // 2, size // 2
+    return place
+
+
+@triton.jit
 def candidates_kernel(
     new_ptr,  # bfloat16 [multiple of ROWS, WIDTH], unit rows
     anchor_ptr,  # bfloat16 [multiple of COLUMNS, WIDTH]
@@ -113,19 +131,19 @@ def candidates_kernel(
     bound = tl.load(bound_ptr + row, mask=row < n_new, other=float("inf"))
     lane = tl.arange(0, COLUMNS)
     count = tl.zeros([ROWS], tl.int32)
-    group = tl.arange(0, COLUMNS // 32)
     for start in range(0, n_anchor, COLUMNS):
         anchors_ptr = anchor_ptr + tl.cast(start, tl.int64) * WIDTH
         tile = similarity_tile(new_ptr, anchors_ptr, n_anchor - start, WIDTH, ROWS, COLUMNS, STEP)
         bits = (tile > bound[:, None]).to(tl.int32) << (lane & 31)[None, :]
         words = tl.sum(tl.reshape(bits, [ROWS, COLUMNS // 32, 32]), axis=2)
-        found = (words != 0).to(tl.int32)
-        place = count[:, None] + tl.cumsum(found, axis=1) - 1
-        mask = (found > 0) & (place < WORDS)
-        tl.store(word_ptr + row[:, None] * WORDS + place, words, mask=mask)
-        index = tl.broadcast_to((start // 32 + group)[None, :], [ROWS, COLUMNS // 32])
-        tl.store(index_ptr + row[:, None] * WORDS + place, index, mask=mask)
-        count += tl.sum(found, axis=1)
+        # Word by word: a scan over them would go through shared memory four times as often.
+        parts = columns_of(words, ROWS, COLUMNS // 32)
+        for j in tl.static_range(COLUMNS // 32):
+            word = parts[reversed_bits(j, COLUMNS // 32)]
+            mask = (word != 0) & (count < WORDS)
+            tl.store(word_ptr + row * WORDS + count, word, mask=mask)
+            tl.store(index_ptr + row * WORDS + count, start // 32 + j, mask=mask)
+            count += (word != 0).to(tl.int32)
     tl.store(count_ptr + row, count, mask=row < n_new)
 
 
