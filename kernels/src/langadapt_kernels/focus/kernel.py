@@ -1,7 +1,7 @@
 """The FOCUS combination in Triton, in four launches, with memory for a few candidates per new token.
 
-1. `bounds_kernel` computes all similarities in bfloat16 on the matrix units, and folds each row of them to the maxima of
-   COLUMNS columns; their sparsemax threshold, as that of any part of the row, is a lower bound of the row's.
+1. `bounds_kernel` computes all similarities in bfloat16 on the matrix units, and folds each row of them to the maxima
+   of COLUMNS columns; their sparsemax threshold, as that of any part of the row, is a lower bound of the row's.
 2. `candidates_kernel` computes them again and keeps the anchors above the bound. It allows for the error of bfloat16,
    so that no member of the support can be missed.
 3. `weights_kernel` computes the similarities of the candidates in float32, and their exact sparsemax.
