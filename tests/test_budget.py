@@ -197,8 +197,11 @@ def test_a_recipe_is_planned_with_its_new_vocabulary_and_its_text(tmp_path: Path
     (store / "manifest.json").write_text(json.dumps({"summary": {"tokens": 20_480, "bytes": 102_400}}))
     made = plan_recipe(Recipe.from_yaml(recipe, ["train.epochs=2", "swap.method=mean"]))
     assert made.text_bytes == 5 * made.tokens and made.epochs == pytest.approx(2.0) and made.steps == 40
-    kept = plan_recipe(Recipe.from_yaml(recipe, ["swap.method=keep"]))
+    assert made.rates == {"embeddings": pytest.approx(1.2e-4), "all else": 4e-5}
+    kept = plan_recipe(Recipe.from_yaml(recipe, ["swap.method=keep", "train.embeddings_first_steps=2"]))
     assert kept.vocabulary == 32000
+    assert kept.rates == {"embeddings first": pytest.approx(4e-4), "embeddings": 4e-5, "all else": 4e-5}
+    assert kept.schedule[0] == {**kept.schedule[0], "phase": "embeddings first", "steps": [0, 2]}
 
 
 def test_what_cannot_fit_says_what_would() -> None:

@@ -48,6 +48,26 @@ def test_hours_of_the_budget_reach_the_training(tmp_path: Path) -> None:
         train("budget.hours=-1")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "rate"),
+    [
+        ((), 1.2e-4),
+        (("train.learning_rate=1e-3",), 3e-3),
+        (("swap.method=keep",), 4e-5),
+        (("train.embedding_learning_rate=null",), None),
+        (("train.embedding_learning_rate=5e-5",), 5e-5),
+        (("train.embedding_learning_rate=auto", "swap.method=auto"), 1.2e-4),
+        (("compare=[keep]",), 1.2e-4),
+    ],
+)
+def test_a_swap_raises_the_rate_of_embeddings_in_all_arms(
+    tmp_path: Path, overrides: tuple[str, ...], rate: float | None
+) -> None:
+    recipe = Recipe.from_yaml(write(tmp_path, MINIMAL), overrides)
+    assert recipe.train.embedding_learning_rate == rate
+    assert Recipe.from_yaml(write(tmp_path, recipe.to_yaml())) == recipe
+
+
 def test_rates_may_be_written_without_a_point(tmp_path: Path) -> None:
     recipe = Recipe.from_yaml(write(tmp_path, MINIMAL + "train: {learning_rate: 4e-5, steps: 1e3}\n"))
     assert recipe.train.learning_rate == 4e-5

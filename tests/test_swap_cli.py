@@ -102,6 +102,14 @@ def test_errors_are_one_line(work, capsys) -> None:
     assert "Traceback" not in message
 
 
+def test_rows_without_a_source_are_a_note(work, capsys) -> None:
+    for method, said in (("random", 1), ("subword_mean", 0)):
+        command = ("swap", work / "model", "--tokenizer", work / "target", "--method", method, "--dry-run", "--json")
+        assert run(*command) == 0
+        notes = json.loads(capsys.readouterr().out)["notes"]
+        assert sum("rows have no source" in note and "embeddings_first_steps" in note for note in notes) == said
+
+
 def test_doubts_about_the_model_s_own_tokenizer_are_notes(work, capsys) -> None:
     """Nothing says for sure that a tokenizer is a model's own; rows that it never uses and other ids make one doubt."""
     command = ("swap", work / "model", "--tokenizer", work / "target", "--method", "mean", "--dry-run", "--json")

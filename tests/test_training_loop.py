@@ -150,6 +150,14 @@ def test_embedding_rate_is_logged_and_scheduled(tmp_path: Path) -> None:
         assert line["embeddings"] == pytest.approx(5 * line["matrices"])
 
 
+def test_a_swap_raises_the_rate_of_embeddings(tmp_path: Path) -> None:
+    for name, ratio, new_rows in (("swapped", 3, [7]), ("own", 1, None), ("extended by nothing", 1, [])):
+        train(tmp_path / name, new_rows=new_rows, steps=2, min_learning_rate=0.0)
+        for line in journal(tmp_path / name):
+            if "loss" in line:
+                assert line["learning_rate"]["embeddings"] == pytest.approx(ratio * line["learning_rate"]["matrices"])
+
+
 def test_a_first_phase_moves_new_rows_only_and_exactly(tmp_path: Path) -> None:
     model = tiny_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -51,7 +51,8 @@ class ProbeText:
 def probe_settings(train: TrainSettings, steps: int) -> TrainSettings:
     """The settings of a run, for a probe of its beginning: the same batches, a short warm-up, then its peak rate.
 
-    A decay would end every method at its own best; what is compared is the way into training.
+    A decay would end every method at its own best; what is compared is the way into training. Embeddings have the rate
+    that they have after a swap, with a vocabulary that is kept for comparison, too.
     """
     if steps < 1:
         raise ConfigError(f"a probe of {steps} steps; at least 1 is needed")
@@ -64,6 +65,7 @@ def probe_settings(train: TrainSettings, steps: int) -> TrainSettings:
         deadline=None,
         schedule="constant",
         warmup=0.1,
+        embedding_learning_rate=train.embedding_peak(swapped=True),
         embeddings_first_steps=0,
         validate_every=steps,
         stale_every=0,

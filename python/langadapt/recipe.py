@@ -216,6 +216,10 @@ class Recipe:
         if "/" in self.name or self.name.startswith("."):
             raise ConfigError(f"name: {self.name!r} must do as a folder's name")
         self.train = self.train_within(self.budget.hours)
+        if self.train.embedding_learning_rate == AUTO:
+            # The same in all arms: `compare: [keep]` is to be the same training without a swap.
+            peak = self.train.embedding_peak(swapped=self.swap.method != KEEP)
+            self.train = replace(self.train, embedding_learning_rate=peak)
 
     def train_within(self, hours: float | None) -> TrainSettings:
         """The training's settings with the budget's hours in them."""

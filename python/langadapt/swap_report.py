@@ -117,6 +117,13 @@ def make_report(
     """The report of one swap; texts are documents of which a sample is tokenized, ``counts`` those of target tokens."""
     # An id that no token has is neither copied nor drawn.
     tokens = np.array([bool(kind) for kind in match.target.kinds])
+    drawn, total = int(tokens[plan.missing].sum()), int(tokens.sum())
+    notes = list(notes)
+    if drawn > MAX_MISSING * total:
+        notes.append(
+            f"{drawn:,} of {total:,} rows have no source; where no other method will do, train them alone first: "
+            "`train.embeddings_first_steps` of 5 % of the run's steps"
+        )
     return SwapReport(
         method=method,
         output_method=method if tied else output_method or method,
@@ -128,11 +135,11 @@ def make_report(
         parameters_after=parameters[1],
         copied=int(tokens[plan.copied].sum()),
         combined=int(tokens[plan.combined].sum()),
-        drawn=int(tokens[plan.missing].sum()),
+        drawn=drawn,
         overlap=overlap_report(match, counts),
         target_text=text_cost(target_text, match.source, match.target) if target_text is not None else None,
         source_text=text_cost(source_text, match.source, match.target) if source_text is not None else None,
-        notes=list(notes),
+        notes=notes,
     )
 
 

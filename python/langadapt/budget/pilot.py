@@ -172,6 +172,7 @@ def pilot_recipe(recipe: Any, shares: Sequence[float] = SHARES, steps: int = STE
     from dataclasses import replace
 
     from langadapt.budget.plan import plan_recipe
+    from langadapt.model_folder import read_new_rows
     from langadapt.pipeline import Adaptation
     from langadapt.stages import Run
     from langadapt.tokenizer import Tokenizer
@@ -205,7 +206,10 @@ def pilot_recipe(recipe: Any, shares: Sequence[float] = SHARES, steps: int = STE
             parts = [StoreShare(stores["target"], 1 - share, "target"), StoreShare(stores["source"], share, "source")]
             out = Path(recipe.out) / "pilots" / f"share-{share:g}"
             used = [part for part in parts if part.weight > 0]
-            train_model(start, used, out, settings, tokenizer=Tokenizer.from_pretrained(tokenizer), validate=validate)
+            its_tokenizer = Tokenizer.from_pretrained(tokenizer)
+            train_model(
+                start, used, out, settings, tokenizer=its_tokenizer, validate=validate, new_rows=read_new_rows(start)
+            )
             read_points(out, share, settings.tokens_per_step, points)
     return advise(points["target"], points["source"], base, plan_recipe(recipe).tokens)
 

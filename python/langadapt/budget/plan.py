@@ -75,6 +75,8 @@ class Plan:
     hours: float
     schedule: list[dict[str, Any]]
     """Phases with their steps and dates."""
+    rates: dict[str, float]
+    """Peak rates: ``embeddings first``, where there is such a phase, ``embeddings``, ``all else``."""
     checkpoint_bytes: int
     cost: float | None
     notes: list[str] = field(default_factory=list)
@@ -100,7 +102,7 @@ def plan(
 
     Args:
         config: the model's `config.json`.
-        vocabulary: rows of the embedding matrices after the swap; none = the config's.
+        vocabulary: rows of the embedding matrices after the swap; none = the config's, and no swap.
         gpus: such as ``2 x h100-80gb``; none = what this machine has.
         hours: wall-clock limit beside the settings' own budget.
         price: per GPU and hour.
@@ -157,6 +159,7 @@ def plan(
         epochs=epochs,
         hours=seconds / 3600,
         schedule=dates(settings, steps, best.step_seconds, start),
+        rates=peaks(settings, vocabulary is not None),
         checkpoint_bytes=memory.checkpoint_bytes(shape, settings),
         cost=None if price is None else price * count * seconds / 3600,
         notes=notes,
@@ -293,6 +296,12 @@ def dates(settings: TrainSettings, steps: int, step_seconds: float, start: datet
         for name, first, last in bounds
         if last > first
     ]
+
+
+def peaks(settings: TrainSettings, swapped: bool) -> dict[str, float]:
+    """Peak learning rates by what they are of."""
+    first = {"embeddings first": settings.embeddings_first_peak} if settings.embeddings_first_steps else {}
+    return {**first, "embeddings": settings.embedding_peak(swapped), "all else": settings.learning_rate}
 
 
 def plan_recipe(recipe: Any, measured: dict[str, float] | None = None) -> Plan:

@@ -70,6 +70,7 @@ def show(made: Plan, measured: dict[str, float] | None) -> None:
     cost = f", cost {made.cost:,.2f}" if made.cost is not None else ""
     hours = f"{made.hours:.1f}" if made.hours >= 1 else f"{made.hours:.2g}"
     console.print(f"takes:       {hours} hours{cost}; a checkpoint is {made.checkpoint_bytes / GIB:.2f} GiB")
+    console.print(f"rates:       {', '.join(f'{name} {rate:.2g}' for name, rate in made.rates.items())} at the peak")
     for phase in made.schedule:
         first, last = phase["steps"]
         console.print(f"  {phase['phase']:<16} steps {first:>7} to {last:>7}   {phase['begins']} to {phase['ends']}")

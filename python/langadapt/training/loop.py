@@ -57,7 +57,8 @@ def train_model(
             ``final``. Without one the model folder's is taken, or the ids of the model's config.
         validate: called as ``validate(model, step)`` before, every so often, and after; returns numbers for the log.
         progress: called as ``progress(phase, done, total, unit)`` instead of the display on stderr.
-        new_rows: embedding rows that have never been trained, for ``embeddings_first_steps``.
+        new_rows: embedding rows that have never been trained: where there are any, they raise the embeddings' rate
+            (``embedding_learning_rate: auto``), and ``embeddings_first_steps`` trains them alone.
         extend: go on with a larger budget after a finished run.
 
     Raises:

@@ -97,7 +97,5 @@ def phases(settings: TrainSettings) -> list[tuple[str, float, float]]:
 
 def embeddings_first_rate(step: int, settings: TrainSettings) -> float:
     """Rate of the embeddings-first phase: a tenth of it warms up, then a cosine falls to a tenth of the peak."""
-    peak = settings.embeddings_first_learning_rate
-    peak = 10 * settings.learning_rate if peak is None else peak
     done = (step + 1) / settings.embeddings_first_steps
-    return peak * min(done / 0.1, 1.0) * (0.55 + 0.45 * math.cos(math.pi * done))
+    return settings.embeddings_first_peak * min(done / 0.1, 1.0) * (0.55 + 0.45 * math.cos(math.pi * done))

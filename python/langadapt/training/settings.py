@@ -12,6 +12,10 @@ Schedule = Literal["cosine", "linear", "infinite", "wsd", "rex", "constant"]
 Precision = Literal["pure-bf16", "mixed-bf16", "fp32"]
 Rounding = Literal["nearest", "stochastic", "kahan", "split", "split8"]
 
+SWAPPED_EMBEDDING_FACTOR = 3.0
+"""Times the learning rate, for embeddings after a swap: it gained more than a first phase of embeddings alone, for
+every language and initialisation that was tried; ten times forgets more (``docs/runs/embeddings_first.md``)."""
+
 # May change between the start of a run and its resumption: none of these alters which update follows which.
 FREE_TO_CHANGE = frozenset(
     {
@@ -69,8 +73,9 @@ class TrainSettings:
     """Peak rate of everything but embeddings."""
     min_learning_rate: float = 2e-6
     """Rate at the very end."""
-    embedding_learning_rate: float | None = None
-    """Peak rate of input and output embeddings; none = ``learning_rate``. Scaled by the same schedule."""
+    embedding_learning_rate: float | Literal["auto"] | None = "auto"
+    """Peak rate of input and output embeddings, scaled by the same schedule; none = ``learning_rate``; auto = 3 x
+    ``learning_rate`` after a swap (of a recipe that swaps: in all arms), else ``learning_rate``."""
     schedule: Schedule = "cosine"
     """Shape of the rate over the run, see ``langadapt.training.schedule``."""
     warmup: float = 0.01
@@ -108,7 +113,9 @@ class TrainSettings:
     document_start: Literal["auto", "bos", "eos", "none"] = "auto"
     """Token set before each document so that its first token is learnt too; auto = BOS, or EOS where there is none."""
     embeddings_first_steps: int = 0
-    """Steps of a first phase that trains embeddings only, before the budget counts."""
+    """Steps of a first phase that trains embeddings only, before the budget counts. None by default: at equal steps in
+    all it gained nothing beside ``embedding_learning_rate: auto`` where FOCUS made the rows, and 0 to 2 % of bits per
+    byte with 5 % of the steps where most rows had no source (`mean`, `random`)."""
     embeddings_first_learning_rate: float | None = None
     """Peak rate of that phase; none = 10 x ``learning_rate``. It falls by a cosine to a tenth."""
     new_rows_only: bool = True
@@ -224,6 +231,9 @@ class TrainSettings:
                 f"infinite_learning_rate: {self.plateau_learning_rate} is not between min_learning_rate: "
                 f"{self.min_learning_rate} and learning_rate: {self.learning_rate}"
             )
+        rate = self.embedding_learning_rate
+        if isinstance(rate, (int, float)) and rate < 0:
+            raise ConfigError(f"embedding_learning_rate: {rate} is negative")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas: {self.betas} are not two numbers in [0, 1)")
 
@@ -245,6 +255,21 @@ class TrainSettings:
         if self.infinite_learning_rate is not None:
             return self.infinite_learning_rate
         return max(0.55 * self.learning_rate, self.min_learning_rate)
+
+    def embedding_peak(self, swapped: bool) -> float:
+        """Peak rate of embeddings; ``swapped``: some of their rows have never been trained."""
+        if self.embedding_learning_rate is None:
+            return self.learning_rate
+        if self.embedding_learning_rate == "auto":
+            # Twelve digits, so that a recipe and a model card say 0.00012 and not 0.00012000000000000002.
+            return float(f"{self.learning_rate * (SWAPPED_EMBEDDING_FACTOR if swapped else 1.0):.12g}")
+        return float(self.embedding_learning_rate)
+
+    @property
+    def embeddings_first_peak(self) -> float:
+        """Peak rate of the phase that trains embeddings only."""
+        rate = self.embeddings_first_learning_rate
+        return 10 * self.learning_rate if rate is None else rate
 
     def deadline_timestamp(self) -> float | None:
         """The deadline in seconds since 1970; without a zone it is local time."""

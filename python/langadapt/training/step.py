@@ -43,6 +43,7 @@ class Stepper:
         self.model, self.mixture, self.settings, self.team = model, mixture, settings, team
         self.device = team.device
         self.new_rows = list(new_rows) if new_rows is not None and settings.new_rows_only else None
+        self.embedding_ratio = settings.embedding_peak(bool(new_rows)) / max(settings.learning_rate, 1e-30)
         self.losses = LossMeter(len(mixture.sources), self.device)
         self.data_wait, self.optimizer_time = Stopwatch(torch.device("cpu")), Stopwatch(self.device)
         self.phase = ""
@@ -185,10 +186,7 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
             if group["name"] == "embeddings":
-                ratio = (settings.embedding_learning_rate or settings.learning_rate) / max(
-                    settings.learning_rate, 1e-30
-                )
-                group["lr"] = embeddings_rate if embeddings_rate is not None else rate * ratio
+                group["lr"] = embeddings_rate if embeddings_rate is not None else rate * self.embedding_ratio
         self.backward(batch, step)
         if self.sums is not None:
             self.sums.hand_over()
