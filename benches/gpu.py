@@ -148,6 +148,7 @@ def main() -> int:
         "correct offsets": correctness.offsets,
         "adamw 1B": adamw.ours_small,
         "adamw 7B": adamw.ours_large,
+        "adamw clip": adamw.clipping,
         "focus": focus.combine,
         "sparsemax": focus.sparsemax_rows,
         "adamw rivals 1B": adamw.rivals_small,

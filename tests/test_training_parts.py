@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, linear
-from training_kit import settings, tiny_model
+from training_kit import settings, tiny_model, train, weights
 
 from langadapt.errors import ConfigError
 from langadapt.training import attention, model, optimizer
@@ -264,6 +265,30 @@ def test_gradient_sums_in_fp32_lose_nothing_where_bf16_sums_do() -> None:
     assert plain.grad is not None and summed.grad is not None
     assert ((summed.grad.double() - truth) / truth).abs().max() < 1e-5
     assert ((plain.grad.double() - truth) / truth).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "changes", [{"accumulate": "bf16"}, {"micro_batch": 4}, {"precision": "mixed-bf16", "rounding": "nearest"}]
+)
+def test_norms_taken_in_the_backward_pass_train_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """As on a single GPU; with several micro-batches, with the embeddings first."""
+    run = {"steps": 6, "embeddings_first_steps": 2, "new_rows": [5, 6], **changes}
+    train(tmp_path / "pass", **run)
+    plain, known = optimizer.make, []
+
+    def make(groups: Any, settings: Any, clip_apart: bool, whole: bool) -> Any:
+        made = plain(groups, settings, clip_apart, whole_gradients=True)
+        made.register_step_pre_hook(lambda *_: known.append(sum(map(made.gradient_squares.known, made.state))))
+        return made
+
+    monkeypatch.setattr(optimizer, "make", make)
+    train(tmp_path / "hooks", **run)
+    # The first phase trains copies of rows; states are made by the first step.
+    assert known[:3] == [0, 0, 0] and min(known[3:]) == max(known[3:]) > 10
+    before, after = weights(tmp_path / "pass" / "final"), weights(tmp_path / "hooks" / "final")
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_norms_in_fp32_keep_small_updates_and_bf16_activations() -> None:

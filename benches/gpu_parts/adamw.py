@@ -93,6 +93,46 @@ def ours_large(bench: Bench) -> dict[str, Any]:
     )
 
 
+def clipping(bench: Bench) -> dict[str, Any]:
+    """The norm by a pass before the step, and in the backward pass: what each adds to the step, or to the writing.
+
+    A hook reads a gradient that was just written: the two rows of writes differ by what it costs there.
+    """
+    params = make_params(bench, SMALL)
+    sources = [torch.empty_like(p).uniform_(-1e-3, 1e-3) for p in params]
+    elements = count(params)
+    config = LaunchConfig(block=1024, chunk=1024) if bench.smoke else LaunchConfig()
+
+    def make(**settings: Any) -> FusedAdamW:
+        optimizer = FusedAdamW(params, 1e-4, backend="triton", **settings)
+        optimizer.launch_config = config
+        return optimizer
+
+    plain, reading, hooked = make(), make(max_grad_norm=1.0), make(max_grad_norm=1.0, norm_in_backward=True)
+
+    def write(then: Callable[[torch.Tensor], Any] | None = None) -> None:
+        for param, source in zip(params, sources, strict=True):
+            if param.grad is not None:
+                param.grad.copy_(source)
+            if then is not None:
+                then(param)
+
+    squares = hooked.gradient_squares
+    results = {
+        "no clipping: step": bench.attempt(5, lambda: bench.time(plain.step, moved=14.0 * elements)),
+        "clip: pass, step": bench.attempt(5, lambda: bench.time(reading.step, moved=16.0 * elements)),
+    }
+    write(squares.measure)
+    results |= {
+        "clip: hook, step": bench.attempt(5, lambda: bench.time(hooked.step, moved=14.0 * elements)),
+        "clip: hook, gradients written": bench.attempt(5, lambda: bench.time(write, moved=4.0 * elements)),
+        "clip: hook, gradients written and squared": bench.attempt(
+            5, lambda: bench.time(lambda: write(squares.measure), moved=4.0 * elements)
+        ),
+    }
+    return results
+
+
 def sweep(bench: Bench) -> dict[str, Any]:
     """Other cuts of the launch, to see whether the defaults stand on this device."""
     results = {}

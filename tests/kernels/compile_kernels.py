@@ -70,6 +70,10 @@ def specs() -> dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, An
     constants = {"GRAD_WIDE": False, "RAGGED": False, "CHUNK": 8192, "BLOCK": 1024}
     signature = {"entries_ptr": "*i64", "chunks_ptr": "*i64", "partial_ptr": "*fp64"}
     found["square sum"] = (adamw.square_sum_kernel, signature, constants, {"num_warps": 4})
+    found["square sum, ragged"] = (adamw.square_sum_kernel, signature, {**constants, "RAGGED": True}, {"num_warps": 4})
+    signature = {"grad_ptr": "*u16", "partial_ptr": "*fp64", "first": "i32", "numel": "i32"}
+    constants = {"GRAD_WIDE": False, "CHUNK": 8192, "BLOCK": 1024}
+    found["square sum of one tensor"] = (adamw.tensor_square_sum_kernel, signature, constants, {"num_warps": 4})
     for block, warps in ((4096, 4), (32768, 32)):
         found[f"sparsemax {block}"] = row_spec(
             sparsemax.sparsemax_resident_kernel, "x_ptr output_ptr", warps, BF16=False, BLOCK=block, LANES=32 * warps
@@ -99,8 +103,9 @@ def specs() -> dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, An
 
 def compile_spec(spec: tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]], capability: int) -> dict[str, int]:
     kernel, signature, constants, options = spec
-    # As the launcher finds them: pointers and sizes that are multiples of 16.
-    attributes = {(i,): [["tt.divisibility", 16]] for i in range(len(signature))}
+    # As the launcher finds them: pointers and sizes that are multiples of 16, unless the kernel asks for no such thing.
+    plain = set(kernel.do_not_specialize or ())
+    attributes = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(signature) if name not in plain}
     source = ASTSource(
         kernel, signature={**signature, **dict.fromkeys(constants, "constexpr")}, constexprs=constants, attrs=attributes
     )

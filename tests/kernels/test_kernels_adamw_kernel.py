@@ -5,7 +5,8 @@ import torch
 from adamw_cases import DEVICE, SIZES, assert_same_bits, copy_entry, make_entry, run
 
 from langadapt_kernels.adamw.modes import ROUNDINGS, ElementIndex
-from langadapt_kernels.adamw.run import LaunchConfig, StepCache, square_sum
+from langadapt_kernels.adamw.norm import square_sum
+from langadapt_kernels.adamw.run import LaunchConfig, StepCache
 
 BF16, FP32 = torch.bfloat16, torch.float32
 

@@ -39,6 +39,7 @@ STREAMS = {
     "adamw nearest, float32 states": (6, 5),
     "adamw nearest, float32 all": (8, 6),
     "square sum": (1, 0),
+    "square sum of one tensor": (1, 0),
     "sparsemax 4096": (8, 8),
     "sparsemax 32768": (8, 8),
     "sparsemax stream": (4, 4),

@@ -6,7 +6,8 @@ from adamw_cases import SIZES, assert_same_bits, copy_entry, make_entry, scalars
 
 from langadapt_kernels.adamw import cpu, reference
 from langadapt_kernels.adamw.modes import ROUNDINGS, ElementIndex
-from langadapt_kernels.adamw.run import StepCache, run_step, square_sum
+from langadapt_kernels.adamw.norm import square_sum
+from langadapt_kernels.adamw.run import StepCache, run_step
 
 BF16, FP32 = torch.bfloat16, torch.float32
 SCALE = torch.tensor(0.37)

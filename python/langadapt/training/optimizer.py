@@ -17,10 +17,13 @@ SLOW_BETA2 = 0.99
 """Above it, bf16 second moments are rounded stochastically in every mode."""
 
 
-def make(groups: dict[str, Named], settings: TrainSettings, clip_apart: bool = False) -> torch.optim.Optimizer:
+def make(
+    groups: dict[str, Named], settings: TrainSettings, clip_apart: bool = False, whole_gradients: bool = False
+) -> torch.optim.Optimizer:
     """An optimizer with one group per name of ``groups``; only ``matrices`` decay. The loop sets the rates.
 
-    ``clip_apart``: the caller measures and limits the norm.
+    ``clip_apart``: the caller measures and limits the norm. ``whole_gradients``: what the backward pass leaves in the
+    parameters is what the update is made of, neither summed nor reduced elsewhere.
 
     Raises:
         ConfigError: the asked-for optimizer's library is not installed.
@@ -54,6 +57,7 @@ def make(groups: dict[str, Named], settings: TrainSettings, clip_apart: bool = F
         stochastic_variance=True if slow else None,
         seed=settings.seed,
         max_grad_norm=None if clip_apart else settings.max_grad_norm or math.inf,
+        norm_in_backward=whole_gradients and not clip_apart,
     )
 
 

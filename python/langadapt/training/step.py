@@ -167,14 +167,17 @@ class Stepper:
         self.parameters = [parameter for _, parameter in self.named]
         # Shards of single rows are no DTensors: their norm is summed over processes here.
         self.clip_apart = settings.optimizer != "adamw" or (self.rows is not None and self.sharded)
-        self.optimizer = optimizers.make(groups, settings, self.clip_apart)
+        micro_batches = -(-(settings.sequences_per_step // self.team.size) // self.micro_batch)
+        exact = settings.accumulate == "fp32" or (settings.accumulate == "auto" and micro_batches > 1)
+        exact = exact and settings.precision == "pure-bf16"
+        # On a CPU the hooks push what the backward pass needs next out of the caches, and cost more than they save.
+        whole = self.device.type == "cuda" and not (exact or self.team.many or self.rows is not None)
+        self.optimizer = optimizers.make(groups, settings, self.clip_apart, whole)
         self.metered = settings.stale_every > 0 and hasattr(self.optimizer, "stale_meter")
         if self.sums is not None:
             self.sums.release()
             self.sums = None
-        micro_batches = -(-(settings.sequences_per_step // self.team.size) // self.micro_batch)
-        exact = settings.accumulate == "fp32" or (settings.accumulate == "auto" and micro_batches > 1)
-        if exact and settings.precision == "pure-bf16":
+        if exact:
             trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
             self.sums = optimizers.GradientSums(trained)
 
@@ -214,7 +217,8 @@ class Stepper:
             if self.sharded:
                 self.model.set_requires_gradient_sync(last or self.sums is not None)
             try:
-                losses = self.forward_backward(ids[part], labels[part], positions[part], scale)
+                with contextlib.nullcontext() if last else self.accumulating():
+                    losses = self.forward_backward(ids[part], labels[part], positions[part], scale)
             except torch.OutOfMemoryError:
                 self.shrink(step)
                 done = 0
@@ -223,6 +227,11 @@ class Stepper:
             bad = ~torch.isfinite(losses.sum())
             self.lost = torch.where(bad & (self.lost < 0), step, self.lost)
             done = part.stop
+
+    def accumulating(self) -> Any:
+        """The context of a micro-batch whose gradients more will be added to."""
+        begin = getattr(self.optimizer, "accumulating", contextlib.nullcontext)
+        return begin()
 
     def forward_backward(self, ids: Tensor, labels: Tensor, positions: Tensor, scale: float) -> Tensor:
         """One micro-batch; returns the losses of its tokens, fp32."""

@@ -1,28 +1,17 @@
-"""Parameter groups: their checks, and their way through torch's loading of state dicts."""
+"""Parameter groups and their checks."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from .modes import ROUNDINGS
 
 DTYPES = (torch.bfloat16, torch.float32)
-
-
-class Sealed:
-    """Hides a parameter's state from torch's casts while it is loaded."""
-
-    def __init__(self, state: dict[str, Any]) -> None:
-        self.state = state
-
-
-def seal(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    return {**state_dict, "state": {key: Sealed(value) for key, value in state_dict["state"].items()}}
 
 
 def check_group(group: dict[str, Any]) -> None:
@@ -44,3 +33,33 @@ def check_group(group: dict[str, Any]) -> None:
             raise ValueError(
                 f"parameters must be bfloat16 or float32, got: {param.dtype} of shape {tuple(param.shape)}"
             )
+
+
+class SettingsTable:
+    """lr, betas, eps and weight decay of each parameter; uploaded only when a value changes."""
+
+    def __init__(self) -> None:
+        self._known: dict[torch.device, tuple[list[tuple[float, ...]], Tensor]] = {}
+
+    def on(
+        self,
+        device: torch.device,
+        groups: Sequence[dict[str, Any]],
+        upload: Callable[[Tensor, torch.device], Tensor],
+    ) -> Tensor:
+        """float64 `[rows, 5]`, a row for each parameter on `device`. Rates that are tensors are read there."""
+        values: list[tuple[float, ...]] = []
+        tensors: list[tuple[int, int, Tensor]] = []
+        for group in groups:
+            count, lr = sum(p.device == device for p in group["params"]), group["lr"]
+            if isinstance(lr, Tensor):
+                tensors.append((len(values), len(values) + count, lr))
+                lr = 0.0
+            values += [(lr, *group["betas"], group["eps"], group["weight_decay"])] * count
+        known = self._known.get(device)
+        if known is None or known[0] != values:
+            known = values, upload(torch.tensor(values, dtype=torch.float64), device)
+            self._known[device] = known
+        for start, end, lr in tensors:
+            known[1][start:end, 0] = lr
+        return known[1]

@@ -222,31 +222,62 @@ def same_bits(a, b, WIDE: tl.constexpr):
 
 
 @triton.jit
-def square_sum_kernel(
-    entries_ptr,  # int64 [n_entries, ENTRY_COLUMNS]
-    chunks_ptr,  # int64 [n_programs, 2]: entry, first element
-    partial_ptr,  # float64 [n_programs]
+def square_sum(
+    grads,  # pointer to the chunk
+    count,  # elements from there on, int64
     GRAD_WIDE: tl.constexpr,
     RAGGED: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Sums of squares of the chunks of all gradients.
-
-    Eight neighbours are summed as a float32 tree, the rest in float64: no atomics, one result whatever the blocks.
-    """
-    program = tl.program_id(0).to(tl.int64)
-    entry_ptr = entries_ptr + tl.load(chunks_ptr + program * 2) * ENTRY_COLUMNS
-    start = tl.load(chunks_ptr + program * 2 + 1)
-    numel = tl.load(entry_ptr + 7)
-    GRAD: tl.constexpr = tl.float32 if GRAD_WIDE else tl.uint16
-    grads = address(entry_ptr, 1, GRAD, start, RAGGED)
+    """Sum of squares of a chunk: eight neighbours as a float32 tree, the rest in float64, whatever the blocks."""
     lane = tl.arange(0, BLOCK)
     total = tl.zeros([BLOCK // 8], tl.float64)
     for at in range(0, CHUNK, BLOCK):
-        grad = as_float(load(grads + at + lane, start + at + lane < numel, RAGGED), GRAD_WIDE)
+        grad = as_float(load(grads + at + lane, at + lane < count, RAGGED), GRAD_WIDE)
         first, second = tl.split(tl.reshape(grad * grad, [BLOCK // 2, 2]))
         first, second = tl.split(tl.reshape(first + second, [BLOCK // 4, 2]))
         first, second = tl.split(tl.reshape(first + second, [BLOCK // 8, 2]))
         total += (first + second).to(tl.float64)
-    tl.store(partial_ptr + program, tl.sum(total))
+    return tl.sum(total)
+
+
+@triton.jit
+def square_sum_kernel(
+    entries_ptr,  # int64 [n_entries, ENTRY_COLUMNS]
+    chunks_ptr,  # int64 [n_programs, 2]: entry, first element
+    partial_ptr,  # float64, written: a sum per chunk, from the place on that the entry names
+    GRAD_WIDE: tl.constexpr,
+    RAGGED: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Sums of squares of the chunks of all gradients; no atomics."""
+    program = tl.program_id(0).to(tl.int64)
+    entry_ptr = entries_ptr + tl.load(chunks_ptr + program * 2) * ENTRY_COLUMNS
+    start = tl.load(chunks_ptr + program * 2 + 1)
+    count = tl.load(entry_ptr + 7) - start
+    place = tl.load(entry_ptr + 11) + start // CHUNK
+    GRAD: tl.constexpr = tl.float32 if GRAD_WIDE else tl.uint16
+    grads = address(entry_ptr, 1, GRAD, start, RAGGED)
+    tl.store(partial_ptr + place, square_sum(grads, count, GRAD_WIDE, RAGGED, CHUNK, BLOCK))
+
+
+@triton.jit(do_not_specialize=["first", "numel"])
+def tensor_square_sum_kernel(
+    grad_ptr,  # float32 or the bits of bfloat16 [numel]
+    partial_ptr,  # float64, written from `first` on: a sum per chunk
+    first,
+    numel,
+    GRAD_WIDE: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Sums of squares of the chunks of one gradient."""
+    program = tl.program_id(0).to(tl.int64)
+    start = program * CHUNK
+    if start + CHUNK <= numel:
+        total = square_sum(grad_ptr + start, numel - start, GRAD_WIDE, False, CHUNK, BLOCK)
+    else:
+        total = square_sum(grad_ptr + start, numel - start, GRAD_WIDE, True, CHUNK, BLOCK)
+    tl.store(partial_ptr + first + program, total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..backend import BACKENDS, choose_backend
-from .groups import DTYPES, Sealed, check_group, seal
+from .groups import DTYPES, SettingsTable, check_group
 from .modes import LOW_BITS, Entry, scalar_table
-from .run import LaunchConfig, StepCache, run_step, square_sum
-from .sharding import element_index, flat, local, reduction_groups
+from .norm import GradientSquares, move
+from .run import LaunchConfig, StepCache, run_step
+from .sharding import element_index, flat, local
+from .states import Sealed, initial_state, restored_state, seal
 
 
 class FusedAdamW(Optimizer):
@@ -47,6 +50,10 @@ class FusedAdamW(Optimizer):
         max_grad_norm: clip the global gradient norm to this (infinity only measures it); the factor stays on the device
             and is applied inside the step, so that gradients are read once more and never written. `grad_norm` then
             holds the norm before clipping.
+        norm_in_backward: with `max_grad_norm`, add up each gradient's squares in the backward pass, right after it was
+            written, while it may still be in the caches; the step then makes no pass over the gradients for the norm.
+            Gradients that were changed or replaced since, DTensors, and all gradients in a job of several processes,
+            are read by the step as without it. See `accumulating`.
         seed: key of the random bits. They depend on the element's place in the model and the step alone, not on
             sharding, launches or block sizes. Saved in the state dict.
         gradient_release: step each parameter as soon as its gradient is accumulated and free that gradient, so
@@ -59,9 +66,15 @@ class FusedAdamW(Optimizer):
         ValueError: a setting out of range, an unsupported dtype, or settings that exclude each other.
         RuntimeError: the Triton backend was asked for and is not installed (raised by the first step).
 
+    No `foreach`, `fused`, `capturable` or `differentiable`: it is one fused, capturable step. A closure, learning rate
+    schedulers, a `GradScaler` and `torch.distributed.checkpoint` find what they know from `torch.optim.AdamW`.
+
     A step can be captured in a CUDA graph after one step outside of it (gradients must keep their addresses: use
     `zero_grad(set_to_none=False)`), with `lr` as a tensor if it changes.
     """
+
+    # A `GradScaler` then hands its scale over instead of making a pass over the gradients.
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -75,6 +88,7 @@ class FusedAdamW(Optimizer):
         stochastic_variance: bool | None = None,
         state_dtype: torch.dtype | None = None,
         max_grad_norm: float | None = None,
+        norm_in_backward: bool = False,
         seed: int = 0,
         gradient_release: bool = False,
         stale_meter: bool = False,
@@ -86,17 +100,21 @@ class FusedAdamW(Optimizer):
             raise ValueError(f"`max_grad_norm` must be positive, got: {max_grad_norm}")
         if max_grad_norm is not None and gradient_release:
             raise ValueError("`max_grad_norm` needs all gradients at once; it excludes `gradient_release`")
+        if norm_in_backward and max_grad_norm is None:
+            raise ValueError("`norm_in_backward` needs `max_grad_norm`; infinity only measures the norm")
         if backend not in (None, *BACKENDS):
             raise ValueError(f"unknown backend: {backend!r}; choose one of {BACKENDS} or None for the automatic choice")
         if not 0 <= seed < 2**63:
             raise ValueError(f"`seed` must be in [0, 2**63), got: {seed}")
         self.state_dtype = state_dtype
         self.max_grad_norm = max_grad_norm
+        self.norm_in_backward = norm_in_backward
         self.gradient_release = gradient_release
         self.stale_meter = stale_meter
         self.backend = backend
         self.grad_norm: Tensor | None = None
         self._launch_config = LaunchConfig()
+        self.gradient_squares = GradientSquares(backend, self._launch_config)
         self._reset()
         defaults = {
             "lr": lr,
@@ -115,7 +133,7 @@ class FusedAdamW(Optimizer):
         self._rows: dict[Tensor, int] = {}
         self._bases: dict[Tensor, int] = {}
         self._entries: dict[Tensor, Entry] = {}
-        self._settings: dict[torch.device, tuple[list[tuple[float, ...]], Tensor]] = {}
+        self._settings = SettingsTable()
         self._active: dict[tuple[int, ...], Tensor] = {}
         self._stale: dict[Tensor, Tensor] = {}
         self._cache = StepCache(self._launch_config)
@@ -128,6 +146,7 @@ class FusedAdamW(Optimizer):
     @launch_config.setter
     def launch_config(self, config: LaunchConfig) -> None:
         self._launch_config = config
+        self.gradient_squares.cut(config)
         self._reset()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -142,22 +161,49 @@ class FusedAdamW(Optimizer):
         check_group(group)
         # torch.optim.AdamW reads this key when it loads our state dict: its step counters may then stay on the GPU.
         group["capturable"] = all(p.is_cuda for p in group["params"])
-        if self.gradient_release:
-            for param in group["params"]:
-                param.register_post_accumulate_grad_hook(self._release)
+        self._watch(group["params"])
         self._reset()
+
+    def _watch(self, params: Iterable[Tensor]) -> None:
+        """Tell those who look at gradients in the backward pass of new parameters."""
+        self.gradient_squares.add(params, hooks=self.norm_in_backward)
+        if self.gradient_release:
+            for param in params:
+                param.register_post_accumulate_grad_hook(self._release)
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """While more gradients are to be added before the step: no squares are summed that would soon be out of date.
+
+        For all backward passes of a step but the last, with `norm_in_backward`. Without it the results are the same,
+        and gradients are read with every pass.
+        """
+        return self.gradient_squares.paused()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters that have a gradient; returns what `closure` (run first, if given) returned."""
+        """Update all parameters that have a gradient; returns what `closure` (run first, if given) returned.
+
+        Called by a `torch.amp.GradScaler`, it divides by the scale inside the step, and leaves everything as it is if
+        a gradient is not finite (which waits for the device, as with optimizers that know nothing of the scaler).
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not self.gradient_release:
-            active = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-            if active:
-                self._update(active)
+        found_inf, loss_scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if self.gradient_release:
+            if found_inf is not None:
+                raise RuntimeError("`gradient_release` steps in the backward pass, before a GradScaler has its say")
+            return loss
+        if found_inf is not None:
+            if float(found_inf):
+                return loss
+            if loss_scale is None:
+                # The scaler has unscaled the gradients in place, and no version counter tells.
+                self.gradient_squares.forget()
+        active = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if active:
+            self._update(active, loss_scale)
         return loss
 
     @torch.no_grad()
@@ -166,23 +212,23 @@ class FusedAdamW(Optimizer):
         param.grad = None
 
     @torch.compiler.disable
-    def _update(self, active: list[Tensor]) -> None:
+    def _update(self, active: list[Tensor], loss_scale: Tensor | None = None) -> None:
         self._prepare(active)
-        grad_scale = None if self.max_grad_norm is None else self._clip_factor(active)
+        grad_scale = self._gradient_scale(active, loss_scale)
         devices: dict[torch.device, list[Tensor]] = {}
         for param in active:
             devices.setdefault(param.device, []).append(param)
         for device, params in devices.items():
             entries = [self._entry(p) for p in params]
             rows = [self._rows[p] for p in params]
-            steps, settings = self._steps[device], self._device_settings(device)
+            steps, settings = self._steps[device], self._settings.on(device, self.param_groups, self._cache.upload)
             if len(rows) == 1:
                 # One row alone, as in gradient release: the table need not be filled for the whole model.
                 steps, settings, rows = steps[rows[0] :][:1], settings[rows[0] :][:1], [0]
                 steps += 1
             else:
                 steps += 1 if len(rows) == len(steps) else self._active_mask(device, rows)
-            scale = None if grad_scale is None else _move(grad_scale, device)
+            scale = None if grad_scale is None else move(grad_scale, device)
             stale = run_step(
                 entries,
                 rows,
@@ -203,7 +249,7 @@ class FusedAdamW(Optimizer):
             for param in group["params"]:
                 # Gradients that are released come one by one: there, all states are made at once.
                 if (param.grad is not None or self.gradient_release) and not self.state.get(param):
-                    self._init_state(param, group["rounding"])
+                    self.state[param] = initial_state(param, group["rounding"], self.state_dtype)
         self._reset()
         base = 0
         places: dict[int, Tensor] = {}
@@ -229,16 +275,6 @@ class FusedAdamW(Optimizer):
         for param, row in self._rows.items():
             if self.state.get(param):
                 self.state[param]["step"] = self._steps[param.device][row]
-
-    def _init_state(self, param: Tensor, rounding: str) -> None:
-        state = self.state[param]
-        dtype = self.state_dtype or param.dtype
-        state["step"] = torch.zeros((), device=param.device)
-        state["exp_avg"] = torch.zeros_like(param, dtype=dtype)
-        state["exp_avg_sq"] = torch.zeros_like(param, dtype=dtype)
-        if rounding in LOW_BITS and param.dtype == torch.bfloat16:
-            name, low_dtype = LOW_BITS[rounding]
-            state[name] = torch.zeros_like(param, dtype=low_dtype)
 
     def _entry(self, param: Tensor) -> Entry:
         """The parameter's flat local view, kept between steps as long as its memory stays where it is."""
@@ -269,24 +305,6 @@ class FusedAdamW(Optimizer):
             entry.grad = flat(local(grad), like=shard)
         return entry
 
-    def _device_settings(self, device: torch.device) -> Tensor:
-        """float64 `[rows, 5]`: lr, betas, eps, weight decay of each parameter; uploaded only when a value changes."""
-        values: list[tuple[float, ...]] = []
-        tensors: list[tuple[int, int, Tensor]] = []
-        for group in self.param_groups:
-            count, lr = sum(p.device == device for p in group["params"]), group["lr"]
-            if isinstance(lr, Tensor):
-                tensors.append((len(values), len(values) + count, lr))
-                lr = 0.0
-            values += [(lr, *group["betas"], group["eps"], group["weight_decay"])] * count
-        known = self._settings.get(device)
-        if known is None or known[0] != values:
-            known = values, self._cache.upload(torch.tensor(values, dtype=torch.float64), device)
-            self._settings[device] = known
-        for start, end, lr in tensors:
-            known[1][start:end, 0] = lr
-        return known[1]
-
     def _active_mask(self, device: torch.device, rows: list[int]) -> Tensor:
         """float32 `[rows]`: 1 for the parameters that have a gradient in this step."""
         key = tuple(rows)
@@ -296,23 +314,19 @@ class FusedAdamW(Optimizer):
             self._active[key] = self._cache.upload(mask, device)
         return self._active[key]
 
-    def _clip_factor(self, active: list[Tensor]) -> Tensor:
-        """min(1, max_grad_norm / norm) on the device; the norm is over all parameters, shards and ranks."""
-        parts: dict[tuple[Any, ...], list[Tensor]] = {}
-        for param in active:
-            parts.setdefault((param.device, *reduction_groups(param.grad)), []).append(param)
-        totals = []
-        for (device, *process_groups), params in parts.items():
-            entries, rows = [self._entry(p) for p in params], [self._rows[p] for p in params]
-            total = square_sum(entries, rows, backend=choose_backend(self.backend, device), cache=self._cache)
-            for process_group in process_groups:
-                torch.distributed.all_reduce(total, group=process_group)
-            totals.append(_move(total, active[0].device))
-        norm = torch.stack(totals).sum().sqrt()
+    def _gradient_scale(self, active: list[Tensor], loss_scale: Tensor | None) -> Tensor | None:
+        """What gradients are multiplied with, on the device: min(1, max_grad_norm / norm) and 1 / loss_scale, or None.
+
+        The norm is over all parameters, shards and ranks, and of the gradients of the unscaled loss.
+        """
+        if self.max_grad_norm is None:
+            return None if loss_scale is None else 1 / loss_scale.float()
+        norm = self.gradient_squares.norm(active, self._entry, self._rows, self._cache)
+        scale = 1.0 if loss_scale is None else move(loss_scale, norm.device)
+        norm = norm / scale
         self.grad_norm = norm.float()
-        assert self.max_grad_norm is not None
         # As torch.nn.utils.clip_grad_norm_: NaN goes through.
-        return torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0).float()
+        return (torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0) / scale).float()
 
     def stale_share(self) -> Tensor:
         """Share of stored weights (low bits included) that their last step left as they were.
@@ -361,12 +375,17 @@ class FusedAdamW(Optimizer):
             handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("state_dtype", "max_grad_norm", "gradient_release", "stale_meter", "backend", "_launch_config")
-        return {**super().__getstate__(), "grad_norm": None, **{name: getattr(self, name) for name in names}}
+        names = ("state_dtype", "max_grad_norm", "norm_in_backward", "gradient_release", "stale_meter", "backend")
+        state = {name: getattr(self, name) for name in (*names, "_launch_config")}
+        return {**super().__getstate__(), "grad_norm": None, **state}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._reset()
+        if "gradient_squares" not in self.__dict__:  # a copy, whose parameters have no hooks yet
+            self.gradient_squares = GradientSquares(self.backend, self._launch_config)
+            for group in self.param_groups:
+                self._watch(group["params"])
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
@@ -378,23 +397,6 @@ class FusedAdamW(Optimizer):
                 sealed = self.state.get(param)
                 if isinstance(sealed, Sealed):
                     del self.state[param]
-                    self._restore(param, group["rounding"], sealed.state)
-
-    def _restore(self, param: Tensor, rounding: str, saved: dict[str, Any]) -> None:
-        if not saved:
-            return
-        self._init_state(param, rounding)
-        state = self.state[param]
-        for name, value in state.items():
-            loaded = saved.get(name)
-            if loaded is None or (name == "low_bits" and loaded.dtype != value.dtype):
-                continue
-            loaded = torch.as_tensor(loaded)
-            if loaded.shape != value.shape:
-                raise ValueError(f"loaded `{name}` has shape {tuple(loaded.shape)}, expected: {tuple(value.shape)}")
-            state[name] = loaded.to(device=value.device, dtype=value.dtype)
-
-
-def _move(value: Tensor, device: torch.device) -> Tensor:
-    """Between GPUs without waiting; a CPU must wait, for it would read before the copy is there."""
-    return value.to(device, non_blocking=device.type == "cuda")
+                    if sealed.state:
+                        fresh = initial_state(param, group["rounding"], self.state_dtype)
+                        self.state[param] = restored_state(fresh, sealed.state)

@@ -94,17 +94,27 @@ class StepCache:
             )
         return values.pin_memory().to(device, non_blocking=True)
 
-    def table(self, slot: Any, entries: Sequence[Entry], rows: Sequence[int], random: bool) -> _Table:
-        """The tables of a launch; `slot` names the launch, so that the next step finds them."""
+    def table(
+        self,
+        slot: Any,
+        entries: Sequence[Entry],
+        rows: Sequence[int],
+        random: bool,
+        places: Sequence[int] | None = None,
+    ) -> _Table:
+        """The tables of a launch; `slot` names the launch, so that the next step finds them.
+
+        `places`: where each entry's results go, for a launch that has some.
+        """
         layout, addresses = [], []
-        for entry, row in zip(entries, rows, strict=True):
+        for entry, row, result in zip(entries, rows, places or [0] * len(rows), strict=True):
             pointers = [t.data_ptr() for t in (entry.param, entry.grad, entry.exp_avg, entry.exp_avg_sq)]
             pointers.append(0 if entry.low is None else entry.low.data_ptr())
             index = entry.index
             aligned = all(pointer % 16 == 0 for pointer in pointers)
             aligned = aligned and not (random and (index.base % 8 or not entry.contiguous_index()))
             layout.append((entry.param.numel(), aligned))
-            place = [index.base, entry.seed, entry.param.numel(), index.run, index.stride, row, 0]
+            place = [index.base, entry.seed, entry.param.numel(), index.run, index.stride, row, result]
             addresses.append(pointers + place)
         known = self._tables.get(slot)
         device = entries[0].param.device
@@ -155,21 +165,24 @@ def run_step(
         kinds.setdefault(_Kind.of(entry), []).append(i)
     for kind, members in kinds.items():
         chosen, chosen_rows = [entries[i] for i in members], [rows[i] for i in members]
-        table = cache.table(("step", kind, *chosen_rows), chosen, chosen_rows, kind.random)
+        # Named by their places: in gradient release every tensor is row 0 of a launch of its own.
+        slot = ("step", kind, *(entry.index.base for entry in chosen))
+        table = cache.table(slot, chosen, chosen_rows, kind.random)
         stale = _launch_step(kind, table, scalars, grad_scale, cache.config, count_stale)
         for i, count in zip(members, stale.unbind(), strict=False):
             counts[i] = count
     return torch.stack(counts) if count_stale else None
 
 
-def _fast_cpu(tensor: Tensor) -> bool:
+def fast_cpu(tensor: Tensor) -> bool:
+    """Whether the reference has its fast form for this tensor."""
     return tensor.device.type == "cpu" and sys.byteorder == "little"
 
 
 def _run_reference(
     entries: Sequence[Entry], rows: Sequence[int], scalars: Tensor, grad_scale: Tensor | None, count_stale: bool
 ) -> Tensor | None:
-    if not _fast_cpu(entries[0].param):
+    if not fast_cpu(entries[0].param):
         done = [reference.adamw_step(e, scalars[row], grad_scale) for e, row in zip(entries, rows, strict=True)]
         return torch.stack(done) if count_stale else None
     table, members = [scalars[row] for row in rows], None
@@ -221,46 +234,3 @@ def _launch_step(
         if count_stale:
             counts.index_add_(0, chunks[:, 0], stale.long())
     return counts
-
-
-def square_sum(entries: Sequence[Entry], rows: Sequence[int], *, backend: str, cache: StepCache) -> Tensor:
-    """Sum of squares over the gradients of all entries: float64 tensor of no dimensions on their device.
-
-    Every program writes its partial sum, and one reduction of fixed order adds them: the same bits in every run.
-    """
-    if backend == "reference":
-        if _fast_cpu(entries[0].grad):
-            grads = [entry.grad for entry in entries]
-            per_tensor = cpu.for_each_block(
-                [len(grad) for grad in grads],
-                lambda i, part, scratch: cpu.square_sum_block(grads[i][part], scratch),
-            )
-            return torch.tensor(per_tensor, dtype=torch.float64).sum()
-        return torch.stack([reference.square_sum(entry.grad) for entry in entries]).sum()
-    from .kernel import square_sum_kernel
-
-    config = cache.config
-    partial = [torch.zeros(1, dtype=torch.float64, device=entries[0].grad.device)]
-    kinds: dict[bool, list[int]] = {}
-    for i, entry in enumerate(entries):
-        kinds.setdefault(entry.grad.dtype == torch.float32, []).append(i)
-    for wide, members in kinds.items():
-        chosen, chosen_rows = [entries[i] for i in members], [rows[i] for i in members]
-        table = cache.table(("norm", wide, *chosen_rows), chosen, chosen_rows, random=False)
-        for ragged, chunks in ((False, table.whole), (True, table.ragged)):
-            if not len(chunks):
-                continue
-            sums = torch.empty(len(chunks), dtype=torch.float64, device=partial[0].device)
-            with torch.cuda.device_of(sums):
-                square_sum_kernel[(len(chunks),)](
-                    table.entries,
-                    chunks,
-                    sums,
-                    GRAD_WIDE=wide,
-                    RAGGED=ragged,
-                    CHUNK=config.chunk,
-                    BLOCK=config.block,
-                    num_warps=config.warps,
-                )
-            partial.append(sums)
-    return torch.cat(partial).sum()
