@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..backend import choose_backend
+from .groups import DTYPES, check_group
 from .modes import LOW_BITS, ROUNDINGS, ElementIndex, Entry, scalar_table
 from .optimizer import FusedAdamW
 from .run import StepCache, run_step
@@ -59,7 +60,7 @@ def adamw_step(
             shape, zero at first. Changed.
         stochastic_variance: round bfloat16 second moments stochastically too; see `FusedAdamW`.
         grad_scale: float32 tensor of no dimensions on the same device that gradients are multiplied with.
-        seed: key of the random bits, 64 bits.
+        seed: key of the random bits, in [0, 2**63).
         first_elements: index in the whole model of each tensor's first element, which keys its random bits; by
             default the tensors follow each other, each starting at a multiple of 8.
         backend: "triton", "reference", or None: Triton on CUDA tensors where it is installed, else the reference.
@@ -68,14 +69,21 @@ def adamw_step(
         int64 `[len(params)]`: how many stored weights of each tensor the step left as they were.
 
     Raises:
-        ValueError: lists of different lengths, shapes, strides or devices; an unsupported dtype; an unknown mode
-            or backend.
+        ValueError: lists of different lengths, shapes, strides or devices; an unsupported dtype; a tensor given twice;
+            a setting out of range; an unknown mode or backend.
         RuntimeError: the Triton backend was asked for and is not installed.
     """
     _check_lists(params, grads, exp_avgs, exp_avg_sqs, rounding, low_bits)
+    _check_settings(step, lr, betas, eps, weight_decay, seed)
     if not params:
         return torch.zeros(0, dtype=torch.int64)
     device = params[0].device
+    if grad_scale is not None and (
+        not isinstance(grad_scale, Tensor) or grad_scale.dtype != torch.float32 or grad_scale.numel() != 1
+    ):
+        raise ValueError(f"`grad_scale` must be one float32 number in a tensor, got: {grad_scale}")
+    if grad_scale is not None and grad_scale.device != device:
+        raise ValueError(f"`grad_scale` is on {grad_scale.device}, the parameters on {device}")
     chosen = choose_backend(backend, device)
     entries, base = [], 0
     for i, param in enumerate(params):
@@ -134,8 +142,25 @@ def _check_lists(
                 )
             if name != "grads" and tensor.stride() != param.stride():
                 raise ValueError(f"`{name}[{i}]` has strides {tensor.stride()}, its parameter {param.stride()}")
-            allowed = (LOW_BITS[rounding][1],) if name == "low_bits" else (torch.bfloat16, torch.float32)
-            if tensor.dtype not in allowed or param.dtype not in (torch.bfloat16, torch.float32):
+            allowed = (LOW_BITS[rounding][1],) if name == "low_bits" else DTYPES
+            allowed = (exp_avgs[i].dtype,) if name == "exp_avg_sqs" else allowed
+            if tensor.dtype not in allowed or param.dtype not in DTYPES or tensor.layout != torch.strided:
                 raise ValueError(
-                    f"`{name}[{i}]` is {tensor.dtype} for a parameter of {param.dtype}; supported: {allowed}"
+                    f"`{name}[{i}]` is {tensor.dtype}, {tensor.layout} for a parameter of {param.dtype}; "
+                    f"supported: dense and one of {allowed}"
                 )
+    # Two programs would step the same memory at once.
+    written = [t for name, tensors in lists.items() if name != "grads" for t in tensors] + list(params)
+    places = [tensor.data_ptr() for tensor in written if tensor.numel()]
+    if len(set(places)) < len(places):
+        raise ValueError("a tensor was given twice; each parameter, moment and low bits need memory of their own")
+
+
+def _check_settings(
+    step: int, lr: float | Tensor, betas: tuple[float, float], eps: float, weight_decay: float, seed: int
+) -> None:
+    if not 1 <= step <= 2**24:
+        raise ValueError(f"`step` counts from 1 to 2**24, got: {step}")
+    check_group({"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "params": ()})
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"`seed` must be in [0, 2**63), got: {seed}")

@@ -13,6 +13,19 @@ from .modes import ROUNDINGS
 
 DTYPES = (torch.bfloat16, torch.float32)
 
+# Arguments of `torch.optim.AdamW`: those that choose an implementation change nothing here, the others are refused.
+_CHOICES = ("foreach", "fused", "capturable")
+_MISSING = ("amsgrad", "maximize", "differentiable")
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Raise TypeError for names that `torch.optim.AdamW` does not know either, ValueError for what is missing here."""
+    for name, value in options.items():
+        if name not in _CHOICES + _MISSING:
+            raise TypeError(f"FusedAdamW got an unexpected argument: `{name}`")
+        if name in _MISSING and value:
+            raise ValueError(f"`{name}` is not supported, got: {value}\n\nhint: torch.optim.AdamW has it")
+
 
 def check_group(group: dict[str, Any]) -> None:
     lr, betas = group["lr"], group["betas"]
@@ -26,8 +39,11 @@ def check_group(group: dict[str, Any]) -> None:
     for name in ("eps", "weight_decay"):
         if not (group[name] >= 0 and math.isfinite(group[name])):
             raise ValueError(f"`{name}` must be finite and not negative, got: {group[name]}")
-    if group["rounding"] not in ROUNDINGS:
+    if group.get("rounding", "nearest") not in ROUNDINGS:
         raise ValueError(f"unknown rounding: {group['rounding']!r}; choose one of {ROUNDINGS}")
+    if group["weight_decay"] and not group.get("decoupled_weight_decay", True):
+        raise ValueError(f"weight decay of Adam is not that of AdamW; the loaded one: {group['weight_decay']}")
+    check_options({name: group[name] for name in _MISSING if name in group})
     for param in group["params"]:
         if param.dtype not in DTYPES:
             raise ValueError(

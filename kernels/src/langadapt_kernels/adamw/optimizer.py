@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..backend import BACKENDS, choose_backend
-from .groups import DTYPES, SettingsTable, check_group
+from .groups import DTYPES, SettingsTable, check_group, check_options
 from .modes import LOW_BITS, Entry, scalar_table
 from .norm import GradientSquares, move
 from .run import LaunchConfig, StepCache, run_step
 from .sharding import element_index, flat, local
-from .states import Sealed, initial_state, restored_state, seal
+from .states import Sealed, check_state, initial_state, restored_state, seal
 
 
 class FusedAdamW(Optimizer):
@@ -61,13 +61,16 @@ class FusedAdamW(Optimizer):
             nor with gradients accumulated over several backward passes.
         stale_meter: count the weights that a step left as they were, see `stale_share`.
         backend: "triton", "reference" or None: Triton for CUDA tensors where it is installed, else the reference.
+        options: `foreach`, `fused` and `capturable` of `torch.optim.AdamW` change nothing: the step is all of them.
+            `amsgrad`, `maximize` and `differentiable` are refused.
 
     Raises:
         ValueError: a setting out of range, an unsupported dtype, or settings that exclude each other.
+        TypeError: an unknown argument.
         RuntimeError: the Triton backend was asked for and is not installed (raised by the first step).
 
-    No `foreach`, `fused`, `capturable` or `differentiable`: it is one fused, capturable step. A closure, learning rate
-    schedulers, a `GradScaler` and `torch.distributed.checkpoint` find what they know from `torch.optim.AdamW`.
+    Closures, learning rate schedulers, a `GradScaler` and `torch.distributed.checkpoint` find what they know from
+    `torch.optim.AdamW`.
 
     A step can be captured in a CUDA graph after one step outside of it (gradients must keep their addresses: use
     `zero_grad(set_to_none=False)`), with `lr` as a tensor if it changes.
@@ -93,7 +96,9 @@ class FusedAdamW(Optimizer):
         gradient_release: bool = False,
         stale_meter: bool = False,
         backend: str | None = None,
+        **options: Any,
     ) -> None:
+        check_options(options)
         if state_dtype not in (None, *DTYPES):
             raise ValueError(f"`state_dtype` must be one of {DTYPES} or None, got: {state_dtype}")
         if max_grad_norm is not None and not max_grad_norm > 0:
@@ -134,7 +139,6 @@ class FusedAdamW(Optimizer):
         self._bases: dict[Tensor, int] = {}
         self._entries: dict[Tensor, Entry] = {}
         self._settings = SettingsTable()
-        self._active: dict[tuple[int, ...], Tensor] = {}
         self._stale: dict[Tensor, Tensor] = {}
         self._cache = StepCache(self._launch_config)
 
@@ -227,7 +231,7 @@ class FusedAdamW(Optimizer):
                 steps, settings, rows = steps[rows[0] :][:1], settings[rows[0] :][:1], [0]
                 steps += 1
             else:
-                steps += 1 if len(rows) == len(steps) else self._active_mask(device, rows)
+                steps += 1 if len(rows) == len(steps) else self._cache.mask(device, len(steps), rows)
             scale = None if grad_scale is None else move(grad_scale, device)
             stale = run_step(
                 entries,
@@ -281,11 +285,12 @@ class FusedAdamW(Optimizer):
         shard, state = local(param), self.state[param]
         grad = param.grad
         if grad is None or grad.dtype not in DTYPES or grad.is_sparse:
-            kind = "none" if grad is None else f"{grad.dtype}, {grad.layout}"
+            kind = "none" if grad is None else f"{grad.dtype}, {grad.layout} for a parameter of {tuple(param.shape)}"
             raise ValueError(f"gradients must be dense and bfloat16 or float32, got: {kind}")
         entry = self._entries.get(param)
         if entry is None or entry.param.data_ptr() != shard.data_ptr():
             group = next(g for g in self.param_groups if any(p is param for p in g["params"]))
+            check_state(param, state, group["rounding"])
             rounding = group["rounding"] if param.dtype == torch.bfloat16 else "nearest"
             stochastic_variance = group["stochastic_variance"]
             low = state[LOW_BITS[rounding][0]] if rounding in LOW_BITS else None
@@ -304,15 +309,6 @@ class FusedAdamW(Optimizer):
         else:
             entry.grad = flat(local(grad), like=shard)
         return entry
-
-    def _active_mask(self, device: torch.device, rows: list[int]) -> Tensor:
-        """float32 `[rows]`: 1 for the parameters that have a gradient in this step."""
-        key = tuple(rows)
-        if key not in self._active:
-            mask = torch.zeros(len(self._steps[device]))
-            mask[rows] = 1
-            self._active[key] = self._cache.upload(mask, device)
-        return self._active[key]
 
     def _gradient_scale(self, active: list[Tensor], loss_scale: Tensor | None) -> Tensor | None:
         """What gradients are multiplied with, on the device: min(1, max_grad_norm / norm) and 1 / loss_scale, or None.
@@ -364,7 +360,7 @@ class FusedAdamW(Optimizer):
         where the state dict has none of its kind.
 
         Raises:
-            ValueError: other parameter groups or shapes, or a state of AMSGrad.
+            ValueError: other parameter groups or shapes, a state of AMSGrad, or of Adam with a weight decay.
         """
         # torch casts every state to the parameter's dtype, which would destroy low bits and float32 moments: it is
         # handed sealed states instead. Registered last, so that hooks of the user see and change the real ones.
@@ -389,8 +385,6 @@ class FusedAdamW(Optimizer):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
-            if group.get("amsgrad") or group.get("maximize"):
-                raise ValueError("`amsgrad` and `maximize` are not supported; the loaded state dict uses one of them")
             group["capturable"] = all(p.is_cuda for p in group["params"])
             check_group(group)
             for param in group["params"]:

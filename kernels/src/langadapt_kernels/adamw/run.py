@@ -77,6 +77,7 @@ class StepCache:
 
     config: LaunchConfig = field(default_factory=LaunchConfig)
     _tables: dict[Any, _Table] = field(default_factory=dict)
+    _masks: dict[Any, Tensor] = field(default_factory=dict)
 
     def upload(self, values: Tensor, device: torch.device) -> Tensor:
         """A copy on `device`, without waiting for it.
@@ -93,6 +94,15 @@ class StepCache:
                 "`lr` as a tensor if it changes"
             )
         return values.pin_memory().to(device, non_blocking=True)
+
+    def mask(self, device: torch.device, count: int, rows: Sequence[int]) -> Tensor:
+        """float32 `[count]`: 1 for the chosen rows, 0 for the others."""
+        key = (device, count, *rows)
+        if key not in self._masks:
+            mask = torch.zeros(count)
+            mask[list(rows)] = 1
+            self._masks[key] = self.upload(mask, device)
+        return self._masks[key]
 
     def table(
         self,

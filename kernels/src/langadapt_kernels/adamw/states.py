@@ -25,6 +25,18 @@ def initial_state(param: Tensor, rounding: str, dtype: torch.dtype | None) -> di
     return state
 
 
+def check_state(param: Tensor, state: dict[str, Any], rounding: str) -> None:
+    """Raise ValueError if the parameter is no longer of the dtype or on the device that its state was made for."""
+    low = LOW_BITS[rounding][0] if rounding in LOW_BITS and param.dtype == torch.bfloat16 else None
+    if param.device != state["exp_avg"].device or (low is not None and low not in state):
+        missing = f", has no `{low}`" if low is not None and low not in state else ""
+        raise ValueError(
+            f"the model was converted or moved after a step: a parameter of {tuple(param.shape)} is {param.dtype} on "
+            f"{param.device}, its state on {state['exp_avg'].device}{missing}\n\n"
+            "hint: make a new optimizer, and load the state dict of the old one"
+        )
+
+
 class Sealed:
     """Hides a parameter's state from torch's casts while it is loaded."""
 

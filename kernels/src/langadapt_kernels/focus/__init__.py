@@ -59,12 +59,14 @@ def focus_combine(
     """
     matrices = (anchor_rows,) if isinstance(anchor_rows, Tensor) else tuple(anchor_rows)
     _check(new_vectors, anchor_vectors, matrices)
-    if choose_backend(backend, new_vectors.device) == "triton" and len(new_vectors):
-        from .kernel import focus_combine as run
+    # Autocast would compute the similarities in bfloat16.
+    with torch.autocast(new_vectors.device.type, enabled=False):
+        if choose_backend(backend, new_vectors.device) == "triton" and len(new_vectors):
+            from .kernel import focus_combine as run
 
-        outputs = run(new_vectors, anchor_vectors, matrices)
-    else:
-        outputs = reference.focus_combine(new_vectors, anchor_vectors, matrices)
+            outputs = run(new_vectors, anchor_vectors, matrices)
+        else:
+            outputs = reference.focus_combine(new_vectors, anchor_vectors, matrices)
     return outputs[0] if isinstance(anchor_rows, Tensor) else outputs
 
 
