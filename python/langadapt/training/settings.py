@@ -114,7 +114,7 @@ class TrainSettings:
     """Token set before each document so that its first token is learnt too; auto = BOS, or EOS where there is none."""
     embeddings_first_steps: int = 0
     """Steps of a first phase that trains embeddings only, before the budget counts. None by default: at equal steps in
-    all it gained nothing beside ``embedding_learning_rate: auto`` where FOCUS made the rows, and 0 to 2 % of bits per
+    all it gained nothing beside ``embedding_learning_rate: auto`` where FOCUS made the rows, and 0 to 1.3 % of bits per
     byte with 5 % of the steps where most rows had no source (`mean`, `random`)."""
     embeddings_first_learning_rate: float | None = None
     """Peak rate of that phase; none = 10 x ``learning_rate``. It falls by a cosine to a tenth."""
