@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_kit import MemoryStore, journal, losses, settings, shares, tiny_model, train, weights
+from training_kit import VOCABULARY, MemoryStore, journal, losses, settings, shares, tiny_model, train, weights
 
 from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
 from langadapt.training import StoreShare
@@ -270,6 +270,23 @@ def test_stores_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
     other.manifest["inputs"]["tokenizer"] = "abc"
     result = train_model(tiny_model(), [(other, 1, "a")], tmp_path / "c", settings(steps=1), tokenizer=Fake())
     assert (result.final / "tokenizer.json").read_text() == "{}"
+
+
+def test_a_damaged_store_is_an_error_that_names_the_document_and_the_id(tmp_path: Path) -> None:
+    store = MemoryStore()
+    document = 40
+    place = int(store.offsets[document]) + 7
+    assert place < store.offsets[document + 1] - 1
+    for vocabulary in (VOCABULARY, None):
+        store.tokens[place] = VOCABULARY + 6
+        store.manifest["summary"]["vocab_size"] = vocabulary
+        with pytest.raises(
+            DataError, match="store a: token 7 of document 40 is id 70, but its tokenizer has 64 entries"
+        ):
+            train(tmp_path / "a", stores=[(store, 1, "a")], steps=200)
+    store.offsets[-1] += 5
+    with pytest.raises(DataError, match="store a: the bounds of its documents do not fit its"):
+        train(tmp_path / "b", stores=[(store, 1, "a")])
 
 
 def test_impossible_requests_say_why(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_too_little_text_is_an_error_that_names_the_remedy() -> None:
     with pytest.raises(DataError, match="fewer than the 64 that one step takes from it; lower batch_tokens"):
         Mixture([windows(MemoryStore(documents=2))], [1], 64)
     empty = MemoryStore(documents=1)
-    empty.offsets = np.array([0, 0, 0], np.uint64)
+    empty.offsets, empty.tokens = np.array([0, 0, 0], np.uint64), empty.tokens[:0]
     with pytest.raises(DataError, match="is the corpus empty"):
         windows(empty)
     with pytest.raises(ConfigError, match="none may be negative"):

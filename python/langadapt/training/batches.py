@@ -76,12 +76,27 @@ class Batch:
 class Windows:
     """One source's documents, packed, in an order that depends on the seed and the epoch."""
 
-    def __init__(self, store: Store, name: str, length: int, start: int | None, end: int | None, seed: int) -> None:
-        """``start`` and ``end``: tokens set before and after every document, or none."""
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        length: int,
+        start: int | None,
+        end: int | None,
+        seed: int,
+        ids: int | None = None,
+    ) -> None:
+        """``start`` and ``end``: tokens set before and after every document, or none. ``ids``: how many there are; a
+        larger one in the store is a DataError as soon as it is read."""
         self.store, self.name, self.length = store, name, length
-        self.start, self.end, self.seed = start, end, seed
+        self.start, self.end, self.seed, self.ids = start, end, seed, ids
         self.offsets = np.asarray(store.offsets).astype(np.int64)
         tokens = np.diff(self.offsets)
+        if len(tokens) and (self.offsets[0] != 0 or tokens.min() < 0 or self.offsets[-1] != len(store.tokens)):
+            raise DataError(
+                f"store {name}: the bounds of its documents do not fit its {len(store.tokens)} tokens; "
+                "tokenize the text again"
+            )
         extra = (start is not None) + (end is not None)
         # An empty document teaches nothing but that documents may be empty.
         pairs = np.where(tokens > 0, np.maximum(tokens + extra - 1, 0), 0)
@@ -139,12 +154,23 @@ class Windows:
         found = np.empty(stop - start, np.int64)
         low, high = max(start - shift, 0), min(stop - shift, end - begin)
         at = low + shift - start
-        found[at : at + high - low] = self.store.tokens[begin + low : begin + high]
+        stored = self.store.tokens[begin + low : begin + high]
+        if self.ids is not None and len(stored) and stored.max() >= self.ids:
+            self.refuse(document, low, stored, self.ids)
+        found[at : at + high - low] = stored
         if at and self.start is not None:
             found[0] = self.start
         if stop - shift > end - begin and self.end is not None:
             found[-1] = self.end
         return found
+
+    def refuse(self, document: int, first: int, stored: NDArray[Any], ids: int) -> None:
+        """Raise DataError for the ids of a document, from its token ``first`` on, of which one does not exist."""
+        place = int(np.argmax(stored >= ids))
+        raise DataError(
+            f"store {self.name}: token {first + place} of document {document} is id {int(stored[place])}, but its "
+            f"tokenizer has {ids} entries; the store is damaged, tokenize the text again"
+        )
 
 
 class Mixture:

@@ -36,7 +36,9 @@ def open_mixture(
         vocabulary = store.manifest.get("summary", {}).get("vocab_size")
         if vocabulary is not None:
             check_vocabulary(model, int(vocabulary) - 1, f"store {name}")
-        sources.append(Windows(store, name, settings.sequence_length, start, end, settings.seed))
+        # An id without an embedding would end the run in an index error, or in a GPU's assertion.
+        entries = int(vocabulary) if vocabulary is not None else int(model.get_input_embeddings().weight.shape[0])
+        sources.append(Windows(store, name, settings.sequence_length, start, end, settings.seed, entries))
     return Mixture(sources, [share.weight for share in shares], settings.sequences_per_step)
 
 
