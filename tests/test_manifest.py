@@ -1,5 +1,6 @@
 """Artefact folders are whole or absent, and a damaged one is named."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -91,3 +92,17 @@ def test_fingerprints_follow_content(tmp_path: Path) -> None:
     assert fingerprint(first) == fingerprint(second)
     (second / "x").write_text("other")
     assert fingerprint(first) != fingerprint(second)
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_the_old_one(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "some.json"
+    write_atomically(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"some.json") as failed:
+        write_atomically(path, "new")
+    assert failed.value.errno == errno.ENOSPC and path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -17,7 +17,7 @@ import torch
 from training_kit import MemoryStore, journal, losses, tiny_model, train, weights
 
 from langadapt.errors import DataError, LangadaptError, MismatchError, TrainingStopped
-from langadapt.training import checkpoint
+from langadapt.training import checkpoint, meters
 
 KIT = Path(__file__).with_name("training_kit.py")
 
@@ -113,7 +113,7 @@ def test_another_run_in_the_folder_is_refused_and_free_settings_may_change(
         train(tmp_path, checkpoint_every=4)
     with pytest.raises(MismatchError, match=r"learning_rate: 0.01 there, 0.02 here"):
         train(tmp_path, learning_rate=0.02)
-    with pytest.raises(MismatchError, match=r"steps: 12 there, 20 here.*use `extend`"):
+    with pytest.raises(MismatchError, match=r"steps: 12 there, 20 here.*go on by `extend`"):
         train(tmp_path, steps=20)
     with pytest.raises(
         MismatchError, match=r"holds a run on another .*store target at weight 1.*store target at weight 3"
@@ -207,8 +207,93 @@ def test_a_finished_run_is_extended(tmp_path: Path) -> None:
     result = train(tmp_path, schedule="wsd", steps=20, extend=True)
     assert result.steps == 20 and journal(tmp_path)[-1]["step"] == 20
     assert train(tmp_path, schedule="wsd", steps=20) == result
-    with pytest.raises(MismatchError, match="use `extend`"):
+    with pytest.raises(MismatchError, match="go on by `extend`"):
         train(tmp_path, schedule="wsd", steps=30)
+
+
+def test_a_run_that_is_lost_goes_on_from_its_last_good_checkpoint_at_a_lower_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says all that is needed: which checkpoint, which to delete, and that `extend` takes other rates."""
+    from langadapt.training.step import Stepper
+
+    plain, calls = Stepper.forward_backward, []
+
+    def poisoned(self: Any, *arguments: Any) -> Any:
+        calls.append(1)
+        return plain(self, *arguments) * (float("nan") if len(calls) > 12 else 1.0)
+
+    expected = r"step 7: the loss .*The last good checkpoint is \S*step-00000005 \(delete \S*step-00000006, which leads"
+    with monkeypatch.context() as patch, pytest.raises(LangadaptError, match=expected):
+        patch.setattr(Stepper, "forward_backward", poisoned)
+        train(tmp_path, steps=20, checkpoint_every=1)
+    shutil.rmtree(tmp_path / "checkpoints" / "step-00000006")
+    mended = {"steps": 20, "learning_rate": 2e-3}
+    with pytest.raises(MismatchError, match=r"learning_rate: 0.01 there, 0.002 here\); go on by `extend`"):
+        train(tmp_path, **mended)
+    with pytest.raises(MismatchError, match=r"seed: 42 there, 7 here\); give another folder"):
+        train(tmp_path, **mended, seed=7, extend=True)
+    result = train(tmp_path, **mended, extend=True)
+    rates = {line["step"]: line["learning_rate"]["matrices"] for line in journal(tmp_path) if "loss" in line}
+    assert result.steps == 20 and rates[4] > 5e-3 and max(rates[step] for step in rates if step > 6) <= 2e-3
+    assert train(tmp_path, **mended) == result
+    assert checkpoint.good_checkpoints(tmp_path / "none", 3).startswith("There is no checkpoint from before")
+
+
+def test_a_log_that_cannot_be_written_says_so_and_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk takes a part of a line, then nothing."""
+    plain = meters.Journal.write
+
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self.file, self.room = file, 30
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def write(self, data: bytes) -> int:
+            if not self.room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            count: int = self.file.write(data[: self.room])
+            self.room -= count
+            return count
+
+    def write(self: meters.Journal, line: dict[str, Any]) -> None:
+        if line["step"] == 8:
+            self.file = Full(self.file)
+        plain(self, line)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(meters.Journal, "write", write)
+        with pytest.raises(LangadaptError, match=r"log.jsonl: cannot write the log: No space left on device; whole"):
+            train(tmp_path, checkpoint_every=4)
+    assert not (tmp_path / "log.jsonl").read_text().endswith("\n")
+    train(tmp_path, checkpoint_every=4)
+    assert [line["step"] for line in journal(tmp_path)] == [2, 4, 6, 8, 10, 12]
+
+
+def test_asking_to_anneal_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from langadapt.cli.main import main
+    from langadapt.stages import Run
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"name: a\nmodel: {tmp_path}\nout: {tmp_path / 'run'}\ncorpus: {{target: [{recipe}]}}\n")
+
+    def ask() -> tuple[int, str]:
+        with pytest.raises(SystemExit) as left:
+            main(["train", str(recipe), "--anneal"])
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out + captured.err
+
+    code, text = ask()
+    assert code == 2 and "no unfinished training run" in text.replace("\n", " ")
+    folder = tmp_path / "run" / "trained" / "focus"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    assert ask() == (0, f"asked {folder} to anneal; nothing trains there now, it will when the run goes on\n")
+    assert (folder / "anneal-now").exists()
+    with Run(tmp_path / "run", lambda _: None).locked():
+        assert ask() == (0, f"asked {folder} to anneal\n")
 
 
 def torchrun(processes: int, **run: Any) -> None:

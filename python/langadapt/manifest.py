@@ -25,10 +25,15 @@ MANIFEST_NAME = "manifest.json"
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8 so that after a crash the file is either the old or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        # A failed write does not say of which file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     temporary.replace(path)
     sync_folder(path.parent)
 

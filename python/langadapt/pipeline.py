@@ -54,7 +54,7 @@ def train(recipe: Recipe, *, progress: Progress | None = None, extend: bool = Fa
 
     Under ``torchrun`` the first process makes the stages before training while the others wait, then all train. Like
     :func:`adapt` without evaluation, comparison and report; ``adapt`` of the same recipe goes on from here. ``extend``:
-    go on with a larger budget after a finished training.
+    go on with a larger budget or at other rates.
     """
     run = Run(Path(recipe.out), log.info)
     ready = run.folder / "stages" / f".ready-{os.environ.get('TORCHELASTIC_RUN_ID', 'alone')}-{os.getppid()}"

@@ -23,6 +23,18 @@ from langadapt.manifest import check_files, describe_files, fingerprint, remove_
 Log = Callable[[str], None]
 
 
+def is_running(folder: Path) -> bool:
+    """Whether a process is at work in a run's folder."""
+    try:
+        with (folder / "stages" / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 class Run:
     """A folder in which stages leave their artefacts.
 

@@ -83,6 +83,8 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.filename is not None:
         hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
         return f"{error.filename}: {error.strerror}{hint}", 1
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no space left on a disk; free some and run the same command again", 1
     if isinstance(error, (LangadaptError, ValueError, OSError)):
         return str(error), 1
     return f"{type(error).__name__}: {error} (a defect of langadapt; --debug shows where)", 1

@@ -14,7 +14,7 @@ def command(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe.")
     ] = None,
-    extend: Annotated[bool, typer.Option("--extend", help="Go on with a larger budget after a finished run.")] = False,
+    extend: Annotated[bool, typer.Option("--extend", help="Go on with a larger budget or at other rates.")] = False,
     anneal: Annotated[
         bool, typer.Option("--anneal", help="Ask the run that is under way to finish its schedule now, and leave.")
     ] = False,
@@ -27,10 +27,12 @@ def command(
 
     loaded = Recipe.from_yaml(recipe, overrides or ())
     if anneal:
+        from langadapt.stages import is_running
         from langadapt.training.signals import ask_to_anneal
 
+        later = "" if is_running(Path(loaded.out)) else "; nothing trains there now, it will when the run goes on"
         for folder in ask_to_anneal(Path(loaded.out)):
-            typer.echo(f"asked {folder} to anneal")
+            typer.echo(f"asked {folder} to anneal{later}")
         return
     from langadapt.pipeline import train
 

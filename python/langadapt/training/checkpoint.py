@@ -44,6 +44,22 @@ def found(root: Path) -> list[Path]:
     return sorted(path for path in root.glob("step-*") if (path / STATE).is_file())
 
 
+def good_checkpoints(root: Path, lost: int) -> str:
+    """Where to go on from after the step of index ``lost``, and how.
+
+    A checkpoint with the very weights that this step began with leads there again.
+    """
+    steps = {int(path.name.removeprefix("step-")): path for path in found(root)}
+    good = [path for step, path in sorted(steps.items()) if step < lost]
+    if not good:
+        return "There is no checkpoint from before: look at these documents, lower learning_rate or lengthen warmup"
+    suspect = f" (delete {steps[lost]}, which leads here again)" if lost in steps else ""
+    return (
+        f"The last good checkpoint is {good[-1]}{suspect}: look at these documents, or go on with a lower "
+        "learning_rate or max_grad_norm by `extend` (`langadapt train --extend`)"
+    )
+
+
 class Writer:
     """Writes checkpoints, in the background where asked."""
 

@@ -59,7 +59,7 @@ def train_model(
         progress: called as ``progress(phase, done, total, unit)`` instead of the display on stderr.
         new_rows: embedding rows that have never been trained: where there are any, they raise the embeddings' rate
             (``embedding_learning_rate: auto``), and ``embeddings_first_steps`` trains them alone.
-        extend: go on with a larger budget after a finished run.
+        extend: go on with a larger budget, or at other rates, after a finished run or from its last checkpoint.
 
     Raises:
         ConfigError: settings that cannot work here.
@@ -233,8 +233,8 @@ class Trainer:
                 self.save()
                 self.writer.wait()
             text = f"{stop}: stopped after step {self.step}, checkpoint in {self.writer.root}; the same command goes on"
-            self.display.say(text)
             if stop == "SIGINT":
+                self.display.say(text)
                 raise KeyboardInterrupt
             raise TrainingStopped(text)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, LangadaptError
 from langadapt.training.parallel import Team
 from langadapt.training.settings import TrainSettings
 
@@ -39,15 +39,23 @@ class Journal:
             self.wandb = open_wandb(out, settings)
         self.path = out / LOG_NAME
         keep_until(self.path, resume_step)
-        self.file = self.path.open("a", encoding="utf-8")
+        # Without a buffer, which on a full disk could neither be written nor closed.
+        self.file = self.path.open("ab", buffering=0)
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line; it must have a ``step``. Numbers that JSON cannot hold become null."""
         if not self.active:
             return
         clean = {key: finite(value) for key, value in line.items()}
-        self.file.write(json.dumps({**clean, "time": round(time.time(), 3)}, ensure_ascii=False) + "\n")
-        self.file.flush()
+        data = (json.dumps({**clean, "time": round(time.time(), 3)}, ensure_ascii=False) + "\n").encode()
+        try:
+            while data:
+                data = data[self.file.write(data) :]
+        except OSError as error:
+            raise LangadaptError(
+                f"{self.path}: cannot write the log: {error.strerror or error}; whole checkpoints are in "
+                f"{self.path.with_name('checkpoints')}; free some space and run the same command again"
+            ) from error
         numbers = flatten(clean)
         if self.tensorboard is not None:
             for key, value in numbers.items():
@@ -59,7 +67,6 @@ class Journal:
         """Flush and close everything."""
         if not self.active:
             return
-        self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
         if self.tensorboard is not None:

@@ -16,7 +16,7 @@ from langadapt.manifest import fingerprint, read_manifest, write_atomically
 from langadapt.training.batches import StoreShare
 from langadapt.training.checkpoint import Reader, found
 from langadapt.training.optimizer import Named
-from langadapt.training.settings import BUDGET, FREE_TO_CHANGE, TrainSettings
+from langadapt.training.settings import BUDGET, FREE_TO_CHANGE, RATES, TrainSettings
 
 RUN_NAME = "run.json"
 
@@ -35,7 +35,7 @@ def describe_run(model: Any, shares: Sequence[StoreShare], settings: TrainSettin
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, extend: bool) -> bool:
-    """Compare a run with what ``out`` was begun with; whether its budget has changed.
+    """Compare a run with what ``out`` was begun with; whether its budget or its rates have changed.
 
     Raises:
         MismatchError: names what differs and what to do.
@@ -50,10 +50,10 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, ext
         )
     old, new = before["settings"], now["settings"]
     changed = [key for key in new if key not in FREE_TO_CHANGE and old.get(key) != new[key]]
-    other = [key for key in changed if key not in BUDGET]
+    other = [key for key in changed if key not in BUDGET | RATES]
     if other or (changed and not extend):
         listed = ", ".join(f"{key}: {old.get(key)} there, {new[key]} here" for key in other or changed)
-        remedy = "" if other else "use `extend` to go on with a larger budget, or "
+        remedy = "" if other else "go on by `extend` (`langadapt train --extend`), "
         raise MismatchError(
             f"{out}: holds a run with other settings ({listed}); {remedy}give "
             "another folder, or delete this one to start anew"

@@ -38,8 +38,22 @@ FREE_TO_CHANGE = frozenset(
         "wandb_project",
     }
 )
-# How much is trained; changed on purpose by `extend`.
+# How much is trained, and at which rates; changed on purpose by `extend`.
 BUDGET = frozenset({"steps", "tokens", "epochs", "hours"})
+RATES = frozenset(
+    {
+        "anneal",
+        "cooldown",
+        "embedding_learning_rate",
+        "infinite_learning_rate",
+        "learning_rate",
+        "max_grad_norm",
+        "min_learning_rate",
+        "schedule",
+        "warmup",
+        "weight_decay",
+    }
+)
 
 
 @dataclass

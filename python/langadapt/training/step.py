@@ -22,6 +22,7 @@ from langadapt.training import optimizer as optimizers
 from langadapt.training import parallel, probe
 from langadapt.training.attention import packed_inputs
 from langadapt.training.batches import Batch, Mixture
+from langadapt.training.checkpoint import good_checkpoints
 from langadapt.training.loss import HeadLoss
 from langadapt.training.meters import LossMeter, Stopwatch
 from langadapt.training.settings import TrainSettings
@@ -314,9 +315,8 @@ class Stepper:
         )
         what = "loss" if lost >= 0 else "gradient norm"
         raise LangadaptError(
-            f"step {bad + 1}: the {what} is not a number. Documents in its batch: {listed}. The last good "
-            f"checkpoint, if any, is in {out / 'checkpoints'}; look at these documents, lower learning_rate or "
-            "lengthen warmup"
+            f"step {bad + 1}: the {what} is not a number. Documents in its batch: {listed}. "
+            f"{good_checkpoints(out / 'checkpoints', bad)}"
         )
 
     def report(self, steps: int, bytes_per_token: list[float | None]) -> dict[str, Any]:
