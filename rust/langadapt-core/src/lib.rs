@@ -5,6 +5,7 @@
 //! Counts are `u64`/`i64`, token ids are `u32`. Nothing here prints, draws or reads the environment.
 
 pub mod bpe;
+mod byte_masks;
 pub mod corpus;
 pub mod error;
 pub mod fertility;

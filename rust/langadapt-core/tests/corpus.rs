@@ -298,6 +298,13 @@ fn naive_lines(text: &str) -> Vec<String> {
     lines.filter(|line| !line.bytes().all(|byte| byte.is_ascii_whitespace())).collect()
 }
 
+#[test]
+fn a_mark_in_the_smallest_batches() {
+    let folder = Folder::new();
+    assert_eq!(through(&folder.0.join("a.txt"), "\u{feff}".as_bytes(), 1, 1).0, [""; 0]);
+    assert_eq!(through(&folder.0.join("a.txt"), "\u{feff}a\nb".as_bytes(), 1, 1).0, ["a", "b"]);
+}
+
 fn any_byte() -> impl Strategy<Value = u8> {
     prop_oneof![Just(b'\n'), Just(b'a'), Just(b'"'), any::<u8>()]
 }

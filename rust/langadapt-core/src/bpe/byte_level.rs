@@ -182,8 +182,13 @@ impl ByteLevel {
             ids.push(id);
             return;
         }
-        ids.extend(piece.iter().map(|byte| self.symbols[usize::from(*byte)]).filter(|id| *id != NONE));
+        self.push_symbols(piece, ids);
         merges.apply(ids, scratch);
+    }
+
+    /// The bytes of a piece as ids.
+    pub(super) fn push_symbols(&self, piece: &[u8], ids: &mut Vec<u32>) {
+        ids.extend(piece.iter().map(|byte| self.symbols[usize::from(*byte)]).filter(|id| *id != NONE));
     }
 }
 

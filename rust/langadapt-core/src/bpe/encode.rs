@@ -24,9 +24,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::added::{AddedToken, Finder, Section};
-use super::byte_level::ByteLevel;
+use super::byte_level::{ByteLevel, bytes_of};
 use super::decode::{DecodeStep, decode};
-use super::merges::{Merges, Scratch};
+use super::merges::{ID_LIMIT, Merges, Scratch};
 use super::normalize::{Form, apply_all};
 use super::piece_cache::Cache;
 use super::sentencepiece::SentencePiece;
@@ -43,10 +43,24 @@ pub enum Load {
     Foreign(String),
 }
 
+/// Bytes. The longest pieces of published vocabularies have some hundreds, most of them spaces.
+const LONGEST_PIECE: usize = 4096;
+
 #[derive(Debug)]
 enum Family {
     SentencePiece(SentencePiece),
     ByteLevel(ByteLevel),
+}
+
+impl Family {
+    /// Appends what a piece of the vocabulary is cut to before the first merge.
+    fn spell(&self, id: u32, vocab: &Vocab, symbols: &mut Vec<u32>) {
+        let piece = std::str::from_utf8(vocab.piece(id).unwrap_or_default()).unwrap_or_default();
+        match self {
+            Self::SentencePiece(family) => family.push_symbols(piece, vocab, symbols),
+            Self::ByteLevel(family) => family.push_symbols(&bytes_of(piece).unwrap_or_default(), symbols),
+        }
+    }
 }
 
 /// An exact BPE tokenizer. Immutable: one serves all threads, each with its own [`Cache`].
@@ -98,14 +112,18 @@ impl NativeTokenizer {
         if !vocab.is_one_to_one() || vocab.id(b"").is_some() {
             return Err("the vocabulary has an empty piece or two pieces with one id".into());
         }
-        if vocab.id_limit() > 1 << 28 {
+        if vocab.id_limit() > ID_LIMIT {
             return Err("the vocabulary is too large".into());
+        }
+        // Which merge makes a piece is found in n^2 steps.
+        if vocab.iter().any(|(piece, _)| piece.len() > LONGEST_PIECE) {
+            return Err(format!("a piece is longer than {LONGEST_PIECE} bytes"));
         }
         let family = family(&spec, &vocab, merges)?;
         let added = resolve_added(std::mem::take(&mut spec.added), &vocab)?;
         let mut this = Self {
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
-            merges: Merges::new(merges),
+            merges: Merges::new(merges, vocab.id_limit(), |id, symbols| family.spell(id, &vocab, symbols)),
             vocab,
             family,
             forms: spec.forms,

@@ -5,6 +5,16 @@
 //! only the resulting id before it uses one. That is the same rule: the symbols at one place only ever grow, so an
 //! outdated entry leads to a shorter piece, hence to another id, than the pair that is there now.
 //!
+//! **One merge for a token.** Converted SentencePiece models list a merge for every way to cut a token in two. All but
+//! one of them never happen: while a token grows no merge reaches across its ends, so it grows as it would alone, by
+//! the same merges, the last of which is always the same. The others are never the lowest pair that is there, so
+//! leaving them out changes nothing, and halves the tables. Tokens that do not come out of their own characters are
+//! never made at all.
+//!
+//! **Numbers.** Since a merge and the token it makes are one, symbols are numbered anew: first what no merge makes, then
+//! the tokens that merges make in order of rank. The number of a token is then its rank, and a table from pairs to
+//! numbers is all there is: eight bytes a slot.
+//!
 //! Cost: short pieces are scanned for their minimum again and again, in about n^2/4 very cheap steps; from
 //! [`SCAN_LIMIT`] symbols on a heap over a linked list does the same in n log n.
 
@@ -12,6 +22,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::huge;
+use super::pair_ranks::PairRanks;
 use crate::progress::Stop;
 
 /// Longest piece, in symbols, that is merged by scanning. Found by measurement: both ways cost the same near here.
@@ -20,86 +31,145 @@ const SCAN_LIMIT: usize = 64;
 /// Steps of the heap way between two looks at [`Scratch::stop`]; about a millisecond.
 const CHECK_EVERY: usize = 1 << 14;
 
-/// "No such merge", larger than every rank.
-pub const NO_RANK: u32 = u32::MAX;
+/// "No merge": larger than every number.
+const NONE: u32 = u32::MAX;
+
+/// Bits of a number in a slot, which holds three.
+const NUMBER_BITS: u32 = 21;
+
+/// Ids have to be below this.
+pub const ID_LIMIT: usize = 1 << NUMBER_BITS;
+
+/// No slot is like this, as a pair of two equal numbers this large has no merge.
+const EMPTY: u64 = u64::MAX;
 
 /// Filter bits for a slot.
 const FILTER_BITS: usize = 8;
 
-/// In place of a key: no pair of ids, as both would have to be [`u32::MAX`].
-const EMPTY: u64 = u64::MAX;
+/// Places of neighbours, before any merge.
+const NEXT: [u8; SCAN_LIMIT + 1] = places(1);
+const PREVIOUS: [u8; SCAN_LIMIT + 1] = places(u8::MAX);
 
-/// Pairs of ids to rank and resulting id.
+const fn places(first: u8) -> [u8; SCAN_LIMIT + 1] {
+    let mut places = [0; SCAN_LIMIT + 1];
+    let mut at = 0;
+    while at <= SCAN_LIMIT {
+        places[at] = first.wrapping_add(at as u8);
+        at += 1;
+    }
+    places
+}
+
+/// So many symbols that no merge makes have a table of their own, by both numbers.
+const DENSE: usize = 256;
+
+/// Pairs of symbols to what their merge makes.
 ///
-/// Open addressing over slots of 16 bytes, four to a cache line. A look-up waits for one line, which also brings the
-/// result: with ranks alone in the table (half the memory) and results beside it, a merge waited twice and piece
-/// encoding was slower.
-///
-/// Tried and dropped: a cuckoo table of eight bytes a slot without a filter, read without a branch. No look-up was
+/// Tried and dropped: doing without the filter (4 % slower); four minima side by side with the place in the low bits (3 %
+/// slower: packing costs what the shorter chain of comparisons wins). With slots of 16 bytes: a cuckoo table without a filter, read without a branch. No look-up was
 /// mispredicted any more, but each had to wait for both lines where the filter lets the processor run ahead: encoding of
 /// new pieces lost 5 to 15 %. Scanning for the minimum eight ranks at a time, with the place in the low bits, neither
 /// won nor lost: scanning hides behind the waits of the look-ups.
 #[derive(Debug, Clone)]
 pub struct Merges {
-    slots: Vec<Slot>,
+    /// Numbers by id.
+    numbers: Vec<u32>,
+    /// Ids by number.
+    ids: Vec<u32>,
+    /// Left, right and resulting number of a merge; open addressing.
+    slots: Vec<u64>,
     shift: u32,
-    /// One bit for every hash that a pair has, eight times as many as there are merges: most pairs that have no merge
-    /// are refused here, in a table small enough to stay in the fastest caches.
+    /// One bit for every hash that a pair has: most pairs that have no merge are refused here, in a table small enough
+    /// to stay in the fastest caches.
     filter: Vec<u64>,
-}
-
-#[derive(Debug, Clone, Copy)]
-#[repr(align(16))]
-struct Slot {
-    pair: u64,
-    rank: u32,
-    result: u32,
+    /// What the first [`DENSE`] symbols make: every piece begins with a look-up for each of its symbols.
+    dense: Vec<u32>,
 }
 
 impl Merges {
-    /// Merges in order of rank, as (left, right, result); of a pair that comes twice the later rank counts.
-    pub fn new(merges: &[(u32, u32, u32)]) -> Self {
+    /// Merges in order of rank, as (left, right, result), of ids below `id_limit`; of a pair that comes twice the later
+    /// rank counts. `spell` appends the symbols to which text that becomes a token is cut at first.
+    ///
+    /// # Panics
+    /// Where an id is not below `id_limit`, or that is above [`ID_LIMIT`].
+    pub fn new(merges: &[(u32, u32, u32)], id_limit: usize, spell: impl Fn(u32, &mut Vec<u32>)) -> Self {
+        assert!(id_limit <= ID_LIMIT);
+        let merges = one_for_a_token(merges, id_limit, spell);
         // Between 1.5 and 3 slots for a merge.
         let size = (merges.len() * 3 / 2).next_power_of_two().max(64);
-        let empty = Slot { pair: EMPTY, rank: NO_RANK, result: 0 };
-        let shift = 64 - size.trailing_zeros();
-        let mut table = Self { slots: huge::filled(size, empty), shift, filter: vec![0; size * FILTER_BITS / 64] };
-        for (rank, &(left, right, result)) in merges.iter().enumerate() {
-            let pair = pair_of(left, right);
-            let hash = hash(pair);
-            let at = table.place(pair, hash);
-            table.slots[at] = Slot { pair, rank: rank as u32, result };
-            let bit = (hash >> (shift - FILTER_BITS.trailing_zeros())) as usize;
-            table.filter[bit / 64] |= 1 << (bit % 64);
+        let (numbers, ids) = renumber(&merges, id_limit);
+        let mut table = Self {
+            numbers,
+            ids,
+            slots: huge::filled(size, EMPTY),
+            shift: 64 - size.trailing_zeros(),
+            filter: vec![0; size * FILTER_BITS / 64],
+            dense: vec![NONE; DENSE * DENSE],
+        };
+        for (left, right, result) in merges {
+            table.insert([left, right, result].map(|id| table.numbers[id as usize]));
         }
         table
     }
 
-    /// Where a pair is, or the empty slot where it belongs.
-    #[inline(always)]
-    fn place(&self, pair: u64, hash: u64) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut at = (hash >> self.shift) as usize;
-        while self.slots[at].pair != pair && self.slots[at].pair != EMPTY {
-            at = (at + 1) & mask;
-        }
-        at
-    }
-
-    /// Rank of the merge of `left` and `right`, or [`NO_RANK`], and what it makes.
-    #[inline(always)]
-    pub fn look_up(&self, left: u32, right: u32) -> (u32, u32) {
+    fn insert(&mut self, [left, right, result]: [u32; 3]) {
         let pair = pair_of(left, right);
         let hash = hash(pair);
-        let bit = (hash >> (self.shift - FILTER_BITS.trailing_zeros())) as usize;
-        if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
-            return (NO_RANK, 0);
+        let mask = self.slots.len() - 1;
+        let mut at = (hash >> self.shift) as usize;
+        while self.slots[at] != EMPTY {
+            at = (at + 1) & mask;
         }
-        let slot = &self.slots[self.place(pair, hash)];
-        (slot.rank, slot.result)
+        self.slots[at] = pair << NUMBER_BITS | u64::from(result);
+        let bit = self.filter_bit(hash);
+        self.filter[bit / 64] |= 1 << (bit % 64);
+        if left.max(right) < DENSE as u32 {
+            self.dense[left as usize * DENSE + right as usize] = result;
+        }
+    }
+
+    #[inline(always)]
+    fn filter_bit(&self, hash: u64) -> usize {
+        (hash >> (self.shift - FILTER_BITS.trailing_zeros())) as usize
+    }
+
+    /// What the merge of `left` and `right` makes, or [`NONE`].
+    #[inline(always)]
+    fn look_up(&self, left: u32, right: u32) -> u32 {
+        let pair = pair_of(left, right);
+        let hash = hash(pair);
+        let bit = self.filter_bit(hash);
+        if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
+            return NONE;
+        }
+        let mask = self.slots.len() - 1;
+        let mut at = (hash >> self.shift) as usize;
+        loop {
+            let slot = self.slots[at];
+            if slot >> NUMBER_BITS == pair {
+                return slot as u32 & (ID_LIMIT as u32 - 1);
+            }
+            if slot == EMPTY {
+                return NONE;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// The same for symbols that have just been cut.
+    #[inline(always)]
+    fn look_up_first(&self, left: u32, right: u32) -> u32 {
+        if (left | right) < DENSE as u32 {
+            self.dense[left as usize * DENSE + right as usize]
+        } else {
+            self.look_up(left, right)
+        }
     }
 
     /// Applies all merges to `symbols`, in place.
+    ///
+    /// # Panics
+    /// Where a symbol is not below the limit of ids.
     pub fn apply(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
         match symbols.len() {
             0 | 1 => {}
@@ -110,36 +180,38 @@ impl Merges {
 
     fn apply_by_scanning(&self, symbols: &mut Vec<u32>) {
         let len = symbols.len();
-        // `ranks[at]` and `results[at]` belong to the pair of the symbol at `at` and the next one that is left.
-        let (mut ranks, mut results) = ([NO_RANK; SCAN_LIMIT], [0; SCAN_LIMIT]);
-        let (mut next, mut previous) = ([0u8; SCAN_LIMIT + 1], [0u8; SCAN_LIMIT + 1]);
-        for at in 0..len {
-            (next[at], previous[at]) = (at as u8 + 1, (at as u8).wrapping_sub(1));
-        }
-        for at in 0..len - 1 {
-            (ranks[at], results[at]) = self.look_up(symbols[at], symbols[at + 1]);
+        // `made[at]` is what the symbol at `at` and the next one that is left make.
+        let mut made = [NONE; SCAN_LIMIT];
+        let (mut next, mut previous) = (NEXT, PREVIOUS);
+        let mut right = self.numbers[symbols[0] as usize];
+        symbols[0] = right;
+        for at in 1..len {
+            let left = right;
+            right = self.numbers[symbols[at] as usize];
+            symbols[at] = right;
+            made[at - 1] = self.look_up_first(left, right);
         }
         loop {
-            let (at, rank) = leftmost_minimum(&ranks[..len - 1]);
-            if rank == NO_RANK {
+            let (at, number) = leftmost_minimum(&made[..len - 1]);
+            if number == NONE {
                 break;
             }
             let gone = usize::from(next[at]);
             let (after, before) = (next[gone], previous[at]);
-            symbols[at] = results[at];
-            (ranks[at], ranks[gone]) = (NO_RANK, NO_RANK);
+            symbols[at] = number;
+            (made[at], made[gone]) = (NONE, NONE);
             (next[at], previous[usize::from(after)]) = (after, at as u8);
             if usize::from(after) < len {
-                (ranks[at], results[at]) = self.look_up(symbols[at], symbols[usize::from(after)]);
+                made[at] = self.look_up(number, symbols[usize::from(after)]);
             }
             let before = usize::from(before);
             if before < len {
-                (ranks[before], results[before]) = self.look_up(symbols[before], symbols[at]);
+                made[before] = self.look_up(symbols[before], number);
             }
         }
         let (mut kept, mut at) = (0, 0);
         while at < len {
-            symbols[kept] = symbols[at];
+            symbols[kept] = self.ids[symbols[at] as usize];
             kept += 1;
             at = usize::from(next[at]);
         }
@@ -148,62 +220,111 @@ impl Merges {
 
     fn apply_by_heap(&self, symbols: &mut Vec<u32>, scratch: &mut Scratch) {
         let len = symbols.len();
-        let Scratch { heap, previous, next, ranks, stop } = scratch;
+        let Scratch { heap, previous, next, made, stop } = scratch;
         previous.clear();
         previous.extend((0..len as u32).map(|at| at.wrapping_sub(1)));
         next.clear();
         next.extend(1..=len as u32);
-        ranks.clear();
+        symbols.iter_mut().for_each(|symbol| *symbol = self.numbers[*symbol as usize]);
+        made.clear();
         for part in (0..len - 1).step_by(CHECK_EVERY) {
             if stop.is_asked() {
                 return;
             }
             let pairs = symbols[part..len.min(part + CHECK_EVERY + 1)].windows(2);
-            ranks.extend(pairs.map(|pair| self.look_up(pair[0], pair[1]).0));
+            made.extend(pairs.map(|pair| self.look_up_first(pair[0], pair[1])));
         }
-        ranks.push(NO_RANK);
+        made.push(NONE);
         heap.clear();
         // Pushing takes linear time, too, on average, and can be stopped.
-        for (at, &rank) in ranks.iter().enumerate() {
-            push(heap, rank, at);
+        for (at, &number) in made.iter().enumerate() {
+            push(heap, number, at);
             if at.is_multiple_of(CHECK_EVERY) && stop.is_asked() {
                 return;
             }
         }
         let mut popped = 0usize;
-        while let Some(Reverse((rank, at))) = heap.pop() {
+        while let Some(Reverse((number, at))) = heap.pop() {
             let at = at as usize;
             popped += 1;
             if popped.is_multiple_of(CHECK_EVERY) && stop.is_asked() {
                 return;
             }
-            if ranks[at] != rank {
+            if made[at] != number {
                 continue;
             }
             let right = next[at] as usize;
-            symbols[at] = self.look_up(symbols[at], symbols[right]).1;
-            (ranks[at], ranks[right]) = (NO_RANK, NO_RANK);
+            symbols[at] = number;
+            (made[at], made[right]) = (NONE, NONE);
             next[at] = next[right];
             let after = next[at] as usize;
             if after < len {
                 previous[after] = at as u32;
-                ranks[at] = self.look_up(symbols[at], symbols[after]).0;
-                push(heap, ranks[at], at);
+                made[at] = self.look_up(number, symbols[after]);
+                push(heap, made[at], at);
             }
             let before = previous[at] as usize;
             if before < len {
-                ranks[before] = self.look_up(symbols[before], symbols[at]).0;
-                push(heap, ranks[before], before);
+                made[before] = self.look_up(symbols[before], number);
+                push(heap, made[before], before);
             }
         }
         let (mut kept, mut at) = (0, 0);
         while at < len {
-            symbols[kept] = symbols[at];
+            symbols[kept] = self.ids[symbols[at] as usize];
             kept += 1;
             at = next[at] as usize;
         }
         symbols.truncate(kept);
     }
+}
+
+/// The merges without those that never happen: at most one for each token, in order of rank.
+fn one_for_a_token(
+    merges: &[(u32, u32, u32)],
+    id_limit: usize,
+    spell: impl Fn(u32, &mut Vec<u32>),
+) -> Vec<(u32, u32, u32)> {
+    let mut ways = vec![0u32; id_limit];
+    merges.iter().for_each(|merge| ways[merge.2 as usize] += 1);
+    if ways.iter().all(|ways| *ways <= 1) {
+        return merges.to_vec();
+    }
+    let ranks = PairRanks::new(merges);
+    let mut last = vec![None; id_limit];
+    let mut symbols = Vec::new();
+    for token in (0..id_limit as u32).filter(|token| ways[*token as usize] > 1) {
+        symbols.clear();
+        spell(token, &mut symbols);
+        let pair = std::iter::from_fn(|| ranks.apply_next(&mut symbols)).last().map(|(_, pair)| pair);
+        last[token as usize] = pair.filter(|_| symbols == [token]);
+    }
+    let mut kept: Vec<_> = merges.to_vec();
+    kept.retain(|&(left, right, token)| ways[token as usize] == 1 || last[token as usize] == Some((left, right)));
+    // A merge that is listed twice counts where it comes last.
+    kept.reverse();
+    kept.retain(|merge| std::mem::replace(&mut ways[merge.2 as usize], 0) > 0);
+    kept.reverse();
+    kept
+}
+
+/// Numbers by id and ids by number: symbols that no merge makes as they first come in the merges, the other symbols
+/// that no merge makes, then tokens by the rank of their merge.
+fn renumber(merges: &[(u32, u32, u32)], id_limit: usize) -> (Vec<u32>, Vec<u32>) {
+    let mut made = vec![false; id_limit];
+    merges.iter().for_each(|merge| made[merge.2 as usize] = true);
+    let mut ids = Vec::with_capacity(id_limit);
+    let mut seen = made;
+    let parts = merges.iter().flat_map(|merge| [merge.0, merge.1]);
+    for id in parts.chain(0..id_limit as u32) {
+        if !std::mem::replace(&mut seen[id as usize], true) {
+            ids.push(id);
+        }
+    }
+    ids.extend(merges.iter().map(|merge| merge.2));
+    let mut numbers = vec![0; id_limit];
+    ids.iter().zip(0..).for_each(|(&id, number)| numbers[id as usize] = number);
+    (numbers, ids)
 }
 
 /// Memory of the heap way, kept between calls.
@@ -212,18 +333,18 @@ pub struct Scratch {
     heap: BinaryHeap<Reverse<(u32, u32)>>,
     previous: Vec<u32>,
     next: Vec<u32>,
-    ranks: Vec<u32>,
+    made: Vec<u32>,
     /// Once asked, [`Merges::apply`] returns with whatever it has.
     pub(super) stop: Stop,
 }
 
-fn push(heap: &mut BinaryHeap<Reverse<(u32, u32)>>, rank: u32, at: usize) {
-    if rank != NO_RANK {
-        heap.push(Reverse((rank, at as u32)));
+fn push(heap: &mut BinaryHeap<Reverse<(u32, u32)>>, number: u32, at: usize) {
+    if number != NONE {
+        heap.push(Reverse((number, at as u32)));
     }
 }
 
-/// Only the high bits are any good; they depend on all bits of both ids.
+/// Only the high bits are any good; they depend on all bits of both numbers.
 #[inline]
 fn hash(pair: u64) -> u64 {
     (pair ^ pair >> 29).wrapping_mul(0x9E37_79B9_7F4A_7C15)
@@ -231,15 +352,15 @@ fn hash(pair: u64) -> u64 {
 
 #[inline]
 fn pair_of(left: u32, right: u32) -> u64 {
-    u64::from(left) << 32 | u64::from(right)
+    u64::from(left) << NUMBER_BITS | u64::from(right)
 }
 
 #[inline]
-fn leftmost_minimum(ranks: &[u32]) -> (usize, u32) {
-    let mut best = (0, NO_RANK);
-    for (at, &rank) in ranks.iter().enumerate() {
-        if rank < best.1 {
-            best = (at, rank);
+fn leftmost_minimum(made: &[u32]) -> (usize, u32) {
+    let mut best = (0, NONE);
+    for (at, &number) in made.iter().enumerate() {
+        if number < best.1 {
+            best = (at, number);
         }
     }
     best
@@ -264,16 +385,20 @@ mod tests {
         }
     }
 
+    /// The characters of each piece of [`some_merges`].
+    const PIECES: [&str; 13] = ["a", "b", "c", "ab", "aa", "bc", "aab", "abc", "aaaa", "aabc", "bb", "bbb", "abab"];
+
+    fn spell(id: u32, symbols: &mut Vec<u32>) {
+        symbols.extend(PIECES[id as usize].bytes().map(|byte| u32::from(byte - b'a')));
+    }
+
     /// Merges that always make a longer piece, several of them the same one, as converted SentencePiece models have.
     fn some_merges() -> Vec<(u32, u32, u32)> {
         let mut merges = Vec::new();
-        let mut pieces: Vec<String> = "abc".chars().map(String::from).collect();
-        for joined in ["ab", "aa", "bc", "aab", "abc", "aaaa", "aabc", "bb", "bbb", "abab"] {
-            let id = pieces.len() as u32;
-            pieces.push(joined.into());
+        for (joined, id) in PIECES.into_iter().zip(0..).skip(3) {
             for cut in 1..joined.len() {
-                let left = pieces.iter().position(|piece| piece == &joined[..cut]);
-                let right = pieces.iter().position(|piece| piece == &joined[cut..]);
+                let left = PIECES.iter().position(|piece| *piece == &joined[..cut]);
+                let right = PIECES.iter().position(|piece| *piece == &joined[cut..]);
                 if let (Some(left), Some(right)) = (left, right) {
                     merges.push((left as u32, right as u32, id));
                 }
@@ -286,7 +411,7 @@ mod tests {
         #[test]
         fn all_ways_agree(symbols in proptest::collection::vec(0u32..3, 0..200), cut in 0usize..200) {
             let merges = some_merges();
-            let table = Merges::new(&merges);
+            let table = Merges::new(&merges, PIECES.len(), spell);
             let symbols = &symbols[..cut.min(symbols.len())];
             let expected = naive(&merges, symbols);
             let mut scratch = Scratch::default();

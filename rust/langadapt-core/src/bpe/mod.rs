@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`tokenizer_json`] | a Hugging Face `tokenizer.json` as plain values |
 //! | [`vocab`] | pieces and ids, both ways |
+//! | [`pair_ranks`] | merges as listed, applied one at a time |
 //! | [`merges`] | the ranked merges and their application to one piece |
 //! | [`normalize`] | Unicode normalization forms, as the `tokenizers` package applies them |
 //! | [`added`] | added tokens: found before anything else, never cut |
 //! | [`piece_cache`] | ids of pieces seen before, per thread |
+//! | `cuts` | where SentencePiece-style text may be cut |
 //! | [`sentencepiece`] | text to pieces for SentencePiece-style tokenizers (Llama-2, Mistral) |
 //! | [`byte_level`] | text to pieces for byte-level tokenizers (GPT-2, Llama-3, Qwen) |
 //! | [`encode`] | [`NativeTokenizer`]: all of it in order |
@@ -19,11 +21,13 @@
 pub mod added;
 pub mod batch;
 pub mod byte_level;
+mod cuts;
 pub mod decode;
 pub mod encode;
 mod huge;
 pub mod merges;
 pub mod normalize;
+pub mod pair_ranks;
 pub mod piece_cache;
 pub mod reach;
 pub mod sentencepiece;

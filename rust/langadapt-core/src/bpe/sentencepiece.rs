@@ -1,34 +1,25 @@
 //! Text to pieces for SentencePiece-style tokenizers: a space becomes `▁`, characters without a piece become bytes.
 //!
 //! These tokenizers have no pre-tokenizer: by the letter a whole document is one word of a million symbols. It need not
-//! be merged as one.
-//!
-//! **Cut theorem.** What a merge makes is a piece of the vocabulary. If no piece that a merge makes contains the
-//! neighbours *xy*, then no merge ever joins across a boundary between *x* and *y*, and the text can be cut there
-//! without changing a single id. One pass over the vocabulary finds all pairs of neighbouring bytes that occur inside
-//! such pieces; everywhere else is a cut. In practice that is before nearly every space, around punctuation and digits,
-//! and between scripts. The parts are short, repeat and are remembered ([`Cache`]).
-//!
-//! Unknown characters need one more thought: neighbours may be fused into one unknown token, so a cut between two of
-//! them would show. Where unknown tokens are possible at all (bytes missing from the vocabulary), only the cut before a
-//! space is used, which ends a run of unknowns anyway.
+//! be merged as one: `cuts` tells where it may be cut without changing a single id. In practice that is before nearly
+//! every space, around punctuation and digits, and between scripts. The parts are short, repeat and are remembered
+//! ([`Cache`]).
 //!
 //! The text is never rewritten: a space in it stands for `▁` from the first look-up to the last. Only text that holds a
 //! literal `▁` is copied, with spaces in its place, which means the same.
 
+use super::cuts::{CutRules, Cuts};
 use super::merges::{Merges, Scratch};
 use super::piece_cache::Cache;
 use super::tokenizer_json::{METASPACE, Model, Prepend};
 use super::vocab::Vocab;
-use crate::pretokenize::ascii_letters_end;
 
 const NONE: u32 = u32::MAX;
 
 /// How this tokenizer turns text into pieces and pieces into ids.
 #[derive(Debug)]
 pub struct SentencePiece {
-    /// Whether text may be cut between two bytes, by `first << 8 | second`.
-    cut: Box<[bool; 1 << 16]>,
+    cuts: Cuts,
     /// Ids of characters below U+10000.
     characters: Vec<u32>,
     /// Ids of `<0x00>` to `<0xFF>`; empty without byte fallback.
@@ -68,7 +59,7 @@ impl SentencePiece {
         }
         let ignore_merges = model.ignore_merges == Some(true);
         let mut this = Self {
-            cut: Box::new([false; 1 << 16]),
+            cuts: Cuts::default(),
             characters: characters(vocab),
             unknown,
             fuse_unknown: model.fuse_unk == Some(true),
@@ -78,33 +69,22 @@ impl SentencePiece {
                 .then(|| vocab.iter().map(|(piece, _)| piece.len()).max().unwrap_or(0)),
             byte_ids,
         };
-        this.cut = this.find_cuts(vocab, merges, split);
+        this.cuts = this.find_cuts(vocab, merges, split);
         Ok(this)
     }
 
-    fn find_cuts(&self, vocab: &Vocab, merges: &[(u32, u32, u32)], split: bool) -> Box<[bool; 1 << 16]> {
+    fn find_cuts(&self, vocab: &Vocab, merges: &[(u32, u32, u32)], split: bool) -> Cuts {
         let all_bytes = self.byte_ids.len() == 256 && !self.byte_ids.contains(&NONE);
-        let mut cut = Box::new([all_bytes && !self.whole_pieces; 1 << 16]);
-        if self.characters['▁' as usize] != NONE {
-            (0..256).for_each(|first| cut[first << 8 | 0x20] = true);
-        }
-        for &(_, _, made) in merges {
-            let piece = vocab.piece(made).unwrap_or_default();
-            let piece = String::from_utf8_lossy(piece).replace(METASPACE, " ");
-            for pair in piece.as_bytes().windows(2) {
-                cut[usize::from(pair[0]) << 8 | usize::from(pair[1])] = false;
-            }
-        }
-        // None between two ASCII letters, though some pairs of them are in no piece: words are better remembered whole,
-        // and `piece_end` may pass over them without looking.
-        let letters = || (b'A'..=b'Z').chain(b'a'..=b'z').map(usize::from);
-        letters().for_each(|first| letters().for_each(|second| cut[first << 8 | second] = false));
-        // Never inside a character.
-        (0..1 << 16).filter(|pair| pair & 0xC0 == 0x80).for_each(|pair| cut[pair] = false);
-        if split {
-            (0..256).for_each(|first| cut[first << 8 | 0x20] = true);
-        }
-        cut
+        let made = merges.iter().map(|merge| vocab.piece(merge.2).unwrap_or_default());
+        let pieces = made.map(|piece| String::from_utf8_lossy(piece).replace(METASPACE, " "));
+        Cuts::new(
+            CutRules {
+                everywhere: all_bytes && !self.whole_pieces,
+                before_spaces: self.characters['▁' as usize] != NONE,
+                before_all_spaces: split,
+            },
+            pieces,
+        )
     }
 
     /// Appends the ids of one section of text.
@@ -139,7 +119,7 @@ impl SentencePiece {
             }
         }
         if space_in_front {
-            let (first, rest) = text.split_at(self.piece_end(text.as_bytes(), 0, b' '));
+            let (first, rest) = text.split_at(self.cuts.first(text.as_bytes(), b' '));
             let mut piece = std::mem::take(&mut cache.text);
             piece.clear();
             piece.push(' ');
@@ -150,26 +130,13 @@ impl SentencePiece {
             text = rest;
         }
         let bytes = text.as_bytes();
+        let mut ends = self.cuts.ends(bytes);
         cache.encode_pieces(
             bytes,
             out,
-            |start| self.piece_end(bytes, start + 1, bytes[start]),
+            |_| ends.next(),
             |piece, ids, scratch| self.encode_piece(&text[piece], tables, ids, scratch),
         );
-    }
-
-    /// The first cut at or behind `at`, where `before` is the byte that comes before.
-    #[inline]
-    fn piece_end(&self, text: &[u8], mut at: usize, mut before: u8) -> usize {
-        while let Some(&byte) = text.get(at) {
-            if self.cut[usize::from(u16::from_be_bytes([before, byte]))] {
-                break;
-            }
-            // There is no cut between two letters: see `find_cuts`.
-            at = if byte.is_ascii_alphabetic() { ascii_letters_end(text, at + 1) } else { at + 1 };
-            before = text[at - 1];
-        }
-        at
     }
 
     fn encode_piece(&self, piece: &str, (vocab, merges): (&Vocab, &Merges), ids: &mut Vec<u32>, scratch: &mut Scratch) {
@@ -202,7 +169,7 @@ impl SentencePiece {
     /// The characters of a piece as ids; those without one as bytes, or as the unknown token.
     ///
     /// A pending unknown is written before the next known character, not before bytes: `tokenizers` does the same.
-    fn push_symbols(&self, piece: &str, vocab: &Vocab, ids: &mut Vec<u32>) {
+    pub(super) fn push_symbols(&self, piece: &str, vocab: &Vocab, ids: &mut Vec<u32>) {
         let mut pending = None;
         let mut buffer = [0; 4];
         for character in piece.chars() {

@@ -12,6 +12,8 @@ use crate::{Monitor, Result};
 /// Bytes between two looks at the monitor: below 50 ms of decompression.
 const LONGEST_STEP: usize = 8 << 20;
 
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// Reads one JSON Lines or text file.
 pub(super) struct LineReader {
     input: Decoded,
@@ -39,7 +41,8 @@ impl LineReader {
             carry: Vec::new(),
             line: 1,
             at_end: false,
-            batch_bytes: options.batch_bytes.max(1),
+            // The first step has to hold the whole mark.
+            batch_bytes: options.batch_bytes.max(BYTE_ORDER_MARK.len()),
             text_unit: options.text_unit,
         })
     }
@@ -80,10 +83,9 @@ impl LineReader {
 
     /// Drops a byte order mark, and tells the format of a pipe.
     fn look_at_start(&mut self, batch: &mut Batch) {
-        const MARK: &[u8] = b"\xEF\xBB\xBF";
-        if self.line == 1 && batch.buffer[..batch.filled].starts_with(MARK) {
-            batch.buffer.copy_within(MARK.len()..batch.filled, 0);
-            batch.filled -= MARK.len();
+        if self.line == 1 && batch.buffer[..batch.filled].starts_with(BYTE_ORDER_MARK) {
+            batch.buffer.copy_within(BYTE_ORDER_MARK.len()..batch.filled, 0);
+            batch.filled -= BYTE_ORDER_MARK.len();
         }
         let first = batch.buffer[..batch.filled].trim_ascii_start().first();
         let framing = *self.framing.get_or_insert(match first {

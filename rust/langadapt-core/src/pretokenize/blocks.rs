@@ -7,14 +7,10 @@
 //! A piece begins at a character of another class than the one before, or, if that is a plain space, at the space;
 //! at the first of some white space, and at its last if something else follows; and behind a contraction.
 
-use std::arch::x86_64::{
-    __m128i, _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_sub_epi8,
-};
+use crate::byte_masks::{BLOCK, between, equal, letters};
 
 use super::classes::{LETTER, NUMBER, SPACE, wide};
 use super::scan::{contraction, gpt2_end, peek};
-
-const BLOCK: usize = 64;
 
 /// Classes of the characters of a block; characters of several bytes have all their bits set.
 #[derive(Debug, Default, Clone, Copy)]
@@ -166,41 +162,15 @@ fn enter_wide(text: &[u8], at: usize, len: usize, masks: &mut Masks) -> bool {
 
 #[inline(always)]
 fn masks_of(block: &[u8; BLOCK]) -> Masks {
-    // SAFETY: every x86-64 processor has SSE2.
-    unsafe { masks_by_sse2(block) }
-}
-
-#[inline]
-#[target_feature(enable = "sse2")]
-fn masks_by_sse2(block: &[u8; BLOCK]) -> Masks {
-    let mut all = Masks::default();
-    for (n, bytes) in block.chunks_exact(16).enumerate() {
-        let word = |at: usize| i64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
-        let bytes = _mm_set_epi64x(word(8), word(0));
-        let bits = |mask: __m128i| u64::from(_mm_movemask_epi8(mask) as u16) << (16 * n);
-        let blanks = equal(bytes, b' ');
-        all.letters |= bits(between(_mm_or_si128(bytes, _mm_set1_epi8(0x20)), b'a', b'z'));
-        all.numbers |= bits(between(bytes, b'0', b'9'));
-        all.spaces |= bits(_mm_or_si128(blanks, between(bytes, b'\t', b'\r')));
-        all.blanks |= bits(blanks);
-        all.apostrophes |= bits(equal(bytes, b'\''));
-        all.not_ascii |= bits(bytes);
+    let blanks = equal(block, b' ');
+    Masks {
+        letters: letters(block),
+        numbers: between(block, b'0', b'9'),
+        spaces: blanks | between(block, b'\t', b'\r'),
+        blanks,
+        apostrophes: equal(block, b'\''),
+        not_ascii: between(block, 0x80, 0xFF),
     }
-    all
-}
-
-#[inline]
-#[target_feature(enable = "sse2")]
-fn equal(bytes: __m128i, byte: u8) -> __m128i {
-    _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8))
-}
-
-/// Which bytes are in `first..=last`.
-#[inline]
-#[target_feature(enable = "sse2")]
-fn between(bytes: __m128i, first: u8, last: u8) -> __m128i {
-    let above = _mm_sub_epi8(bytes, _mm_set1_epi8(first as i8));
-    _mm_cmpeq_epi8(_mm_min_epu8(above, _mm_set1_epi8((last - first) as i8)), above)
 }
 
 #[cfg(test)]

@@ -24,7 +24,6 @@ mod scan;
 pub(crate) use blocks::Gpt2Ends;
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) use scan::Gpt2Ends;
-pub(crate) use scan::ascii_letters_end;
 
 pub(crate) use classes::decode;
 

@@ -14,7 +14,7 @@ const HIGH: u64 = 0x8080_8080_8080_8080;
 /// Eight bytes are judged at once. Not so much for the work: most words end within the first eight, and then no branch
 /// depends on where.
 #[inline(always)]
-pub(crate) fn ascii_letters_end(text: &[u8], from: usize) -> usize {
+fn ascii_letters_end(text: &[u8], from: usize) -> usize {
     let mut end = from;
     while let Some(chunk) = text.get(end..end + 8) {
         let others = !ascii_letters(u64::from_le_bytes(chunk.try_into().unwrap_or_default())) & HIGH;

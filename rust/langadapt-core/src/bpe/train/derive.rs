@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::Monitor;
 use crate::Result;
-use crate::bpe::merges::{Merges, NO_RANK};
+use crate::bpe::pair_ranks::PairRanks;
 
 /// For every token of `wanted`, in order, the tokens that an encoder goes through to make it, itself last and its
 /// characters first. A token that the merges do not reach stands alone.
@@ -23,7 +23,7 @@ pub fn derivations(
 ) -> Result<Vec<Vec<u32>>> {
     let ids: HashMap<&str, u32> =
         tokens.iter().map(String::as_str).zip(0..).filter(|(token, _)| !token.is_empty()).collect();
-    let merges = Merges::new(merges);
+    let merges = PairRanks::new(merges);
     let mut all = Vec::with_capacity(wanted.len());
     for &token in wanted {
         monitor.check()?;
@@ -32,18 +32,11 @@ pub fn derivations(
     Ok(all)
 }
 
-fn derivation(token: u32, text: &str, ids: &HashMap<&str, u32>, merges: &Merges) -> Vec<u32> {
+fn derivation(token: u32, text: &str, ids: &HashMap<&str, u32>, merges: &PairRanks) -> Vec<u32> {
     let base = text.char_indices().map(|(at, c)| ids.get(&text[at..at + c.len_utf8()]).copied());
     let Some(mut symbols) = base.collect::<Option<Vec<u32>>>() else { return vec![token] };
     let mut through = symbols.clone();
-    while symbols.len() > 1 {
-        let found = symbols.windows(2).map(|pair| merges.look_up(pair[0], pair[1]));
-        let Some((at, (rank, made))) = found.enumerate().min_by_key(|&(_, (rank, _))| rank) else { break };
-        if rank == NO_RANK {
-            return vec![token];
-        }
-        symbols[at] = made;
-        symbols.remove(at + 1);
+    while let Some((at, _)) = merges.apply_next(&mut symbols) {
         through.push(symbols[at]);
     }
     if symbols == [token] { through } else { vec![token] }

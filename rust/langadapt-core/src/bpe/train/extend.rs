@@ -12,8 +12,8 @@ use super::queue::Candidate;
 use super::sentencepiece::Shapes;
 use super::{WordCounts, too_small};
 use crate::bpe::byte_level::characters_of;
-use crate::bpe::merges::{Merges, Scratch};
-use crate::{Monitor, Result};
+use crate::bpe::merges::{ID_LIMIT, Merges, Scratch};
+use crate::{Error, Monitor, Result};
 
 /// An existing vocabulary with its merges.
 #[derive(Debug)]
@@ -56,6 +56,12 @@ pub fn extend(
     options: &ExtendOptions,
     monitor: &Monitor,
 ) -> Result<Vec<NewToken>> {
+    if existing.tokens.len() >= ID_LIMIT {
+        let tokens = existing.tokens.len();
+        return Err(Error::argument(format!(
+            "cannot extend a vocabulary of {tokens} entries: {ID_LIMIT} is the limit"
+        )));
+    }
     let ids = existing.tokens.iter().zip(0u32..).filter(|(token, _)| !token.is_empty());
     let ids: HashMap<String, u32> = ids.map(|(token, id)| (token.clone(), id)).collect();
     let mut shapes = Shapes::new(options.max_token_length as u32, !existing.byte_level);
@@ -87,9 +93,11 @@ fn encode_words(
     outside: u32,
     monitor: &Monitor,
 ) -> Result<()> {
-    let merges = Merges::new(existing.merges);
+    let base = |c: char| ids.get(c.encode_utf8(&mut [0; 4]) as &str).copied().unwrap_or(outside);
+    let merges = Merges::new(existing.merges, existing.tokens.len() + 1, |id, symbols| {
+        symbols.extend(existing.tokens[id as usize].chars().map(base));
+    });
     let (mut symbols, mut scratch) = (Vec::new(), Scratch::default());
-    let mut buffer = [0; 4];
     let mut outcome = Ok(());
     words.for_each(|word, count| {
         if outcome.is_err() {
@@ -104,7 +112,6 @@ fn encode_words(
         match ids.get(&text).filter(|_| existing.ignore_merges) {
             Some(&id) => symbols.push(id),
             None => {
-                let base = |c: char| ids.get(c.encode_utf8(&mut buffer) as &str).copied().unwrap_or(outside);
                 symbols.extend(text.chars().map(base));
                 // Unknown symbols have no merges, so they stay where they are and keep their neighbours apart.
                 merges.apply(&mut symbols, &mut scratch);
