@@ -171,11 +171,24 @@ def test_progress_is_reported_and_may_stop_the_work(reference: Reference) -> Non
     texts = ["".join(source.choices("Dermanltuas", k=400_000))] * 60
 
     def stop(phase: str, done: int, total: int | None, unit: str) -> None:
-        assert (phase, total, unit) == ("tokenize", sum(map(len, texts)), "bytes")
+        assert (phase, total, unit) == ("tokenize", sum(map(len, texts)), "characters")
         raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):
         tokenizer.encode_batch(texts, progress=stop, threads=2)
+
+
+@pytest.mark.parametrize("bad", [0, 150, 299])
+def test_a_text_that_is_not_unicode_ends_a_batch_and_leaves_nobody_waiting(reference: Reference, bad: int) -> None:
+    tokenizer = Tokenizer(reference.to_str().encode())
+    texts = [f"Übermut tut selten gut {at} " * 400 for at in range(300)]
+    expected = [tokenizer.encode(text) for text in texts]
+    ids, offsets = tokenizer.encode_batch(texts, threads=3)
+    assert np.array_equal(ids, np.concatenate(expected))
+    assert np.array_equal(np.diff(offsets), [len(one) for one in expected])
+    texts[bad] = "\ud800"
+    with pytest.raises(UnicodeEncodeError):
+        tokenizer.encode_batch(texts, threads=3)
 
 
 def corpus(shared: Path, name: str, count: int | None = None) -> list[str]:

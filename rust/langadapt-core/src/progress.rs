@@ -105,6 +105,23 @@ impl Monitor {
 /// Passes on a panic of `work`.
 pub fn watched<T: Send>(
     interval: Duration,
+    watch: impl FnMut(Progress) -> ControlFlow<()>,
+    work: impl FnOnce(&Monitor) -> Result<T> + Send,
+) -> Result<T> {
+    fed(interval, || ControlFlow::Continue(()), watch, work)
+}
+
+/// Like [`watched`], with something for this thread to do first: `feed` runs beside `work`, which may wait for what it
+/// brings. It answers as `watch` does.
+///
+/// # Errors
+/// What `work` returns.
+///
+/// # Panics
+/// Passes on a panic of `work`.
+pub fn fed<T: Send>(
+    interval: Duration,
+    feed: impl FnOnce() -> ControlFlow<()>,
     mut watch: impl FnMut(Progress) -> ControlFlow<()>,
     work: impl FnOnce(&Monitor) -> Result<T> + Send,
 ) -> Result<T> {
@@ -116,6 +133,9 @@ pub fn watched<T: Send>(
             let _guard = Finish(&finished);
             work(&monitor)
         });
+        if feed().is_break() {
+            monitor.stop();
+        }
         let mut done = finished.0.lock().unwrap_or_else(PoisonError::into_inner);
         while !*done {
             done = finished.1.wait_timeout(done, interval).unwrap_or_else(PoisonError::into_inner).0;
@@ -154,6 +174,28 @@ mod tests {
             },
         );
         assert!(matches!(result, Err(Error::Interrupted)));
+    }
+
+    #[test]
+    fn work_may_wait_for_what_is_fed() {
+        let fed_number = std::sync::OnceLock::new();
+        let feed = || {
+            fed_number.set(7).unwrap();
+            ControlFlow::Break(())
+        };
+        let result = fed(
+            Duration::from_millis(1),
+            feed,
+            |_| ControlFlow::Continue(()),
+            |monitor| {
+                let number = *fed_number.wait();
+                while monitor.check().is_ok() {
+                    std::thread::yield_now();
+                }
+                Ok(number)
+            },
+        );
+        assert_eq!(result.unwrap(), 7);
     }
 
     #[test]

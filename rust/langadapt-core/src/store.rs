@@ -147,7 +147,12 @@ pub fn tokenize_files(
         options,
         threads,
         monitor,
-        || (pool.lend(monitor), Vec::new()),
+        || {
+            let mut cache = pool.lend(monitor);
+            // Compressed files hold some times more text than this.
+            cache.expect(inputs.total_bytes().unwrap_or(0) / threads.max(1) as u64);
+            (cache, Vec::new())
+        },
         |(cache, ids), batch| {
             ids.clear();
             let mut lengths = Vec::with_capacity(batch.len());

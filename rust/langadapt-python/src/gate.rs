@@ -6,10 +6,11 @@
 //! held while waiting for the interpreter.
 
 use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use langadapt_core::progress::watched;
-use langadapt_core::{Monitor, Result};
+use langadapt_core::progress::fed;
+use langadapt_core::{Monitor, Progress, Result};
 use pyo3::prelude::*;
 
 use crate::error::to_python;
@@ -24,30 +25,36 @@ pub fn run<T: Send>(
     progress: Option<Py<PyAny>>,
     work: impl FnOnce(&Monitor) -> Result<T> + Send,
 ) -> PyResult<T> {
-    let mut raised: Option<PyErr> = None;
-    let outcome = py.detach(|| {
-        watched(
-            POLL,
-            |reading| {
-                let answer = Python::attach(|py| -> PyResult<()> {
-                    py.check_signals()?;
-                    if let Some(callback) = &progress {
-                        callback.call1(py, (reading.phase, reading.done, reading.total, reading.unit))?;
-                    }
-                    Ok(())
-                });
-                match answer {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(error) => {
-                        raised = Some(error);
-                        ControlFlow::Break(())
-                    }
-                }
-            },
-            work,
-        )
-    });
-    match (raised, outcome) {
+    run_fed(py, progress, |_| Ok(()), work)
+}
+
+/// Like [`run`]; meanwhile, before all else, `feed` is called attached, to give `work` what only Python can tell. What
+/// it raises stops the work, too, and it may not leave `work` waiting then.
+pub fn run_fed<T: Send>(
+    py: Python<'_>,
+    progress: Option<Py<PyAny>>,
+    feed: impl FnOnce(Python<'_>) -> PyResult<()> + Send,
+    work: impl FnOnce(&Monitor) -> Result<T> + Send,
+) -> PyResult<T> {
+    let raised = Mutex::new(None);
+    let go_on = |answer: PyResult<()>| match answer {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            *raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            ControlFlow::Break(())
+        }
+    };
+    let watch = |reading: Progress| {
+        go_on(Python::attach(|py| {
+            py.check_signals()?;
+            if let Some(callback) = &progress {
+                callback.call1(py, (reading.phase, reading.done, reading.total, reading.unit))?;
+            }
+            Ok(())
+        }))
+    };
+    let outcome = py.detach(|| fed(POLL, || go_on(Python::attach(feed)), watch, work));
+    match (raised.into_inner().unwrap_or_else(PoisonError::into_inner), outcome) {
         (Some(error), _) => Err(error),
         (None, Ok(value)) => Ok(value),
         (None, Err(error)) => Err(to_python(py, error)),

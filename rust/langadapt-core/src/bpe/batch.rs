@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::encode::NativeTokenizer;
 use super::huge;
@@ -81,6 +81,54 @@ impl Drop for LentCache<'_> {
     }
 }
 
+/// A text to encode, which may still be on its way.
+pub trait Text: Sync {
+    /// About how long it is, known at once: bytes or characters.
+    fn size(&self) -> usize;
+
+    /// The text; waits for it.
+    fn get(&self) -> &str;
+}
+
+impl<T: AsRef<str> + Sync> Text for T {
+    fn size(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    fn get(&self) -> &str {
+        self.as_ref()
+    }
+}
+
+/// A text that another thread brings while the first ones are encoded already.
+#[derive(Debug)]
+pub struct Late<T> {
+    size: usize,
+    text: OnceLock<Option<T>>,
+}
+
+impl<T> Late<T> {
+    /// A text of about this size.
+    pub fn new(size: usize) -> Self {
+        Self { size, text: OnceLock::new() }
+    }
+
+    /// Brings the text; `None` says that it will not come. Only the first call counts.
+    pub fn bring(&self, text: Option<T>) {
+        let _ = self.text.set(text);
+    }
+}
+
+impl<T: AsRef<str> + Send + Sync> Text for Late<T> {
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn get(&self) -> &str {
+        self.text.wait().as_ref().map_or("", AsRef::as_ref)
+    }
+}
+
 /// Ids of all texts in a row, and where each text begins and ends: text `i` has ids `offsets[i]..offsets[i + 1]`.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Encoded {
@@ -92,10 +140,11 @@ pub struct Encoded {
 
 impl NativeTokenizer {
     /// Encodes `texts` on `threads` threads. With `add_special_tokens` each text gets the template's ids around it.
+    /// Progress counts in their sizes. [`Shares::order`] tells in which order texts had best arrive.
     ///
     /// # Errors
     /// [`Error::Interrupted`](crate::Error::Interrupted) on a stop.
-    pub fn encode_batch<T: AsRef<str> + Sync>(
+    pub fn encode_batch<T: Text>(
         &self,
         texts: &[T],
         add_special_tokens: bool,
@@ -103,26 +152,30 @@ impl NativeTokenizer {
         pool: &CachePool,
         monitor: &Monitor,
     ) -> Result<Encoded> {
-        let chunks = chunks(texts);
-        let threads = threads.clamp(1, chunks.len().max(1));
-        let share = |thread: usize| chunks.len() * thread / threads;
-        let parts: Vec<Part> =
-            (0..threads).map(|thread| Part { next: AtomicUsize::new(share(thread)), end: share(thread + 1) }).collect();
+        let Shares { chunks, threads } = Shares::new(texts, threads);
+        let size: u64 = texts.iter().map(|text| text.size() as u64).sum();
+        let parts: Vec<Part> = (0..threads)
+            .map(|thread| Part {
+                next: AtomicUsize::new(first_chunk(&chunks, thread, threads)),
+                end: first_chunk(&chunks, thread + 1, threads),
+            })
+            .collect();
         let work = |thread: usize| -> Result<Vec<Run>> {
             let mut cache = pool.lend_at(thread, monitor);
+            cache.expect(size / threads as u64);
             let mut runs: Vec<Run> = Vec::new();
             for part in parts[thread..].iter().chain(&parts[..thread]) {
                 while let Some(at) = part.take() {
                     if runs.last().is_none_or(|run| run.chunks.end != at) {
                         // Room that is not used is never touched; where all texts are one run, nothing is copied.
-                        let bytes = texts[chunks[at].start..].iter().map(|text| text.as_ref().len()).sum();
+                        let bytes = texts[chunks[at].start..].iter().map(Text::size).sum();
                         runs.push(Run::new(at, if at == 0 || threads == 1 { bytes } else { bytes / threads }));
                     }
                     let Some(run) = runs.last_mut() else { continue };
                     let texts = &texts[chunks[at].clone()];
                     self.encode_chunk(texts, add_special_tokens, &mut cache, &mut run.encoded);
                     run.chunks.end = at + 1;
-                    monitor.advance(texts.iter().map(|text| text.as_ref().len() as u64).sum())?;
+                    monitor.advance(texts.iter().map(|text| text.size() as u64).sum())?;
                 }
             }
             Ok(runs)
@@ -144,12 +197,12 @@ impl NativeTokenizer {
         Ok(join(runs))
     }
 
-    fn encode_chunk<T: AsRef<str>>(&self, texts: &[T], special: bool, cache: &mut Cache, encoded: &mut Encoded) {
+    fn encode_chunk<T: Text>(&self, texts: &[T], special: bool, cache: &mut Cache, encoded: &mut Encoded) {
         for text in texts {
             if special {
-                self.encode_with_template(text.as_ref(), cache, &mut encoded.ids);
+                self.encode_with_template(text.get(), cache, &mut encoded.ids);
             } else {
-                self.encode_into(text.as_ref(), cache, &mut encoded.ids);
+                self.encode_into(text.get(), cache, &mut encoded.ids);
             }
             encoded.offsets.push(encoded.ids.len() as u64);
         }
@@ -192,21 +245,49 @@ impl Run {
     }
 }
 
-/// All texts in chunks of about [`CHUNK_BYTES`] each.
-fn chunks<T: AsRef<str>>(texts: &[T]) -> Vec<Range<usize>> {
-    let mut chunks = Vec::new();
-    let (mut start, mut bytes) = (0, 0);
-    for (at, text) in texts.iter().enumerate() {
-        bytes += text.as_ref().len();
-        if bytes >= CHUNK_BYTES {
-            chunks.push(start..at + 1);
-            (start, bytes) = (at + 1, 0);
+/// How texts are shared out between threads.
+#[derive(Debug)]
+pub struct Shares {
+    /// About [`CHUNK_BYTES`] each.
+    chunks: Vec<Range<usize>>,
+    threads: usize,
+}
+
+impl Shares {
+    /// The shares of `threads` threads.
+    pub fn new<T: Text>(texts: &[T], threads: usize) -> Self {
+        let mut chunks = Vec::new();
+        let (mut start, mut bytes) = (0, 0);
+        for (at, text) in texts.iter().enumerate() {
+            bytes += text.size();
+            if bytes >= CHUNK_BYTES {
+                chunks.push(start..at + 1);
+                (start, bytes) = (at + 1, 0);
+            }
         }
+        if start < texts.len() {
+            chunks.push(start..texts.len());
+        }
+        let threads = threads.clamp(1, chunks.len().max(1));
+        Self { chunks, threads }
     }
-    if start < texts.len() {
-        chunks.push(start..texts.len());
+
+    /// All texts, those first that are needed first: a chunk for every thread in turn.
+    pub fn order(&self) -> impl Iterator<Item = usize> {
+        let first = |thread| first_chunk(&self.chunks, thread, self.threads);
+        let longest = self.chunks.len().div_ceil(self.threads);
+        let turns = (0..longest).flat_map(move |turn| (0..self.threads).map(move |thread| (turn, thread)));
+        let chunks = turns.filter_map(move |(turn, thread)| {
+            let at = first(thread) + turn;
+            (at < first(thread + 1)).then(|| self.chunks[at].clone())
+        });
+        chunks.flatten()
     }
-    chunks
+}
+
+/// The first chunk of a thread's share.
+fn first_chunk(chunks: &[Range<usize>], thread: usize, threads: usize) -> usize {
+    chunks.len() * thread / threads
 }
 
 /// The runs in a row; the first takes in the others.
@@ -220,4 +301,32 @@ fn join(runs: Vec<Run>) -> Encoded {
     }
     all.ids.shrink_to_fit();
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_has_its_turn() {
+        for (count, threads) in [(0, 2), (1, 3), (7, 2), (50, 4), (50, 1)] {
+            let texts: Vec<Late<String>> = (0..count).map(|at| Late::new(CHUNK_BYTES / 3 + at)).collect();
+            let shares = Shares::new(&texts, threads);
+            let order: Vec<usize> = shares.order().collect();
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..count).collect::<Vec<_>>());
+            if threads == 1 {
+                assert_eq!(order, sorted);
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_that_will_not_come_is_empty() {
+        let text = Late::new(5);
+        text.bring(None);
+        text.bring(Some("later"));
+        assert_eq!((text.size(), text.get()), (5, ""));
+    }
 }

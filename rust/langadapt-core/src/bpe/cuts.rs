@@ -13,6 +13,7 @@
 //! words, even where a pair of letters is in no piece: words are better remembered whole, and most places need no
 //! look-up then.
 
+use super::tokenizer_json::METASPACE;
 use crate::byte_masks::{BLOCK, between, equal, letters};
 
 /// First bytes of the two-byte characters that are letters in the main: Latin, Greek, Cyrillic, Hebrew, Arabic. 0xC2
@@ -50,16 +51,18 @@ impl Default for Cuts {
 }
 
 impl Cuts {
-    /// `pieces`: what merges make, with spaces for `▁`.
-    pub fn new(rules: CutRules, pieces: impl Iterator<Item = String>) -> Self {
+    /// `pieces`: what merges make, as the vocabulary writes it.
+    pub fn new<'a>(rules: CutRules, pieces: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut cut = vec![rules.everywhere; 1 << 16];
         let pair = |first: u8, second: u8| usize::from(first) << 8 | usize::from(second);
         let set_before_spaces = |cut: &mut Vec<bool>| (0..=255).for_each(|first| cut[pair(first, b' ')] = true);
         if rules.before_spaces {
             set_before_spaces(&mut cut);
         }
+        let mut spaced = Vec::new();
         for piece in pieces {
-            piece.as_bytes().windows(2).for_each(|bytes| cut[pair(bytes[0], bytes[1])] = false);
+            put_spaces(piece, &mut spaced);
+            spaced.windows(2).for_each(|bytes| cut[pair(bytes[0], bytes[1])] = false);
         }
         let ascii = || (b'A'..=b'Z').chain(b'a'..=b'z');
         for first in ascii() {
@@ -96,6 +99,16 @@ impl Cuts {
     /// All cuts inside of `text`, and its end.
     pub fn ends<'t>(&'t self, text: &'t [u8]) -> Ends<'t> {
         Ends { cuts: self, text, at: 0, block: 0, found: 0 }
+    }
+}
+
+/// `piece` with spaces for `▁`.
+fn put_spaces(mut piece: &[u8], spaced: &mut Vec<u8>) {
+    spaced.clear();
+    while let Some((first, rest)) = piece.split_first() {
+        let after = piece.strip_prefix(METASPACE.as_bytes());
+        spaced.push(if after.is_some() { b' ' } else { *first });
+        piece = after.unwrap_or(rest);
     }
 }
 
@@ -174,7 +187,7 @@ mod tests {
 
     fn cuts(everywhere: bool, before_spaces: bool, before_all_spaces: bool, pieces: &[&str]) -> Cuts {
         let rules = CutRules { everywhere, before_spaces, before_all_spaces };
-        Cuts::new(rules, pieces.iter().map(|piece| piece.to_string()))
+        Cuts::new(rules, pieces.iter().map(|piece| piece.as_bytes()))
     }
 
     fn ends(cuts: &Cuts, text: &str) -> Vec<usize> {
@@ -188,7 +201,7 @@ mod tests {
 
     #[test]
     fn pieces_forbid_cuts() {
-        let cuts = cuts(true, true, false, &[" ab", "  ", ".c", "ß,"]);
+        let cuts = cuts(true, true, false, &["▁ab", "▁▁", ".c", "ß,"]);
         assert_eq!(ends(&cuts, " ab  ab. xy.cß,,"), [3, 7, 8, 9, 11, 16, 17]);
         assert_eq!(cuts.first(b"ab. c", b' '), 2);
         assert_eq!(cuts.first(b"", b' '), 0);

@@ -100,7 +100,7 @@ impl NativeTokenizer {
             Ok(spec) => spec,
             Err(reason) => return Ok(Load::Foreign(reason)),
         };
-        let vocab = Vocab::new(spec.model.vocab.iter().map(|(piece, id)| (piece, *id)));
+        let vocab = Vocab::new(spec.model.vocab.iter());
         let merges = resolve_merges(&spec, &vocab).map_err(|detail| Error::data(path, detail))?;
         Ok(match Self::build(spec, vocab, &merges) {
             Ok(tokenizer) => Load::Native(Box::new(tokenizer)),
@@ -325,20 +325,14 @@ fn family(spec: &Spec, vocab: &Vocab, merges: &[(u32, u32, u32)]) -> std::result
 
 /// Merges as ids.
 fn resolve_merges(spec: &Spec, vocab: &Vocab) -> std::result::Result<Vec<(u32, u32, u32)>, String> {
-    let mut joined = Vec::new();
-    let mut merges = Vec::with_capacity(spec.model.merges.len());
-    for (rank, (left, right)) in spec.model.merges.iter().enumerate() {
-        joined.clear();
-        joined.extend_from_slice(left.as_bytes());
-        joined.extend_from_slice(right.as_bytes());
-        let id = |piece: &[u8]| {
-            let missing = || {
-                let piece = String::from_utf8_lossy(piece);
-                format!("merge {}: `{piece}` is not in the vocabulary; the file is damaged", rank + 1)
-            };
-            vocab.id(piece).ok_or_else(missing)
+    let listed = spec.model.merges.iter();
+    let mut merges = Vec::with_capacity(listed.len());
+    for (rank, (left, right, made)) in listed.enumerate() {
+        let id = |piece: &str| {
+            let missing = || format!("merge {}: `{piece}` is not in the vocabulary; the file is damaged", rank + 1);
+            vocab.id(piece.as_bytes()).ok_or_else(missing)
         };
-        merges.push((id(left.as_bytes())?, id(right.as_bytes())?, id(&joined)?));
+        merges.push((id(left)?, id(right)?, id(made)?));
     }
     Ok(merges)
 }

@@ -22,7 +22,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::huge;
-use super::pair_ranks::PairRanks;
+use super::pair_ranks::{PairRanks, Replay};
 use crate::progress::Stop;
 
 /// Longest piece, in symbols, that is merged by scanning. Found by measurement: both ways cost the same near here.
@@ -292,12 +292,11 @@ fn one_for_a_token(
     }
     let ranks = PairRanks::new(merges);
     let mut last = vec![None; id_limit];
-    let mut symbols = Vec::new();
+    let mut replay = Replay::new(&ranks);
     for token in (0..id_limit as u32).filter(|token| ways[*token as usize] > 1) {
-        symbols.clear();
-        spell(token, &mut symbols);
-        let pair = std::iter::from_fn(|| ranks.apply_next(&mut symbols)).last().map(|(_, pair)| pair);
-        last[token as usize] = pair.filter(|_| symbols == [token]);
+        replay.start(|symbols| spell(token, symbols));
+        let pair = std::iter::from_fn(|| replay.step()).last().map(|(_, pair)| pair);
+        last[token as usize] = pair.filter(|_| replay.symbols == [token]);
     }
     let mut kept: Vec<_> = merges.to_vec();
     kept.retain(|&(left, right, token)| ways[token as usize] == 1 || last[token as usize] == Some((left, right)));

@@ -3,6 +3,7 @@
 //! | module | concern |
 //! |---|---|
 //! | [`tokenizer_json`] | a Hugging Face `tokenizer.json` as plain values |
+//! | [`piece_lists`] | its vocabulary and merges |
 //! | [`vocab`] | pieces and ids, both ways |
 //! | [`pair_ranks`] | merges as listed, applied one at a time |
 //! | [`merges`] | the ranked merges and their application to one piece |
@@ -29,12 +30,13 @@ pub mod merges;
 pub mod normalize;
 pub mod pair_ranks;
 pub mod piece_cache;
+pub mod piece_lists;
 pub mod reach;
 pub mod sentencepiece;
 pub mod tokenizer_json;
 pub mod train;
 pub mod vocab;
 
-pub use batch::{CachePool, Encoded};
+pub use batch::{CachePool, Encoded, Late, Shares, Text};
 pub use encode::{Load, NativeTokenizer};
 pub use piece_cache::Cache;

@@ -40,13 +40,52 @@ impl PairRanks {
         Self(merges.map(|(&(left, right, result), rank)| (pair_of(left, right), (rank, result))).collect())
     }
 
+    fn get(&self, pair: &[u32]) -> (u32, u32) {
+        self.0.get(&pair_of(pair[0], pair[1])).copied().unwrap_or(NO_MERGE)
+    }
+}
+
+/// In place of rank and result.
+const NO_MERGE: (u32, u32) = (u32::MAX, u32::MAX);
+
+/// Merging one step at a time.
+#[derive(Debug)]
+pub struct Replay<'a> {
+    ranks: &'a PairRanks,
+    /// What is left of the symbols.
+    pub symbols: Vec<u32>,
+    /// Rank and result of the merge of each symbol with the next one.
+    found: Vec<(u32, u32)>,
+}
+
+impl<'a> Replay<'a> {
+    /// A replay without symbols.
+    pub fn new(ranks: &'a PairRanks) -> Self {
+        Self { ranks, symbols: Vec::new(), found: Vec::new() }
+    }
+
+    /// Begins with the symbols that `spell` appends.
+    pub fn start(&mut self, spell: impl FnOnce(&mut Vec<u32>)) {
+        self.symbols.clear();
+        spell(&mut self.symbols);
+        self.found.clear();
+        self.found.extend(self.symbols.windows(2).map(|pair| self.ranks.get(pair)));
+    }
+
     /// Applies the merge of lowest rank, the leftmost of equals, and tells where and of what it made a symbol.
-    pub fn apply_next(&self, symbols: &mut Vec<u32>) -> Option<(usize, (u32, u32))> {
-        let merges = symbols.windows(2).enumerate();
-        let found = merges.filter_map(|(at, pair)| self.0.get(&pair_of(pair[0], pair[1])).map(|merge| (merge, at)));
-        let (&(_, result), at) = found.min_by_key(|&((rank, _), at)| (rank, at))?;
-        let pair = (symbols[at], symbols.remove(at + 1));
-        symbols[at] = result;
+    pub fn step(&mut self) -> Option<(usize, (u32, u32))> {
+        let (at, &(_, result)) = self.found.iter().enumerate().min_by_key(|(_, (rank, _))| *rank)?;
+        if result == NO_MERGE.1 {
+            return None;
+        }
+        let pair = (self.symbols[at], self.symbols.remove(at + 1));
+        self.symbols[at] = result;
+        self.found.remove(at);
+        for at in [at.wrapping_sub(1), at] {
+            if let Some(found) = self.found.get_mut(at) {
+                *found = self.ranks.get(&self.symbols[at..]);
+            }
+        }
         Some((at, pair))
     }
 }
@@ -57,11 +96,16 @@ mod tests {
 
     #[test]
     fn lowest_rank_first_and_leftmost_of_equals() {
-        let merges = PairRanks::new(&[(1, 2, 4), (0, 0, 3), (1, 2, 5)]);
-        let mut symbols = vec![0, 0, 0, 1, 2];
-        assert_eq!(merges.apply_next(&mut symbols), Some((0, (0, 0))));
-        assert_eq!(merges.apply_next(&mut symbols), Some((2, (1, 2))));
-        assert_eq!(symbols, [3, 0, 5]);
-        assert_eq!(merges.apply_next(&mut symbols), None);
+        let ranks = PairRanks::new(&[(1, 2, 4), (0, 0, 3), (1, 2, 5), (0, 5, 6)]);
+        let mut replay = Replay::new(&ranks);
+        replay.start(|symbols| symbols.extend([0, 0, 0, 1, 2]));
+        assert_eq!(replay.step(), Some((0, (0, 0))));
+        assert_eq!(replay.step(), Some((2, (1, 2))));
+        assert_eq!(replay.symbols, [3, 0, 5]);
+        assert_eq!(replay.step(), Some((1, (0, 5))));
+        assert_eq!(replay.symbols, [3, 6]);
+        assert_eq!(replay.step(), None);
+        replay.start(|_| {});
+        assert_eq!(replay.step(), None);
     }
 }

@@ -53,8 +53,9 @@ impl SentencePiece {
                 Some(vocab.id(token.as_bytes()).ok_or(format!("unk_token {token} is not in the vocabulary"))?)
             }
         };
-        let made_up = |id: &u32| Some(*id) == unknown || byte_ids.contains(id);
-        if merges.iter().any(|(left, right, _)| made_up(left) || made_up(right)) {
+        let mut made_up = vec![false; vocab.id_limit()];
+        byte_ids.iter().filter(|id| **id != NONE).chain(&unknown).for_each(|id| made_up[*id as usize] = true);
+        if merges.iter().any(|(left, right, _)| made_up[*left as usize] || made_up[*right as usize]) {
             return Err("a merge joins byte or unknown tokens".into());
         }
         let ignore_merges = model.ignore_merges == Some(true);
@@ -75,8 +76,9 @@ impl SentencePiece {
 
     fn find_cuts(&self, vocab: &Vocab, merges: &[(u32, u32, u32)], split: bool) -> Cuts {
         let all_bytes = self.byte_ids.len() == 256 && !self.byte_ids.contains(&NONE);
-        let made = merges.iter().map(|merge| vocab.piece(merge.2).unwrap_or_default());
-        let pieces = made.map(|piece| String::from_utf8_lossy(piece).replace(METASPACE, " "));
+        let mut seen = vec![false; vocab.id_limit()];
+        let made = merges.iter().filter(|merge| !std::mem::replace(&mut seen[merge.2 as usize], true));
+        let pieces = made.map(|merge| vocab.piece(merge.2).unwrap_or_default());
         Cuts::new(
             CutRules {
                 everywhere: all_bytes && !self.whole_pieces,
@@ -202,7 +204,7 @@ fn byte_ids(vocab: &Vocab) -> Vec<u32> {
 
 fn characters(vocab: &Vocab) -> Vec<u32> {
     let mut ids = vec![NONE; 1 << 16];
-    for (piece, id) in vocab.iter() {
+    for (piece, id) in vocab.iter().filter(|(piece, _)| piece.len() <= 4) {
         let mut characters = std::str::from_utf8(piece).unwrap_or_default().chars();
         if let (Some(character), None) = (characters.next(), characters.next())
             && let Some(place) = ids.get_mut(character as usize)

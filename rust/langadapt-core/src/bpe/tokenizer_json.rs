@@ -6,13 +6,14 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::added::AddedToken;
 use super::decode::DecodeStep;
 use super::normalize::Form;
+use super::piece_lists::{MergeList, PieceList};
 use crate::{Error, Result};
 
 /// The metaspace: what a space becomes in SentencePiece-style tokenizers.
@@ -47,6 +48,8 @@ pub struct Spec {
 /// The `model` of type `BPE`.
 #[derive(Debug, Default, Deserialize)]
 pub struct Model {
+    #[serde(rename = "type")]
+    kind: Option<String>,
     dropout: Option<f64>,
     /// Stands for characters that have no piece.
     pub unk_token: Option<String>,
@@ -59,11 +62,9 @@ pub struct Model {
     /// A piece that is in the vocabulary is taken whole, whatever the merges say.
     pub ignore_merges: Option<bool>,
     /// Pieces and ids, in the order of the file.
-    #[serde(deserialize_with = "read_vocab")]
-    pub vocab: Vec<(String, u32)>,
+    pub vocab: PieceList,
     /// Left and right piece of every merge, in order of rank.
-    #[serde(deserialize_with = "read_merges")]
-    pub merges: Vec<(String, String)>,
+    pub merges: MergeList,
 }
 
 /// One step of the pre-tokenizer.
@@ -129,6 +130,9 @@ struct RawAdded {
     special: bool,
 }
 
+/// `type` of the models that are read here.
+const BPE: &str = "BPE";
+
 /// What tells the kind of model; old files do not say it.
 #[derive(Deserialize)]
 struct ModelKind {
@@ -148,14 +152,18 @@ pub fn read(bytes: &[u8], path: &Path) -> Result<std::result::Result<Spec, Forei
         Error::Data { path: path.into(), line: Some(error.line() as u64), detail }
     };
     let file: File = serde_json::from_slice(bytes).map_err(bad)?;
-    let kind: ModelKind = serde_json::from_str(file.model.get()).map_err(bad)?;
-    match kind.kind.as_deref() {
-        Some("BPE") => {}
-        None if kind.merges.is_some() => {}
-        other => return Ok(Err(format!("the model is {}, not BPE", other.unwrap_or("of no stated type")))),
+    // What the model is called is looked up only where it cannot be read as one of ours: the lists are long.
+    match serde_json::from_str::<Model>(file.model.get()) {
+        Ok(model) if model.kind.as_deref().is_none_or(|kind| kind == BPE) => Ok(spec(file, model)),
+        read => {
+            let kind: ModelKind = serde_json::from_str(file.model.get()).map_err(bad)?;
+            match (kind.kind.as_deref(), read) {
+                (None, Err(error)) if kind.merges.is_some() => Err(bad(error)),
+                (Some(BPE), Err(error)) => Err(bad(error)),
+                (other, _) => Ok(Err(format!("the model is {}, not BPE", other.unwrap_or("of no stated type")))),
+            }
+        }
     }
-    let model: Model = serde_json::from_str(file.model.get()).map_err(bad)?;
-    Ok(spec(file, model))
 }
 
 fn spec(file: File<'_>, model: Model) -> std::result::Result<Spec, Foreign> {
@@ -346,79 +354,4 @@ fn decode_step(step: &Value) -> std::result::Result<DecodeStep, Foreign> {
         },
         _ => return Err(foreign()),
     })
-}
-
-fn read_vocab<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<(String, u32)>, D::Error> {
-    struct Pieces;
-    impl<'de> Visitor<'de> for Pieces {
-        type Value = Vec<(String, u32)>;
-
-        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("a map of pieces to ids")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
-            let mut pieces = Vec::new();
-            while let Some(entry) = map.next_entry()? {
-                pieces.push(entry);
-            }
-            Ok(pieces)
-        }
-    }
-    deserializer.deserialize_map(Pieces)
-}
-
-fn read_merges<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<(String, String)>, D::Error> {
-    struct Merges;
-    impl<'de> Visitor<'de> for Merges {
-        type Value = Vec<(String, String)>;
-
-        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("a list of merges")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Self::Value, A::Error> {
-            let mut merges = Vec::new();
-            while let Some(Merge(merge)) = list.next_element()? {
-                merges.extend(merge);
-            }
-            Ok(merges)
-        }
-    }
-    deserializer.deserialize_seq(Merges)
-}
-
-/// A pair, as a list of two or, in old files, as a line; none for the line that names the version.
-struct Merge(Option<(String, String)>);
-
-// By hand: an untagged enum would keep a copy of every merge before it looks at it.
-impl<'de> Deserialize<'de> for Merge {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Merge;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("a pair of pieces")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, line: &str) -> std::result::Result<Merge, E> {
-                match line.split_once(' ') {
-                    _ if line.starts_with("#version") => Ok(Merge(None)),
-                    Some((left, right)) if !right.contains(' ') => Ok(Merge(Some((left.into(), right.into())))),
-                    _ => Err(E::custom(format!("merge `{line}` is no pair"))),
-                }
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Merge, A::Error> {
-                let (left, right, more) =
-                    (list.next_element()?, list.next_element()?, list.next_element::<IgnoredAny>()?);
-                match (left, right, more) {
-                    (Some(left), Some(right), None) => Ok(Merge(Some((left, right)))),
-                    _ => Err(A::Error::custom("a merge is no pair")),
-                }
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::Monitor;
 use crate::Result;
-use crate::bpe::pair_ranks::PairRanks;
+use crate::bpe::pair_ranks::{PairRanks, Replay};
 
 /// For every token of `wanted`, in order, the tokens that an encoder goes through to make it, itself last and its
 /// characters first. A token that the merges do not reach stands alone.
@@ -34,12 +34,14 @@ pub fn derivations(
 
 fn derivation(token: u32, text: &str, ids: &HashMap<&str, u32>, merges: &PairRanks) -> Vec<u32> {
     let base = text.char_indices().map(|(at, c)| ids.get(&text[at..at + c.len_utf8()]).copied());
-    let Some(mut symbols) = base.collect::<Option<Vec<u32>>>() else { return vec![token] };
+    let Some(symbols) = base.collect::<Option<Vec<u32>>>() else { return vec![token] };
     let mut through = symbols.clone();
-    while let Some((at, _)) = merges.apply_next(&mut symbols) {
-        through.push(symbols[at]);
+    let mut replay = Replay::new(merges);
+    replay.start(|to| *to = symbols);
+    while let Some((at, _)) = replay.step() {
+        through.push(replay.symbols[at]);
     }
-    if symbols == [token] { through } else { vec![token] }
+    if replay.symbols == [token] { through } else { vec![token] }
 }
 
 #[cfg(test)]
