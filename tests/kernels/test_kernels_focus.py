@@ -135,3 +135,13 @@ def test_reference_works_in_blocks(monkeypatch):
     whole = focus_combine(new, anchors, rows, backend="reference")
     monkeypatch.setattr("langadapt_kernels.focus.reference._BLOCK", 500)
     torch.testing.assert_close(focus_combine(new, anchors, rows, backend="reference"), whole)
+
+
+@pytest.mark.parametrize("count", [127, 128, 129])
+@pytest.mark.parametrize("width", [63, 64])
+def test_padding_among_the_anchors_is_unlike_everything(count, width):
+    """All anchors point away from the new tokens; padding fills a tile, or there is none, or it takes a coordinate."""
+    towards = draw(1, width)
+    new = towards + 0.05 * draw(3, width, seed=1)
+    anchors = -towards + 0.05 * draw(count, width, seed=2)
+    check(new, anchors, draw(count, 6, seed=3), "triton")

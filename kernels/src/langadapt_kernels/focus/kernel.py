@@ -35,7 +35,6 @@ _MARGIN = tl.constexpr(2 * (2**-8 + 2**-13))
 def similarity_tile(
     new_ptr,  # [ROWS, WIDTH]
     anchor_ptr,  # [COLUMNS, WIDTH]
-    n_anchor,  # how many of these anchors exist; the others have similarity -inf
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -48,8 +47,7 @@ def similarity_tile(
         new = tl.load(new_ptr + k + (row[:, None] * WIDTH + inner[None, :]))
         anchor = tl.load(anchor_ptr + k + (column[None, :] * WIDTH + inner[:, None]))
         product = tl.dot(new, anchor, product)
-    # A sum, not a choice: Triton 3.6 makes a vector of predicates of the choice, and a stack for it.
-    return product + tl.where(column < n_anchor, 0.0, float("-inf"))[None, :]
+    return product
 
 
 @triton.jit
@@ -67,7 +65,8 @@ def lower_bound(x, SIZE: tl.constexpr):
     return tau + largest
 
 
-@triton.jit
+# What is padding among the anchors needs no mask, which would cost 50 registers: it is unlike everything.
+@triton.jit(do_not_specialize=["n_new", "n_anchor"])
 def bounds_kernel(
     new_ptr,  # bfloat16 [multiple of ROWS, WIDTH], unit rows
     anchor_ptr,  # bfloat16 [multiple of COLUMNS, WIDTH]
@@ -85,7 +84,7 @@ def bounds_kernel(
     folded = tl.full([ROWS, COLUMNS], float("-inf"), tl.float32)
     for start in range(0, n_anchor, COLUMNS):
         anchors_ptr = anchor_ptr + tl.cast(start, tl.int64) * WIDTH
-        tile = similarity_tile(new_ptr, anchors_ptr, n_anchor - start, WIDTH, ROWS, COLUMNS, STEP)
+        tile = similarity_tile(new_ptr, anchors_ptr, WIDTH, ROWS, COLUMNS, STEP)
         folded = tl.maximum(folded, tile)
     tl.store(bound_ptr + row, lower_bound(folded, COLUMNS) - _MARGIN, mask=row < n_new)
 
@@ -109,7 +108,7 @@ def reversed_bits(i, size):
     return place
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_new", "n_anchor"])
 def candidates_kernel(
     new_ptr,  # bfloat16 [multiple of ROWS, WIDTH], unit rows
     anchor_ptr,  # bfloat16 [multiple of COLUMNS, WIDTH]
@@ -133,7 +132,7 @@ def candidates_kernel(
     count = tl.zeros([ROWS], tl.int32)
     for start in range(0, n_anchor, COLUMNS):
         anchors_ptr = anchor_ptr + tl.cast(start, tl.int64) * WIDTH
-        tile = similarity_tile(new_ptr, anchors_ptr, n_anchor - start, WIDTH, ROWS, COLUMNS, STEP)
+        tile = similarity_tile(new_ptr, anchors_ptr, WIDTH, ROWS, COLUMNS, STEP)
         bits = (tile > bound[:, None]).to(tl.int32) << (lane & 31)[None, :]
         words = tl.sum(tl.reshape(bits, [ROWS, COLUMNS // 32, 32]), axis=2)
         # Word by word: a scan over them would go through shared memory four times as often.
@@ -248,9 +247,27 @@ def gather_kernel(
     tl.store(output_ptr + row * d + column, result, mask=column < d)
 
 
-def _padded(vectors: Tensor, rows: int, columns: int) -> Tensor:
-    """With zeros up to multiples of `rows` and `columns`, so that tiles need no masks."""
-    return torch.nn.functional.pad(vectors, (0, -vectors.shape[1] % columns, 0, -vectors.shape[0] % rows)).contiguous()
+# Similarity of every new token to what is padding among the anchors: no threshold lies this low, since each is at most
+# one below a cosine.
+_FAR = -4.0
+
+
+def _unit_rows(new: Tensor, anchors: Tensor, rows: int, columns: int, step: int) -> tuple[Tensor, Tensor]:
+    """float32 unit rows in whole tiles: `[multiple of rows, WIDTH]` and `[multiple of columns, WIDTH]`.
+
+    One more coordinate, where there is padding among the anchors, holds their similarity to it: 1 for new tokens, 0 for
+    anchors, so that nothing else changes.
+    """
+    width, padding = new.shape[1], -len(anchors) % columns
+    full = triton.cdiv(width + (padding > 0), step) * step
+    left = new.new_zeros(triton.cdiv(len(new), rows) * rows, full, dtype=torch.float32)
+    right = new.new_zeros(len(anchors) + padding, full, dtype=torch.float32)
+    left[: len(new), :width] = reference.normalized(new)
+    right[: len(anchors), :width] = reference.normalized(anchors)
+    if padding:
+        left[:, width] = 1.0
+        right[len(anchors) :, width] = _FAR
+    return left, right
 
 
 def support(
@@ -270,8 +287,7 @@ def support(
         int32 `[n_new, capacity]` anchors, int32 `[n_new]` how many of them count, or -1 where they were too many
         for the buffers and nothing is known, and float32 `[n_new, capacity]` weights.
     """
-    new = _padded(reference.normalized(new_vectors), rows, step)
-    anchors = _padded(reference.normalized(anchor_vectors), columns, step)
+    new, anchors = _unit_rows(new_vectors, anchor_vectors, rows, columns, step)
     n_new, n_anchor, width, device = len(new_vectors), len(anchor_vectors), new.shape[1], new.device
     found, index = torch.empty(2, n_new, words, dtype=torch.int32, device=device).unbind()
     counts, sizes = torch.empty(2, n_new, dtype=torch.int32, device=device).unbind()
