@@ -56,7 +56,7 @@ from langadapt.wechsel import vectors_from_files
 
 LANGUAGES = {"german": "de", "arabic": "ar"}
 METHODS = ("focus", "subword_mean", "omp", "mean", "random", "zipf")
-OTHERS = ("clp", "wechsel", "normal")
+OTHERS = ("normal", "wechsel", "clp")
 """Made after the others, as they need data of their own."""
 KEEP = "keep"
 STEPS, MARKS = 500, (0, 50, 500)
@@ -112,6 +112,7 @@ BASE = {
 HELPER_SHAPE = SHAPE | {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 2}
 HELPER_SHAPE |= {"num_attention_heads": 3, "num_key_value_heads": 3}
 HELPER_TRAIN = BASE["train"] | {"steps": STEPS, "batch_sequences": 8, "micro_batch": 8}
+HELPER_TRAIN |= {"embedding_learning_rate": None}
 
 
 class Experiment:
@@ -275,7 +276,7 @@ def measure(experiment: Experiment, rows_file: Path) -> None:
     order = [(method, SEEDS[0]) for method in (KEEP, *METHODS)]
     for methods in (METHODS[:4], METHODS[4:]):
         order += [(method, seed) for seed in SEEDS[1:] for method in methods]
-    order += [(method, seed) for seed in SEEDS for method in OTHERS] + [(KEEP, seed) for seed in SEEDS[1:]]
+    order += [(method, seed) for method in OTHERS for seed in SEEDS] + [(KEEP, seed) for seed in SEEDS[1:]]
     for (method, seed), language in itertools.product(order, LANGUAGES):
         if (language, method, seed) in done:
             continue
