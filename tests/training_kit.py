@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from langadapt.training import StoreShare, TrainResult, TrainSettings, train_model
+from langadapt.training import StoreShare, TrainResult, TrainSettings, parallel, train_model
 
 VOCABULARY = 64
 
@@ -143,5 +143,4 @@ if __name__ == "__main__":
         sys.stdout.write(str(killed_again_and_again(out, seed, run)))
     else:
         train(out, **run)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    parallel.leave()

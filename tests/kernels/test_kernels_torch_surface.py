@@ -170,3 +170,17 @@ def test_memory_that_would_be_stepped_twice_is_an_error():
         adamw_step([p, p], [g, g], [m, m.clone()], [v, v.clone()], step=1, lr=0.1)
     with pytest.raises(ValueError, match="given twice"):
         adamw_step([p], [g], [m], [m], step=1, lr=0.1)
+
+
+def test_copies_release_their_own_gradients_once():
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2).to(BF16)
+    optimizer = FusedAdamW(model.parameters(), 0.1, gradient_release=True)
+    x = torch.ones(1, 4, dtype=BF16)
+    model(x).sum().backward()
+    twin, copied = copy.deepcopy((model, optimizer))
+    copied.load_state_dict(copied.state_dict())
+    for network, its in ((model, optimizer), (twin, copied)):
+        network(x).sum().backward()
+        assert network.weight.grad is None and float(its.state[network.weight]["step"]) == 2
+    assert torch.equal(model.weight, twin.weight)

@@ -37,5 +37,9 @@ def command(
     from langadapt.pipeline import train
 
     summary = train(loaded, extend=extend)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from langadapt.training import parallel
+
+        parallel.leave()
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(Path(summary["out"]) / "final")

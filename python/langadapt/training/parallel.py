@@ -88,6 +88,13 @@ def join(settings: TrainSettings) -> Team:
     return Team(dist.get_rank(), dist.get_world_size(), device)
 
 
+def leave() -> None:
+    """Part with the other processes, all at the same moment: who exits while others still talk may take them down."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def spread(model: nn.Module, settings: TrainSettings, team: Team) -> bool:
     """Shard the model over the team with FSDP2, block by block; whether it was."""
     if not team.many:
