@@ -90,12 +90,12 @@ bench: setup $(VENV)/.bench ## every CPU bench beside its rivals; writes benches
 	$(BENCH) benches/unpack.py de $(VENV)/bench/data/de.jsonl
 	$(BENCH) benches/bpe_training.py --corpus $(VENV)/bench/data/de.jsonl
 	$(BENCH) benches/bpe_encoding.py --out benches/reports/bpe_encoding
-	$(BENCH) benches/corpus.py
+	$(BENCH) benches/corpus.py --out benches/reports/corpus
 	$(BENCH) benches/focus_cpu.py
 	$(BENCH) benches/vectors.py
 	$(BENCH) benches/training_cpu.py
 
-fuzz: ## seeded random mutation of readers, encoder and tokenizer.json, for longer than the tests do
+fuzz: ## readers, pre-tokenizers, encoder and tokenizer.json on random damage, for longer than the tests do
 	cargo test --release --locked -- --ignored fuzz
 
 clean: ## remove what was built

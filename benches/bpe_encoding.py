@@ -23,7 +23,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -35,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import describe, write_report
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -314,23 +314,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("gigatoken", "tokie", "tokenizers", "sentencepiece", "tiktoken", "datasets"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
@@ -344,19 +327,10 @@ def main() -> None:
         print(json.dumps(work_on(kind, contender, Path(folder), Path(corpus))))
         return
     rows = [row for job in asked.jobs for row in compare(job, asked.rounds, asked.contenders)]
-    machine = {
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0],
-        "date": time.strftime("%Y-%m-%d"),
-        "versions": versions(),
-    }
+    machine = describe("gigatoken", "tokie", "tokenizers", "sentencepiece", "tiktoken", "datasets")
     print(table(rows), end="")
     if asked.out:
-        asked.out.with_suffix(".json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
-        facts = ", ".join(f"{key} {value}" for key, value in machine.items() if key != "versions")
-        used = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
-        asked.out.with_suffix(".md").write_text(f"{facts}\n\n{used}\n\n{table(rows)}")
+        write_report(asked.out, machine, rows, table(rows))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Reading documents and measuring fertility, beside what one would write in Python.
+"""Reading documents and measuring fertility, beside what one would write in Python; and what each filter costs.
 
     pip install datasets zstandard  # rivals
-    python benches/corpus.py [--text FILE.jsonl.zst] [--tokenizers FOLDER...] [--megabytes N] [--rounds N]
+    python benches/corpus.py [--text FILE.jsonl.zst] [--tokenizers FOLDER...] [--megabytes N] [--rounds N] [--out NAME]
 
 Every contender runs in a process of its own, the rounds of all contenders interleaved, so that a busy machine is busy
 for all. Inside the timer: from the file's name to the last document or figure. Outside: starting Python, imports,
@@ -9,6 +9,8 @@ loading tokenizers. Before anything is timed, all contenders must give the same 
 `cpu_s` is the processor time of all threads of the Python process (the `zstd` beside it is left out): on a busy machine
 it says more than the clock. Asymmetries: ours uses all cores; of the rivals, `datasets`, `json` and the loop of
 `tokenizers` use one by nature, `encode_batch` all. Every contender's caches are cold: one call per process.
+`build_corpus` has no rival here: its rows are one filter each, beside a run without any, from compressed file to
+compressed files.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from machine import describe, write_report
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -131,6 +135,36 @@ def measure(name: str, path: str, folders: list[str]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - started, "cpu": time.process_time() - worked, "answer": answer}
 
 
+FILTERS: dict[str, dict[str, Any]] = {
+    "no filter": {},
+    "length": {"min_chars": 200, "max_chars": 100_000},
+    "regex": {"drop_pattern": r"(?i)lorem ipsum|cookie policy"},
+    "repetition": {"repetition": True},
+    "exact duplicates": {"exact_duplicates": True},
+    "near duplicates": {"near_duplicates": True},
+    "all of them": {
+        "min_chars": 200,
+        "max_chars": 100_000,
+        "drop_pattern": r"(?i)lorem ipsum|cookie policy",
+        "repetition": True,
+        "exact_duplicates": True,
+        "near_duplicates": True,
+    },
+}
+
+
+def build(name: str, path: str) -> dict[str, Any]:
+    """Time one build; the answer is the same for all, that documents came out."""
+    from langadapt import build_corpus
+
+    with tempfile.TemporaryDirectory() as folder:
+        started, worked = time.perf_counter(), time.process_time()
+        build_corpus(path, Path(folder) / "corpus", **FILTERS[name])
+        seconds, cpu = time.perf_counter() - started, time.process_time() - worked
+        written = (Path(folder) / "corpus" / "train.jsonl.zst").stat().st_size
+    return {"seconds": seconds, "cpu": cpu, "answer": written > 1000}
+
+
 def in_process(job: str, name: str, *arguments: str) -> dict[str, Any]:
     """One contender once, in a process of its own."""
     command = [sys.executable, __file__, "--job", job, "--name", name, "--arguments", *arguments]
@@ -187,7 +221,21 @@ def run(text: Path, folders: list[str], megabytes: float, rounds: int) -> list[d
         part, size = sample(text, megabytes, Path(folder))
         whole = sum(len(document.encode()) for document in documents_of_json(str(text))) / 1e6
         rows = compare("read", list(READERS), rounds, whole, str(text))
-        return rows + compare("measure", list(MEASURES), rounds, size, str(part), *folders)
+        rows += compare("measure", list(MEASURES), rounds, size, str(part), *folders)
+        return rows + compare("build", list(FILTERS), rounds, whole, str(text))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| job | contender | seconds (least - most) | MB/s | CPU s | times the first |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        spread = f"{row['median_s']:.3f} ({row['min_s']:.3f} - {row['max_s']:.3f})"
+        figures = f"{row['mb_per_s']} | {row['cpu_s']:.3f} | {row['ours_is_faster_by']}x"
+        name = row["contender"].replace("|", "\\|")
+        lines.append(f"| {row['job']} | {name} | {spread} | {figures} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -197,6 +245,7 @@ def main() -> None:
     parser.add_argument("--tokenizers", nargs="+", default=[str(SHARED / "tokenizers" / name) for name in names])
     parser.add_argument("--megabytes", type=float, default=10.0, help="text for the slow fertility rivals")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="writes NAME.json and NAME.md")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument("--name", help=argparse.SUPPRESS)
     parser.add_argument("--arguments", nargs="*", help=argparse.SUPPRESS)
@@ -205,9 +254,14 @@ def main() -> None:
         print(json.dumps(read(asked.name, *asked.arguments)))
     elif asked.job == "measure":
         print(json.dumps(measure(asked.name, asked.arguments[0], asked.arguments[1:])))
+    elif asked.job == "build":
+        print(json.dumps(build(asked.name, *asked.arguments)))
     else:
-        for row in run(asked.text, asked.tokenizers, asked.megabytes, asked.rounds):
-            print(json.dumps(row))
+        machine = describe("tokenizers", "datasets", "zstandard")
+        rows = run(asked.text, asked.tokenizers, asked.megabytes, asked.rounds)
+        print(table(rows), end="")
+        if asked.out:
+            write_report(asked.out, machine, rows, table(rows))
 
 
 if __name__ == "__main__":

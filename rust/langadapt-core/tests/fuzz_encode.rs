@@ -1,33 +1,10 @@
-//! Random mutations of files and texts. Nothing may panic; what is read must be encoded the same in every way.
-//!
-//! Run for long with `FUZZ_SECONDS=600 cargo test --release --test fuzz_encode -- --ignored`; the seed is printed and
-//! taken from `FUZZ_SEED`.
+//! Random mutations of tokenizer files, and texts. Nothing may panic; what is read must be encoded the same in every way.
 
-use std::time::{Duration, Instant};
+mod fuzzing;
 
+use fuzzing::{Random, a_second, for_long};
 use langadapt_core::Monitor;
 use langadapt_core::bpe::{Cache, CachePool, Load, NativeTokenizer};
-
-/// SplitMix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    fn pick<'a, T: ?Sized>(&mut self, choices: &[&'a T]) -> &'a T {
-        choices[self.below(choices.len())]
-    }
-}
 
 const SENTENCEPIECE: &str = r#"{"added_tokens": [{"id": 0, "content": "<s>", "single_word": false, "lstrip": true,
     "rstrip": false, "normalized": true, "special": true}, {"id": 9, "content": "ab", "single_word": true,
@@ -143,38 +120,35 @@ fn encode_all_ways(tokenizer: &NativeTokenizer, random: &mut Random, cache: &mut
     tokenizer.unreachable();
 }
 
-fn fuzz(seconds: f64, seed: u64) -> (u64, u64) {
-    let mut random = Random(seed);
-    let (mut runs, mut native) = (0, 0);
-    let until = Instant::now() + Duration::from_secs_f64(seconds);
-    let mut cache = Cache::default();
-    while Instant::now() < until {
-        runs += 1;
+#[derive(Default)]
+struct Target {
+    runs: u64,
+    native: u64,
+    cache: Cache,
+}
+
+impl Target {
+    fn step(&mut self, random: &mut Random) {
+        self.runs += 1;
         let file = random.pick(&[SENTENCEPIECE, BYTE_LEVEL]);
-        let bytes = if runs % 8 == 0 { file.as_bytes().to_vec() } else { mutated(&mut random, file) };
+        let bytes = if self.runs.is_multiple_of(8) { file.as_bytes().to_vec() } else { mutated(random, file) };
         if let Ok(Load::Native(tokenizer)) = NativeTokenizer::load(&bytes, "tokenizer.json".as_ref()) {
-            native += 1;
-            encode_all_ways(&tokenizer, &mut random, &mut cache);
+            self.native += 1;
+            encode_all_ways(&tokenizer, random, &mut self.cache);
         }
     }
-    (runs, native)
 }
 
 #[test]
 fn a_second_of_mutations() {
-    let (runs, native) = fuzz(1.0, 1);
-    assert!(native > 10, "{native} of {runs} files were read");
+    let mut target = Target::default();
+    a_second(|random| target.step(random));
+    assert!(target.native > 10, "{} of {} files were read", target.native, target.runs);
 }
 
 #[test]
 #[ignore = "runs for FUZZ_SECONDS, a minute by default"]
-fn fuzz_for_long() {
-    let number =
-        |name: &str, default: u64| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
-    let time =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
-    let seed = number("FUZZ_SEED", time);
-    let place = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("FUZZ_SEED={seed}\n"));
-    assert!(place.is_ok());
-    fuzz(number("FUZZ_SECONDS", 60) as f64, seed);
+fn fuzz_encoder() {
+    let mut target = Target::default();
+    for_long(|random| target.step(random));
 }

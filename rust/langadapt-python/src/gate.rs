@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use crate::error::to_python;
 
 /// Ctrl-C is answered within this time plus the workers' longest stretch without a check.
-pub const POLL: Duration = Duration::from_millis(80);
+pub const POLL: Duration = Duration::from_millis(40);
 
 /// Runs `work` detached. `progress`, if any, is called as `progress(phase, done, total_or_None, unit)`; what it raises
 /// stops the work and is raised from here.

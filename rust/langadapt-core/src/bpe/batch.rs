@@ -37,9 +37,12 @@ impl CachePool {
 
     fn give_back(&self, cache: Cache, place: usize) {
         let mut caches = self.lock();
-        let free = |caches: &[Option<Cache>]| caches.iter().position(Option::is_none);
-        let place = if caches.get(place).is_some_and(Option::is_none) { Some(place) } else { free(&caches) };
-        match place {
+        // Whichever thread ends first, each finds its own again.
+        if caches.len() <= place {
+            caches.resize_with(place + 1, || None);
+        }
+        let free = || caches.iter().position(Option::is_none);
+        match if caches[place].is_none() { Some(place) } else { free() } {
             Some(place) => caches[place] = Some(cache),
             None => caches.push(Some(cache)),
         }
@@ -320,6 +323,19 @@ mod tests {
                 assert_eq!(order, sorted);
             }
         }
+    }
+
+    #[test]
+    fn every_thread_finds_its_own_cache_again() {
+        let (pool, monitor) = (CachePool::default(), Monitor::default());
+        let lend = |place| pool.lend_at(place, &monitor);
+        let (mut first, mut second) = (lend(0), lend(1));
+        first.encode_piece(b"first", &mut Vec::new(), |_, ids, _| ids.push(1));
+        second.encode_piece(b"second", &mut Vec::new(), |_, ids, _| ids.extend([1, 2]));
+        second.encode_piece(b"third", &mut Vec::new(), |_, ids, _| ids.push(3));
+        drop(second);
+        drop(first);
+        assert_eq!((lend(0).statistics().0, lend(1).statistics().0), (1, 2));
     }
 
     #[test]

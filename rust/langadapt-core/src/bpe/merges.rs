@@ -406,7 +406,35 @@ mod tests {
         merges
     }
 
+    /// Tokens that texts over `abc` may have, each with the merges of some of its cuts, ranked in any order.
+    fn any_merges() -> impl Strategy<Value = (Vec<String>, Vec<(u32, u32, u32)>)> {
+        let tokens = proptest::collection::btree_set("[abc]{2,6}", 1..25);
+        let tokens = tokens.prop_map(|tokens| ["a", "b", "c"].map(String::from).into_iter().chain(tokens).collect());
+        let merges = tokens.prop_flat_map(|tokens: Vec<String>| {
+            let id = |piece: &str| tokens.iter().position(|token| token == piece).map(|id| id as u32);
+            let cuts = tokens.iter().flat_map(|token| (1..token.len()).map(move |at| (token, token.split_at(at))));
+            let merges = cuts.filter_map(|(token, (left, right))| Some((id(left)?, id(right)?, id(token)?)));
+            let merges: Vec<_> = merges.collect();
+            let count = merges.len();
+            (Just(tokens), proptest::sample::subsequence(merges, 0..=count).prop_shuffle())
+        });
+        merges.boxed()
+    }
+
     proptest! {
+        #[test]
+        fn one_merge_for_a_token_is_enough(
+            (tokens, merges) in any_merges(), symbols in proptest::collection::vec(0u32..3, 1..80),
+        ) {
+            let spell = |id: u32, symbols: &mut Vec<u32>| {
+                symbols.extend(tokens[id as usize].bytes().map(|byte| u32::from(byte - b'a')));
+            };
+            let table = Merges::new(&merges, tokens.len(), spell);
+            let mut applied = symbols.clone();
+            table.apply(&mut applied, &mut Scratch::default());
+            prop_assert_eq!(applied, naive(&merges, &symbols));
+        }
+
         #[test]
         fn all_ways_agree(symbols in proptest::collection::vec(0u32..3, 0..200), cut in 0usize..200) {
             let merges = some_merges();
