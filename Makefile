@@ -91,9 +91,9 @@ bench: setup $(VENV)/.bench ## every CPU bench beside its rivals; writes benches
 	$(BENCH) benches/bpe_training.py --corpus $(VENV)/bench/data/de.jsonl
 	$(BENCH) benches/bpe_encoding.py --out benches/reports/bpe_encoding
 	$(BENCH) benches/corpus.py --out benches/reports/corpus
-	$(BENCH) benches/focus_cpu.py
-	$(BENCH) benches/vectors.py
-	$(BENCH) benches/training_cpu.py
+	$(BENCH) benches/focus_cpu.py | tee benches/reports/focus_cpu.txt
+	$(BENCH) benches/vectors.py | tee benches/reports/vectors.txt
+	$(BENCH) benches/training_cpu.py --out benches/reports/training_cpu.json
 
 fuzz: ## readers, pre-tokenizers, encoder and tokenizer.json on random damage, for longer than the tests do
 	cargo test --release --locked -- --ignored fuzz

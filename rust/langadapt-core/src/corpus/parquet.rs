@@ -1,10 +1,12 @@
 //! The text column of Parquet files, one row group at a time.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 
 use parquet::basic::Type;
 use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
@@ -67,10 +69,10 @@ impl ParquetFile {
     pub fn read_group(self: &Arc<Self>, group: usize) -> Result<RowGroupReader> {
         let file = self.shared()?;
         let fail = |error| explain(&self.path, error);
-        let reader = file.get_row_group(group).map_err(fail)?;
+        let reader = guarded(|| file.get_row_group(group)).map_err(fail)?;
         let about = reader.metadata().column(self.column);
         let compression = about.compression();
-        let column = reader.get_column_reader(self.column).map_err(|error| match error {
+        let column = guarded(|| reader.get_column_reader(self.column)).map_err(|error| match error {
             ParquetError::NYI(_) => Error::data(
                 self.path.as_path(),
                 format!("compression {compression} is not read here; write the file with zstd or snappy"),
@@ -107,7 +109,27 @@ fn reader_bytes(path: &Path) -> Result<u64> {
 fn open(path: &Path) -> Result<SerializedFileReader<Shared>> {
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
     let bytes = file.metadata().map_err(|error| Error::io(path, error))?.len();
-    SerializedFileReader::new(Shared { file: Arc::new(file), bytes }).map_err(|error| explain(path, error))
+    let shared = Shared { file: Arc::new(file), bytes };
+    guarded(|| SerializedFileReader::new(shared)).map_err(|error| explain(path, error))
+}
+
+/// Runs code of the `parquet` crate, which panics on some damaged files. Such a panic is an error, and silent.
+fn guarded<T>(work: impl FnOnce() -> parquet::errors::Result<T>) -> parquet::errors::Result<T> {
+    thread_local!(static GUARDED: Cell<bool> = const { Cell::new(false) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if !GUARDED.get() {
+                others(panic);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    // Whatever the panic leaves half done is not used again: the error ends the reading of the file.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(false);
+    outcome.unwrap_or_else(|_| Err(ParquetError::General("its parts do not fit together".into())))
 }
 
 fn explain(path: &Path, error: ParquetError) -> Error {
@@ -135,9 +157,7 @@ impl RowGroupReader {
             levels.clear();
             values.clear();
             let max = ROWS.min(usize::try_from(self.left).unwrap_or(ROWS));
-            let (rows, _, _) = self
-                .column
-                .read_records(max, Some(&mut levels), None, &mut values)
+            let (rows, _, _) = guarded(|| self.column.read_records(max, Some(&mut levels), None, &mut values))
                 .map_err(|error| explain(&self.file.path, error))?;
             if rows == 0 {
                 let text = format!("row {} is missing although the footer promises it", self.row);
