@@ -34,7 +34,9 @@ SHARED_NAMES = ["paper-de", "phi-3-mini", "phi-2", "roberta-base", "falcon"]
 def assert_reached(tokenizer: Tokenizer, ids: list[int]) -> None:
     vocabulary = Vocabulary(tokenizer)
     for id, parts in zip(ids, _core.token_derivations(vocabulary.tokens, vocabulary.merges, ids), strict=True):
-        assert parts[-1] == id and len(parts) > 1, vocabulary.tokens[id]
+        token = vocabulary.tokens[id]
+        # A letter is there at once.
+        assert parts[-1] == id and (len(parts) > 1 or len(token) == 1), token
 
 
 def assert_like_transformers(tokenizer: Tokenizer, probes: list[str]) -> None:
@@ -62,6 +64,27 @@ def check_extension(source: Tokenizer, count: int) -> None:
 
 def test_extend(english: Tokenizer) -> None:
     check_extension(english, 300)
+
+
+def test_extending_brings_the_letters_of_another_script() -> None:
+    source = train_bpe(iter(texts("english")), 900, style="sentencepiece")
+    armenian = ["Բոլոր մարդիկ ծնվում են ազատ ու հավասար", "մարդիկ ծնվում են հավասար", "ազատ ու ազատ մարդիկ"] * 20
+    letters = set("".join(armenian)) - {" "}
+    assert all(source.token_to_id(letter) is None for letter in letters)
+    extended = extend_tokenizer(source, iter(armenian), len(letters) + 25)
+    assert extended.vocab_size == source.vocab_size + len(letters) + 25
+    assert all(extended.token_to_id(letter) is not None for letter in letters)
+    new = list(range(source.vocab_size, extended.vocab_size))
+    assert_reached(extended, new)
+    before, after = source.encode(armenian[0]), extended.encode(armenian[0])
+    assert len(after) < len(before) / 4
+    assert max(len(extended.id_to_token(id) or "") for id in after) > 3
+    assert_like_transformers(extended, [*armenian[:3], "Բ\tŐ 12 English մարդիկ"])
+    assert extended.decode(after) == armenian[0]
+    # Letters first, most frequent first, where there is room for nothing else.
+    few = extend_tokenizer(source, iter(armenian), 2)
+    assert [few.id_to_token(id) for id in new[:2]] == [extended.id_to_token(id) for id in new[:2]]
+    assert all(len(few.id_to_token(id) or "") == 1 for id in new[:2])
 
 
 @pytest.mark.parametrize("name", SHARED_NAMES)

@@ -43,7 +43,8 @@ def extend_tokenizer(
 
     All old tokens keep their ids. New ones follow, most frequent first; their merges rank behind the old ones, so an
     encoder goes through the same steps as learning did and every new token is reached. In the byte-level style the old
-    regex goes on cutting words, in the SentencePiece style new tokens stay within a script and hold no digit.
+    regex goes on cutting words. In the SentencePiece style new tokens stay within a script and hold no digit, and
+    letters that the vocabulary lacks come first, until 99.95 % of the text's characters are tokens.
 
     Args:
         tokenizer: a folder, hub id, :class:`Tokenizer` or tokenizer of transformers; BPE of either style.
@@ -77,7 +78,7 @@ def extend_tokenizer(
         progress,
     )
     tokens = vocabulary.tokens + [token for token, _ in learnt]
-    pairs = [(left, right) for left, right, _ in vocabulary.merges] + [pair for _, pair in learnt]
+    pairs = [(left, right) for left, right, _ in vocabulary.merges] + [pair for _, pair in learnt if pair]
     return rebuilt(source, blueprint, tokens, pairs)
 
 

@@ -5,11 +5,11 @@
 //! merge: so it repeats the steps of learning, and every new token is reached. Text of the old vocabulary is therefore
 //! never learnt again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::learn::{Learner, Style};
 use super::queue::Candidate;
-use super::sentencepiece::Shapes;
+use super::sentencepiece::{Shapes, count_chars, covered};
 use super::{WordCounts, too_small};
 use crate::bpe::byte_level::characters_of;
 use crate::bpe::merges::{ID_LIMIT, Merges, Scratch};
@@ -43,10 +43,16 @@ pub struct ExtendOptions {
     pub accept_fewer: bool,
 }
 
-/// A new token and the pair of ids that makes it; its id is the number of old ids plus its place.
-pub type NewToken = (String, (u32, u32));
+/// A new token and the pair of ids that makes it, none for a letter; its id is the number of old ids plus its place.
+pub type NewToken = (String, Option<(u32, u32)>);
+
+/// Share of the characters of a text that are to be tokens, the rare ones left to bytes: that of training.
+const COVERAGE: f32 = 0.9995;
 
 /// Learns new tokens from counted words.
+///
+/// In the style of characters, letters that the vocabulary lacks come first, most frequent first: without them no token
+/// of another script could be learnt.
 ///
 /// # Errors
 /// [`crate::Error::Argument`] if the corpus supports fewer new tokens than asked for; [`crate::Error::Interrupted`].
@@ -62,6 +68,11 @@ pub fn extend(
             "cannot extend a vocabulary of {tokens} entries: {ID_LIMIT} is the limit"
         )));
     }
+    let letters = if existing.byte_level { Vec::new() } else { missing_letters(&words, existing, options) };
+    let tokens: Vec<String> = existing.tokens.iter().chain(&letters).cloned().collect();
+    let mut found: Vec<NewToken> = letters.into_iter().map(|letter| (letter, None)).collect();
+    let wanted = options.new_tokens - found.len();
+    let existing = &Existing { tokens: &tokens, ..*existing };
     let ids = existing.tokens.iter().zip(0u32..).filter(|(token, _)| !token.is_empty());
     let ids: HashMap<String, u32> = ids.map(|(token, id)| (token.clone(), id)).collect();
     let mut shapes = Shapes::new(options.max_token_length as u32, !existing.byte_level);
@@ -77,12 +88,21 @@ pub fn extend(
     encode_words(&mut learner, &words, existing, &ids, outside, monitor)?;
     drop(words);
     let mut style = Extension { shapes, ids, byte_level: existing.byte_level };
-    let found = merge(learner, &mut style, existing.tokens.len() as u32, options, monitor)?;
+    found.extend(merge(learner, &mut style, tokens.len() as u32, wanted, options.min_frequency, monitor)?);
     if found.len() < options.new_tokens && !options.accept_fewer {
-        let total = existing.tokens.len();
+        let total = tokens.len() - found.iter().filter(|(_, pair)| pair.is_none()).count();
         return Err(too_small(total + options.new_tokens, total + found.len(), options.min_frequency));
     }
     Ok(found)
+}
+
+/// Characters of the text that are no tokens, most frequent first.
+fn missing_letters(words: &WordCounts, existing: &Existing<'_>, options: &ExtendOptions) -> Vec<String> {
+    let counts = count_chars(words);
+    let rare = counts.iter().position(|(_, count)| *count < options.min_frequency).unwrap_or(counts.len());
+    let known: HashSet<&str> = existing.tokens.iter().map(String::as_str).collect();
+    let covered = covered(&counts, COVERAGE).into_iter().take(rare).map(String::from);
+    covered.filter(|letter| !known.contains(letter.as_str())).take(options.new_tokens).collect()
 }
 
 fn encode_words(
@@ -147,15 +167,16 @@ fn merge(
     mut learner: Learner,
     style: &mut Extension,
     first: u32,
-    options: &ExtendOptions,
+    wanted: usize,
+    min_frequency: u64,
     monitor: &Monitor,
 ) -> Result<Vec<NewToken>> {
     learner.count_pairs(style, monitor)?;
-    monitor.begin("learn merges", "merges", Some(options.new_tokens as u64));
-    let mut found: Vec<NewToken> = Vec::with_capacity(options.new_tokens);
-    while found.len() < options.new_tokens {
+    monitor.begin("learn merges", "merges", Some(wanted as u64));
+    let mut found: Vec<NewToken> = Vec::with_capacity(wanted);
+    while found.len() < wanted {
         let Some((best, [left, right])) = learner.next(style) else { break };
-        if best.count < 1 || (best.count as u64) < options.min_frequency {
+        if best.count < 1 || (best.count as u64) < min_frequency {
             break;
         }
         let text = style.shapes.joined(left, right);
@@ -167,7 +188,7 @@ fn merge(
         style.ids.insert(text.clone(), symbol);
         style.shapes.push_pair(left, right);
         let id = |symbol: u32| if symbol > first { symbol - 1 } else { symbol };
-        found.push((text, (id(left), id(right))));
+        found.push((text, Some((id(left), id(right)))));
         learner.step(best, symbol, style, monitor)?;
         monitor.advance(1)?;
     }

@@ -266,7 +266,8 @@ fn chars(word: &[u8]) -> impl Iterator<Item = char> {
     text.chars().map(|c| if c == ' ' { '\u{2581}' } else { c })
 }
 
-fn count_chars(words: &WordCounts) -> Vec<(char, u64)> {
+/// Characters by how often they occur, most frequent first.
+pub(super) fn count_chars(words: &WordCounts) -> Vec<(char, u64)> {
     let mut low = vec![0u64; 0x3000];
     let mut high: HashMap<char, u64> = HashMap::new();
     words.for_each(|word, count| {
@@ -284,7 +285,7 @@ fn count_chars(words: &WordCounts) -> Vec<(char, u64)> {
 }
 
 /// The characters that are pieces of their own, most frequent first.
-fn covered(counts: &[(char, u64)], coverage: f32) -> Vec<char> {
+pub(super) fn covered(counts: &[(char, u64)], coverage: f32) -> Vec<char> {
     // U+0000 is not counted by the reference; U+001F, which stands for reserved text, is counted and not kept.
     let counted = counts.iter().filter(|&&(c, _)| c != '\0');
     let all: u64 = counted.clone().map(|&(_, count)| count).sum();
