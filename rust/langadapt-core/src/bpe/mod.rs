@@ -6,6 +6,7 @@
 //! | [`piece_lists`] | its vocabulary and merges |
 //! | [`vocab`] | pieces and ids, both ways |
 //! | [`pair_ranks`] | merges as listed, applied one at a time |
+//! | `numbering` | which merges ever happen, and numbers for symbols that are ranks |
 //! | [`merges`] | the ranked merges and their application to one piece |
 //! | [`normalize`] | Unicode normalization forms, as the `tokenizers` package applies them |
 //! | [`added`] | added tokens: found before anything else, never cut |
@@ -28,6 +29,7 @@ pub mod encode;
 mod huge;
 pub mod merges;
 pub mod normalize;
+mod numbering;
 pub mod pair_ranks;
 pub mod piece_cache;
 pub mod piece_lists;
