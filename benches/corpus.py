@@ -142,15 +142,8 @@ FILTERS: dict[str, dict[str, Any]] = {
     "repetition": {"repetition": True},
     "exact duplicates": {"exact_duplicates": True},
     "near duplicates": {"near_duplicates": True},
-    "all of them": {
-        "min_chars": 200,
-        "max_chars": 100_000,
-        "drop_pattern": r"(?i)lorem ipsum|cookie policy",
-        "repetition": True,
-        "exact_duplicates": True,
-        "near_duplicates": True,
-    },
 }
+FILTERS["all of them"] = {option: value for one in FILTERS.values() for option, value in one.items()}
 
 
 def build(name: str, path: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ mod fuzzing;
 
 use fuzzing::{Random, a_second, for_long};
 use langadapt_core::Monitor;
-use langadapt_core::bpe::{Cache, CachePool, Load, NativeTokenizer};
+use langadapt_core::bpe::{Cache, CachePool, Load, NativeTokenizer, Shares};
 
 const SENTENCEPIECE: &str = r#"{"added_tokens": [{"id": 0, "content": "<s>", "single_word": false, "lstrip": true,
     "rstrip": false, "normalized": true, "special": true}, {"id": 9, "content": "ab", "single_word": true,
@@ -104,7 +104,7 @@ fn mutated(random: &mut Random, file: &str) -> Vec<u8> {
 fn encode_all_ways(tokenizer: &NativeTokenizer, random: &mut Random, cache: &mut Cache) {
     let texts: Vec<String> = (0..4).map(|_| text(random)).collect();
     let pool = CachePool::default();
-    let batch = tokenizer.encode_batch(&texts, false, 2, &pool, &Monitor::default()).unwrap();
+    let batch = tokenizer.encode_batch(&texts, &Shares::new(&texts, 2), false, &pool, &Monitor::default()).unwrap();
     for (at, text) in texts.iter().enumerate() {
         let (mut warm, mut cold) = (Vec::new(), Vec::new());
         tokenizer.encode_into(text, cache, &mut warm);

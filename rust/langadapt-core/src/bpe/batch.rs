@@ -142,30 +142,30 @@ pub struct Encoded {
 }
 
 impl NativeTokenizer {
-    /// Encodes `texts` on `threads` threads. With `add_special_tokens` each text gets the template's ids around it.
-    /// Progress counts in their sizes. [`Shares::order`] tells in which order texts had best arrive.
+    /// Encodes `texts` on the threads of `shares`, which are theirs. With `add_special_tokens` each text gets the
+    /// template's ids around it. Progress counts in their sizes.
     ///
     /// # Errors
     /// [`Error::Interrupted`](crate::Error::Interrupted) on a stop.
     pub fn encode_batch<T: Text>(
         &self,
         texts: &[T],
+        shares: &Shares,
         add_special_tokens: bool,
-        threads: usize,
         pool: &CachePool,
         monitor: &Monitor,
     ) -> Result<Encoded> {
-        let Shares { chunks, threads } = Shares::new(texts, threads);
-        let size: u64 = texts.iter().map(|text| text.size() as u64).sum();
+        let Shares { chunks, threads, size } = shares;
+        let threads = *threads;
         let parts: Vec<Part> = (0..threads)
             .map(|thread| Part {
-                next: AtomicUsize::new(first_chunk(&chunks, thread, threads)),
-                end: first_chunk(&chunks, thread + 1, threads),
+                next: AtomicUsize::new(shares.first_chunk(thread)),
+                end: shares.first_chunk(thread + 1),
             })
             .collect();
         let work = |thread: usize| -> Result<Vec<Run>> {
             let mut cache = pool.lend_at(thread, monitor);
-            cache.expect(size / threads as u64);
+            cache.expect(*size / threads as u64);
             let mut runs: Vec<Run> = Vec::new();
             for part in parts[thread..].iter().chain(&parts[..thread]) {
                 while let Some(at) = part.take() {
@@ -254,15 +254,17 @@ pub struct Shares {
     /// About [`CHUNK_BYTES`] each.
     chunks: Vec<Range<usize>>,
     threads: usize,
+    size: u64,
 }
 
 impl Shares {
-    /// The shares of `threads` threads.
+    /// The shares of at most `threads` threads.
     pub fn new<T: Text>(texts: &[T], threads: usize) -> Self {
         let mut chunks = Vec::new();
-        let (mut start, mut bytes) = (0, 0);
+        let (mut start, mut bytes, mut size) = (0, 0, 0);
         for (at, text) in texts.iter().enumerate() {
             bytes += text.size();
+            size += text.size() as u64;
             if bytes >= CHUNK_BYTES {
                 chunks.push(start..at + 1);
                 (start, bytes) = (at + 1, 0);
@@ -272,25 +274,30 @@ impl Shares {
             chunks.push(start..texts.len());
         }
         let threads = threads.clamp(1, chunks.len().max(1));
-        Self { chunks, threads }
+        Self { chunks, threads, size }
     }
 
-    /// All texts, those first that are needed first: a chunk for every thread in turn.
+    /// The sizes of all texts together.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// All texts in the order in which they had best arrive, those first that are needed first: a chunk for every
+    /// thread in turn.
     pub fn order(&self) -> impl Iterator<Item = usize> {
-        let first = |thread| first_chunk(&self.chunks, thread, self.threads);
         let longest = self.chunks.len().div_ceil(self.threads);
-        let turns = (0..longest).flat_map(move |turn| (0..self.threads).map(move |thread| (turn, thread)));
-        let chunks = turns.filter_map(move |(turn, thread)| {
-            let at = first(thread) + turn;
-            (at < first(thread + 1)).then(|| self.chunks[at].clone())
+        let turns = (0..longest).flat_map(|turn| (0..self.threads).map(move |thread| (turn, thread)));
+        let chunks = turns.filter_map(|(turn, thread)| {
+            let at = self.first_chunk(thread) + turn;
+            (at < self.first_chunk(thread + 1)).then(|| self.chunks[at].clone())
         });
         chunks.flatten()
     }
-}
 
-/// The first chunk of a thread's share.
-fn first_chunk(chunks: &[Range<usize>], thread: usize, threads: usize) -> usize {
-    chunks.len() * thread / threads
+    /// The first chunk of a thread's share.
+    fn first_chunk(&self, thread: usize) -> usize {
+        self.chunks.len() * thread / self.threads
+    }
 }
 
 /// The runs in a row; the first takes in the others.

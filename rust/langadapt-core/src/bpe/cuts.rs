@@ -44,12 +44,6 @@ pub struct Cuts {
     none_behind_spaces: bool,
 }
 
-impl Default for Cuts {
-    fn default() -> Self {
-        Self { table: Box::new([0; 1 << 10]), before_words: false, none_behind_spaces: true }
-    }
-}
-
 impl Cuts {
     /// `pieces`: what merges make, as the vocabulary writes it.
     pub fn new<'a>(rules: CutRules, pieces: impl Iterator<Item = &'a [u8]>) -> Self {

@@ -16,6 +16,7 @@ use std::collections::BinaryHeap;
 
 use super::huge;
 use super::numbering::{one_for_a_token, renumber};
+use super::pair_ranks::hash;
 use crate::progress::Stop;
 
 /// Longest piece, in symbols, that is merged by scanning. Found by measurement: both ways cost the same near here.
@@ -287,12 +288,6 @@ fn push(heap: &mut BinaryHeap<Reverse<(u32, u32)>>, number: u32, at: usize) {
     if number != NONE {
         heap.push(Reverse((number, at as u32)));
     }
-}
-
-/// Only the high bits are any good; they depend on all bits of both numbers.
-#[inline]
-fn hash(pair: u64) -> u64 {
-    (pair ^ pair >> 29).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 #[inline]

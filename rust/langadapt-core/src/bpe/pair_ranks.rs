@@ -19,7 +19,7 @@ impl Hasher for PairHasher {
     }
 
     fn write_u64(&mut self, pair: u64) {
-        let product = (pair ^ pair >> 29).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let product = hash(pair);
         // The table uses both ends; only the upper one is good.
         self.0 = product ^ product >> 32;
     }
@@ -27,6 +27,12 @@ impl Hasher for PairHasher {
     fn finish(&self) -> u64 {
         self.0
     }
+}
+
+/// Only the high bits are any good; they depend on all bits of both numbers of a pair.
+#[inline]
+pub(super) fn hash(pair: u64) -> u64 {
+    (pair ^ pair >> 29).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 fn pair_of(left: u32, right: u32) -> u64 {

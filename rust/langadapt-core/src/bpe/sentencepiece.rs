@@ -59,34 +59,24 @@ impl SentencePiece {
             return Err("a merge joins byte or unknown tokens".into());
         }
         let ignore_merges = model.ignore_merges == Some(true);
-        let mut this = Self {
-            cuts: Cuts::default(),
-            characters: characters(vocab),
+        let characters = characters(vocab);
+        let whole_pieces = ignore_merges && split;
+        let rules = CutRules {
+            everywhere: byte_ids.len() == 256 && !byte_ids.contains(&NONE) && !whole_pieces,
+            before_spaces: characters['▁' as usize] != NONE,
+            before_all_spaces: split,
+        };
+        Ok(Self {
+            cuts: cuts(rules, vocab, merges),
+            characters,
             unknown,
             fuse_unknown: model.fuse_unk == Some(true),
             prepend,
-            whole_pieces: ignore_merges && split,
+            whole_pieces,
             whole_sections: (ignore_merges && !split)
                 .then(|| vocab.iter().map(|(piece, _)| piece.len()).max().unwrap_or(0)),
             byte_ids,
-        };
-        this.cuts = this.find_cuts(vocab, merges, split);
-        Ok(this)
-    }
-
-    fn find_cuts(&self, vocab: &Vocab, merges: &[(u32, u32, u32)], split: bool) -> Cuts {
-        let all_bytes = self.byte_ids.len() == 256 && !self.byte_ids.contains(&NONE);
-        let mut seen = vec![false; vocab.id_limit()];
-        let made = merges.iter().filter(|merge| !std::mem::replace(&mut seen[merge.2 as usize], true));
-        let pieces = made.map(|merge| vocab.piece(merge.2).unwrap_or_default());
-        Cuts::new(
-            CutRules {
-                everywhere: all_bytes && !self.whole_pieces,
-                before_spaces: self.characters['▁' as usize] != NONE,
-                before_all_spaces: split,
-            },
-            pieces,
-        )
+        })
     }
 
     /// Appends the ids of one section of text.
@@ -196,6 +186,12 @@ impl SentencePiece {
         }
         ids.extend(pending);
     }
+}
+
+fn cuts(rules: CutRules, vocab: &Vocab, merges: &[(u32, u32, u32)]) -> Cuts {
+    let mut seen = vec![false; vocab.id_limit()];
+    let made = merges.iter().filter(|merge| !std::mem::replace(&mut seen[merge.2 as usize], true));
+    Cuts::new(rules, made.map(|merge| vocab.piece(merge.2).unwrap_or_default()))
 }
 
 fn byte_ids(vocab: &Vocab) -> Vec<u32> {

@@ -5,7 +5,7 @@
 //! merge: so it repeats the steps of learning, and every new token is reached. Text of the old vocabulary is therefore
 //! never learnt again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::learn::{Learner, Style};
 use super::queue::Candidate;
@@ -68,13 +68,14 @@ pub fn extend(
             "cannot extend a vocabulary of {tokens} entries: {ID_LIMIT} is the limit"
         )));
     }
-    let letters = if existing.byte_level { Vec::new() } else { missing_letters(&words, existing, options) };
+    let ids = existing.tokens.iter().zip(0u32..).filter(|(token, _)| !token.is_empty());
+    let mut ids: HashMap<String, u32> = ids.map(|(token, id)| (token.clone(), id)).collect();
+    let letters = if existing.byte_level { Vec::new() } else { missing_letters(&words, &ids, options) };
+    ids.extend(letters.iter().cloned().zip(existing.tokens.len() as u32..));
     let tokens: Vec<String> = existing.tokens.iter().chain(&letters).cloned().collect();
     let mut found: Vec<NewToken> = letters.into_iter().map(|letter| (letter, None)).collect();
     let wanted = options.new_tokens - found.len();
     let existing = &Existing { tokens: &tokens, ..*existing };
-    let ids = existing.tokens.iter().zip(0u32..).filter(|(token, _)| !token.is_empty());
-    let ids: HashMap<String, u32> = ids.map(|(token, id)| (token.clone(), id)).collect();
     let mut shapes = Shapes::new(options.max_token_length as u32, !existing.byte_level);
     for token in existing.tokens {
         shapes.push_text(token);
@@ -97,12 +98,11 @@ pub fn extend(
 }
 
 /// Characters of the text that are no tokens, most frequent first.
-fn missing_letters(words: &WordCounts, existing: &Existing<'_>, options: &ExtendOptions) -> Vec<String> {
+fn missing_letters(words: &WordCounts, ids: &HashMap<String, u32>, options: &ExtendOptions) -> Vec<String> {
     let counts = count_chars(words);
     let rare = counts.iter().position(|(_, count)| *count < options.min_frequency).unwrap_or(counts.len());
-    let known: HashSet<&str> = existing.tokens.iter().map(String::as_str).collect();
     let covered = covered(&counts, COVERAGE).into_iter().take(rare).map(String::from);
-    covered.filter(|letter| !known.contains(letter.as_str())).take(options.new_tokens).collect()
+    covered.filter(|letter| !ids.contains_key(letter)).take(options.new_tokens).collect()
 }
 
 fn encode_words(
