@@ -75,25 +75,27 @@ wheels: setup-dev ## both wheels and both sdists into dist/
 	$(BIN)/maturin sdist -o dist
 	$(BIN)/python -m build -q kernels -o dist
 
-# Rivals live beside the development environment, never in it: their pins would fight with ours.
-$(VENV)/.bench: $(VENV)/.dev
+# Rivals live beside the development environment, never in it: their pins would fight with ours. Its packages are added
+# as a site folder, as the two packages of the project are known there by `.pth` files alone.
+$(VENV)/.bench: $(VENV)/.dev benches/requirements.txt
 	$(BIN)/python -m venv --without-pip $(VENV)/bench
-	echo "$(abspath $(VENV))/lib/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages" \
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 	  > "$$(echo $(VENV)/bench/lib/python3.*/site-packages)/development.pth"
 	$(PIP) --python $(VENV)/bench/bin/python install --no-deps -r benches/requirements.txt
 	@touch $@
 
 BENCH := $(VENV)/bench/bin/python
 
+BENCH_REPORT = benches/reports/$(1)_$(shell nproc)cores_$(shell date +%Y%m)
+
 bench: setup $(VENV)/.bench ## every CPU bench beside its rivals; writes benches/reports/
-	mkdir -p benches/reports
 	$(BENCH) benches/unpack.py de $(VENV)/bench/data/de.jsonl
-	$(BENCH) benches/bpe_training.py --corpus $(VENV)/bench/data/de.jsonl
-	$(BENCH) benches/bpe_encoding.py --out benches/reports/bpe_encoding
-	$(BENCH) benches/corpus.py --out benches/reports/corpus
-	$(BENCH) benches/focus_cpu.py | tee benches/reports/focus_cpu.txt
-	$(BENCH) benches/vectors.py | tee benches/reports/vectors.txt
-	$(BENCH) benches/training_cpu.py --out benches/reports/training_cpu.json
+	$(BENCH) benches/bpe_training.py --corpus $(VENV)/bench/data/de.jsonl --out $(call BENCH_REPORT,bpe_training_de)
+	$(BENCH) benches/bpe_encoding.py --out $(call BENCH_REPORT,bpe_encoding)
+	$(BENCH) benches/corpus.py --out $(call BENCH_REPORT,corpus)
+	$(BENCH) benches/focus_cpu.py --out $(call BENCH_REPORT,focus_cpu)
+	$(BENCH) benches/vectors.py --out $(call BENCH_REPORT,vectors)
+	OMP_NUM_THREADS=1 $(BENCH) benches/training_cpu.py --threads 1 --out $(call BENCH_REPORT,training_cpu)
 
 fuzz: ## readers, pre-tokenizers, encoder and tokenizer.json on random damage, for longer than the tests do
 	cargo test --release --locked -- --ignored fuzz

@@ -1,6 +1,6 @@
 """BPE training against its rivals: equality first, then one library per process, rounds interleaved.
 
-    python benches/bpe_training.py --corpus de.jsonl [--rounds 5] [--rivals rustbpe,gigatoken,...]
+    python benches/bpe_training.py --corpus de.jsonl [--rounds 5] [--rivals rustbpe,gigatoken,...] [--out NAME]
 
 Timer: ours and gigatoken's run from the .jsonl file on the disk to the finished vocabulary (ours to a complete
 `Tokenizer`, that is with `tokenizer.json` written and read back). CPU s is the time of all threads, which a busy
@@ -18,20 +18,18 @@ import argparse
 import io
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from machine import describe, write_report
+
 VOCAB_SIZE = 32_768
-REPORTS = Path(__file__).resolve().parent / "reports"
 Trained = tuple[tuple[float, float], Any]
 
 
@@ -61,7 +59,7 @@ def langadapt_sentencepiece(path: str) -> Trained:
 def hugging_face(path: str) -> Trained:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-    from langadapt.tokenizer_blueprint import PATTERNS
+    from langadapt.tokenizer_cutting import PATTERNS
 
     texts = documents(path)
     tokenizer = Tokenizer(models.BPE())
@@ -97,7 +95,7 @@ def gigatoken(path: str) -> Trained:
 def bpeasy(path: str) -> Trained:
     import bpeasy
 
-    from langadapt.tokenizer_blueprint import PATTERNS
+    from langadapt.tokenizer_cutting import PATTERNS
 
     texts = documents(path)
     return timed(lambda: bpeasy.train_bpe(iter(texts), PATTERNS["llama3"], 128, VOCAB_SIZE))
@@ -175,16 +173,6 @@ def run(style: str, name: str, path: str) -> dict[str, float] | None:
     return row
 
 
-def versions(names: list[str]) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "-"
-    return found
-
-
 def bench(path: str, rounds: int, names: list[str]) -> list[dict[str, Any]]:
     """All runs, style by style, in rounds of random order."""
     rows = []
@@ -226,6 +214,7 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, help=".jsonl, unpacked")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rivals", default="rustbpe,gigatoken,tokenizers,bpeasy,sentencepiece")
+    parser.add_argument("--out", type=Path, help="writes NAME.json and NAME.md")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--no-check", action="store_true", help="leave out the equality check")
     options = parser.parse_args()
@@ -239,20 +228,11 @@ def main() -> None:
     rows = bench(options.corpus, options.rounds, names)
     text = table(rows)
     print(text)
-    REPORTS.mkdir(exist_ok=True)
-    now = datetime.now(timezone.utc)
-    about = {
-        "date": now.isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "load": os.getloadavg(),
-        "corpus": {"name": Path(options.corpus).name, "bytes": Path(options.corpus).stat().st_size},
-        "vocab_size": VOCAB_SIZE,
-        "equal_to_reference": equal,
-        "versions": versions(["langadapt", *names]),
-    }
-    stem = REPORTS / f"bpe_training_{Path(options.corpus).stem}_{os.cpu_count()}cores_{now:%Y%m}"
-    stem.with_suffix(".json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
-    stem.with_suffix(".md").write_text(f"# BPE training\n\n{json.dumps(about, indent=1)}\n\n{text}\n")
+    if options.out:
+        corpus = Path(options.corpus)
+        facts = {"corpus": f"{corpus.name} ({corpus.stat().st_size:,} bytes)", "vocabulary": VOCAB_SIZE}
+        same = {"equal to the reference": "unchecked" if options.no_check else ", ".join(equal)}
+        write_report(options.out, describe(*names) | facts | same, rows, text + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The core of FOCUS on a CPU, beside deepfocus' own: from vectors and anchor rows to the new rows.
 
     pip install --no-deps deepfocus fastdist print-on-steroids fasttext-numpy2-wheel; pip install entmax numba  # rival
-    python benches/focus_cpu.py [--new N] [--anchors N] [--width D] [--rounds N] [--share S]
+    python benches/focus_cpu.py [--new N] [--anchors N] [--width D] [--rounds N] [--share S] [--out NAME]
 
 Clustered random vectors (300 wide): about 8 to 15 anchors carry weight for each new token. Inside the timer:
 similarities, sparsemax, combination. Outside: imports, making the data, numba's compilation (one small call first).
@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
+from machine import describe, seconds_table, write_report
 
 DIM = 300
 CLUSTERS = 2000
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--share", type=float, default=0.1, help="of the new tokens that the two rivals handle")
+    parser.add_argument("--out", type=Path, help="writes NAME.json and NAME.md")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -136,14 +138,11 @@ def main() -> None:
             found.append(
                 {"wall_s": result["wall_s"] * scale, "cpu_s": result["cpu_s"] * scale, "error": result["error"]}
             )
-    print(f"{arguments.new} new, {arguments.anchors} anchors, {DIM} wide, rows of {arguments.width}; medians (range)")
-    for name, found in rounds.items():
-        if found:
-            cells = []
-            for key in ("wall_s", "cpu_s"):
-                values = sorted(result[key] for result in found)
-                cells.append(f"{key} {statistics.median(values):8.2f} ({values[0]:.2f}-{values[-1]:.2f})")
-            print(f"{name:16} {'  '.join(cells)}  error {max(result['error'] for result in found):.1e}")
+    rows, table = seconds_table(rounds, "langadapt bf16")
+    print(table, end="")
+    if arguments.out:
+        shape = f"{arguments.new} new tokens, {arguments.anchors} anchors, {DIM} wide, rows of {arguments.width}"
+        write_report(arguments.out, describe("torch", "deepfocus", "entmax") | {"shape": shape}, rows, table)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+BY_HAND = "<!-- written by hand from here on; the figures in it are of the run that it was written for -->\n"
 
 
 def describe(*packages: str) -> dict[str, Any]:
@@ -38,8 +41,37 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def write_report(out: Path, machine: dict[str, Any], rows: list[dict[str, Any]], table: str) -> None:
-    """``out.json`` with everything and ``out.md`` with the table; what is said of it is added by hand."""
+    """``out.json`` with everything and ``out.md`` with the table; what is said of it by hand stays."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     facts = ", ".join(f"{key} {value}" for key, value in machine.items() if key != "versions")
     used = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
-    out.with_suffix(".md").write_text(f"{facts}\n\n{used}\n\n{table}")
+    page = out.with_suffix(".md")
+    _, _, notes = page.read_text().partition(BY_HAND) if page.exists() else ("", "", "")
+    page.write_text(f"# {out.name}\n\n{facts}\n\n{used}\n\n{table}\n{BY_HAND}{notes}")
+
+
+def seconds_table(timings: dict[str, list[dict[str, float]]], ours: str) -> tuple[list[dict[str, Any]], str]:
+    """Rows and a table of medians and ranges, by contender, of rounds that hold ``wall_s`` and ``cpu_s``.
+
+    What else the rounds hold is kept in the rows, as its largest.
+    """
+    rows = []
+    for name, rounds in timings.items():
+        if not rounds:
+            continue
+        row: dict[str, Any] = {"contender": name, "rounds": len(rounds)}
+        for key in rounds[0]:
+            values = [found[key] for found in rounds]
+            row[key] = statistics.median(values) if key in ("wall_s", "cpu_s") else max(values)
+            row[f"{key}_range"] = [min(values), max(values)]
+        rows.append(row)
+    lines = ["| contender | seconds (range) | times ours | CPU seconds (range) | times ours |", "|---|--:|--:|--:|--:|"]
+    base = next(row for row in rows if row["contender"] == ours)
+    for row in rows:
+        cells = [row["contender"]]
+        for key in ("wall_s", "cpu_s"):
+            low, high = row[f"{key}_range"]
+            cells += [f"{row[key]:.2f} ({low:.2f} - {high:.2f})", f"{row[key] / base[key]:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return rows, "\n".join(lines) + "\n"

@@ -8,22 +8,21 @@ loop most: its update in plain torch takes twice as long as torch's own, its att
 Rounds of both are interleaved; the report gives the median of the ratios and their spread. On one thread the clock
 counts CPU seconds, which other processes on the machine disturb less.
 
-    python benches/training_cpu.py [--tokens 4096 16384] [--rounds 5] [--steps 2] [--threads 1] [--json] [--out FILE]
+    python benches/training_cpu.py [--tokens 4096 16384] [--rounds 5] [--steps 2] [--threads 1] [--out NAME]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from machine import describe, write_report
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from langadapt.machine import describe_device, versions
 from langadapt.training import TrainSettings
 from langadapt.training import model as models
 from langadapt.training.batches import Mixture, Windows
@@ -148,20 +147,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="writes NAME.json and NAME.md")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    found = [measure(tokens, arguments.rounds, arguments.steps) for tokens in arguments.tokens]
-    report = {"device": describe_device(), "versions": versions(), "rows": found}
+    rows = [measure(tokens, arguments.rounds, arguments.steps) for tokens in arguments.tokens]
+    print(table(rows), end="")
     if arguments.out:
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if arguments.json:
-        print(json.dumps(report))
-    else:
-        for row in found:
-            print(*(f"{name}: {value}" for name, value in row.items()), sep="\n", end="\n\n")
+        facts = {"threads": torch.get_num_threads(), "parameters": rows[0]["parameters"], "clock": rows[0]["clock"]}
+        write_report(arguments.out, describe("torch", "transformers") | facts, rows, table(rows))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| tokens per step | bare loop, tokens/s | langadapt, tokens/s | ratio (spread) | goal |",
+        "|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        speed, (low, high) = row["tokens_per_second"], row["spread"]
+        ratio = f"{row['loop_over_bare']:.2f} ({low:.2f} to {high:.2f})"
+        lines.append(
+            f"| {row['tokens_per_step']:,} | {speed['bare']:,.0f} | {speed['loop']:,.0f} | {ratio} | {row['goal']} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from machine import describe, seconds_table, write_report
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 LINE = 1024
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--text", default=str(SHARED / "corpus" / "de.jsonl.zst"))
     parser.add_argument("--tokenizer", default=str(SHARED / "tokenizers" / "paper-de"))
+    parser.add_argument("--out", type=Path, help="writes NAME.json and NAME.md")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -103,14 +105,11 @@ def main() -> None:
                     print(f"{name}: {process.stderr.strip().splitlines()[-1]}", file=sys.stderr)
                     continue
                 results.append(json.loads(process.stdout.splitlines()[-1]))
-    print(f"{tokens:,} tokens x {arguments.epochs}, dim {arguments.dim}, {arguments.threads} threads; medians (range)")
-    for name, results in found.items():
-        cells = []
-        for key in ("wall_s", "cpu_s") if results else ():
-            values = sorted(result[key] for result in results)
-            cells.append(f"{key} {statistics.median(values):7.2f} ({values[0]:.2f}-{values[-1]:.2f})")
-        if cells:
-            print(f"{name:10} {'  '.join(cells)}")
+    rows, table = seconds_table(found, "langadapt")
+    print(table, end="")
+    if arguments.out:
+        work = f"{tokens:,} tokens x {arguments.epochs}, dim {arguments.dim}, {arguments.threads} threads"
+        write_report(arguments.out, describe("gensim", "fasttext") | {"work": work}, rows, table)
 
 
 if __name__ == "__main__":
