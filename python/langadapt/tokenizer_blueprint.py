@@ -1,4 +1,4 @@
-"""Everything about a tokenizer that is not learnt: how it cuts and joins text, its special tokens and its templates.
+"""Everything about a tokenizer that is not learnt: its parts, special tokens and templates.
 
 A :class:`Blueprint` comes from a style, or from an existing tokenizer (``like``); together with learnt tokens and
 merges :meth:`Blueprint.build` makes a complete tokenizer of it.
@@ -10,23 +10,17 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from langadapt import _core
 from langadapt.errors import ConfigError
 from langadapt.tokenizer import Tokenizer, special_tokens
-
-SPACE = "\u2581"
-"""What SentencePiece writes for a space."""
-
-PATTERNS: dict[str, str] = dict(_core.pretokenize_patterns())
-"""Regexes by name; these have fast scanners."""
+from langadapt.tokenizer_cutting import NORMALIZATION_FORMS, PATTERNS, SPACE, Cutting, Style, cutting_of
 
 DEFAULT_PATTERN = "llama3"
 """Numbers in groups of up to three, contractions in any case, new lines apart from spaces. It cuts like GPT-4's and is
 the spelling that converters to other runtimes know by heart."""
 
-Style: TypeAlias = Literal["byte_level", "sentencepiece"]
 Roles: TypeAlias = "Mapping[str, str]"
 
 DEFAULT_ROLES: dict[str, dict[str, str]] = {
@@ -59,27 +53,11 @@ KNOWN_ROLES = {
 }
 """Roles that a special token has by its name, where they are not given."""
 
-NORMALIZATION_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
-
 LEARNT = "learnt"
 """Stands for vocabulary and merges, last in the model, until the core writes them."""
 
 KEPT_COMPANIONS = ("special_tokens_map.json", "chat_template.jinja", "chat_template.json")
 """Files of the other tokenizer that stay true with another vocabulary."""
-
-
-@dataclass
-class Cutting:
-    """How training text becomes words."""
-
-    forms: list[str] = field(default_factory=list)
-    """Unicode normalization forms, in order."""
-    regex: str | None = None
-    """Byte-level style: the regex that cuts, if there is a scanner for it."""
-    space_in_front: bool = False
-    """Byte-level style: whether a document begins with a space; SentencePiece style: whether a line does."""
-    by_package: bool = False
-    """Whether only the ``tokenizers`` package can do it, which is many times slower."""
 
 
 @dataclass
@@ -344,70 +322,3 @@ def added_tokens_like(
             added.append(added_token(token))
             known.add(token)
     return added
-
-
-def flatten(part: Mapping[str, Any] | None, inner: str) -> list[dict[str, Any]]:
-    """The parts of a ``Sequence``, nested ones too, or the part itself."""
-    if part is None:
-        return []
-    if part.get("type") == "Sequence":
-        return [leaf for child in part[inner] for leaf in flatten(child, inner)]
-    return [dict(part)]
-
-
-def cutting_of(definition: Mapping[str, Any], name: str) -> tuple[Cutting, Style]:
-    """How the training text of a tokenizer must be cut, and its style."""
-    normalizers = flatten(definition.get("normalizer"), "normalizers")
-    cutters = flatten(definition.get("pre_tokenizer"), "pretokenizers")
-    if any(cutter["type"] == "ByteLevel" for cutter in cutters):
-        return byte_level_cutting(normalizers, cutters), "byte_level"
-    model = definition["model"]
-    spaces = any(part.get("content") == SPACE for part in normalizers) or any(
-        cutter["type"] == "Metaspace" for cutter in cutters
-    )
-    if not (spaces or model.get("byte_fallback")):
-        raise ConfigError(f"like: {name} is neither byte-level nor SentencePiece style; choose a style instead")
-    return sentencepiece_cutting(normalizers, cutters), "sentencepiece"
-
-
-def byte_level_cutting(normalizers: list[dict[str, Any]], cutters: list[dict[str, Any]]) -> Cutting:
-    """The regex, if the parts are a known one followed by the byte mapping; else the package has to do it."""
-    forms = [part["type"] for part in normalizers]
-    mapping = cutters[-1]
-    prefix = bool(mapping.get("add_prefix_space", True))
-    regex: str | None = None
-    if all(form in NORMALIZATION_FORMS for form in forms) and mapping["type"] == "ByteLevel":
-        if len(cutters) == 1 and mapping.get("use_regex", True):
-            regex = PATTERNS["gpt2"]
-        elif len(cutters) == 2 and not mapping.get("use_regex", True) and not prefix:
-            regex = known_split(cutters[0])
-    if regex is None:
-        return Cutting(by_package=True)
-    return Cutting(forms=forms, regex=regex, space_in_front=prefix)
-
-
-def known_split(part: Mapping[str, Any]) -> str | None:
-    """The regex of a ``Split`` that has a scanner."""
-    if part["type"] != "Split" or part.get("behavior") != "Isolated" or part.get("invert"):
-        return None
-    regex = part["pattern"].get("Regex")
-    return regex if regex in PATTERNS.values() else None
-
-
-def sentencepiece_cutting(normalizers: list[dict[str, Any]], cutters: list[dict[str, Any]]) -> Cutting:
-    """Forms and dummy prefix, if the parts are the usual ones; else the package normalizes each line first."""
-    forms: list[str] = []
-    prefix = False
-    for part in normalizers:
-        if part["type"] in NORMALIZATION_FORMS and not prefix:
-            forms.append(part["type"])
-        elif part["type"] == "Prepend" and part["prepend"] == SPACE:
-            prefix = True
-        elif not (part["type"] == "Replace" and part["pattern"] == {"String": " "} and part["content"] == SPACE):
-            return Cutting(by_package=True)
-    for cutter in cutters:
-        if cutter["type"] == "Metaspace" and cutter.get("replacement") == SPACE:
-            prefix = prefix or cutter.get("prepend_scheme", "always") != "never"
-        elif not (cutter["type"] == "Split" and cutter["pattern"] == {"String": " "}):
-            return Cutting(by_package=True)
-    return Cutting(forms=forms, space_in_front=prefix)

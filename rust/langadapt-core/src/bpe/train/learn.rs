@@ -14,7 +14,7 @@
 //! only lowered later; so a candidate whose count is stale is put back with the true one and what comes out is the
 //! maximum. The exception is a merge whose text is in the vocabulary already (byte-level style): it makes an old symbol
 //! again, a pair can get new places, and the reference then has two candidates that share one count. That is reproduced:
-//! see [`Learner::step`] and [`Learner::places_of`].
+//! see [`Pairs::open`] and [`Learner::places_of`].
 //!
 //! **Where the time went**, on 35 MB of German and 32,000 merges: waiting for cells (a prefetch 16 places ahead and the
 //! weight in the cell took a third off), writing counts all over the memory (sums per neighbour: an eighth).
@@ -24,14 +24,12 @@
 //! a pair when it comes to the front (recounts the frequent pairs too often); a second prefetch for the counts of the
 //! neighbours (a tenth slower: more instructions than waiting saved).
 
-use std::collections::{HashMap, HashSet};
-
+use super::around::{Around, Local};
 use super::fetch::fetch;
+use super::pairs::{NONE, PairSlots, Pairs};
 use super::queue::{Candidate, Queue};
 use crate::{Error, Monitor, Result};
 
-/// No slot: the pair is never made.
-const NONE: u32 = u32::MAX;
 /// Symbol of the cells between words.
 const BOUNDARY: u32 = u32::MAX;
 /// Marks the last cell of a symbol of two or more cells.
@@ -65,97 +63,6 @@ struct Cell {
     weight: u32,
 }
 
-/// What a step found on one side of the merged pair, by neighbour.
-struct Local {
-    /// The pair of the neighbour and the new symbol; [`NONE`] if it is never made.
-    slot: u32,
-    /// The pair that the neighbour formed before; [`NONE`] if it had no slot.
-    old: u32,
-    tie: u64,
-    /// Moved from `old` to `slot`.
-    weight: i64,
-    /// Given to `slot` alone.
-    extra: i64,
-    places: u32,
-    start: usize,
-}
-
-/// The neighbours met in the current step. Sums are kept here and written to the counts once per neighbour: the counts
-/// lie all over the memory.
-struct Around {
-    step: u32,
-    /// By symbol: the step in which it was last seen on this side, and its entry in `locals`.
-    lefts: Vec<(u32, u32)>,
-    rights: Vec<(u32, u32)>,
-    locals: Vec<Local>,
-    /// New places: entry in `locals`, cell.
-    hits: Vec<(u32, u32)>,
-}
-
-impl Around {
-    /// The entry of a neighbour whose pair was `old` until now; `open` gives slot and tie of the new pair.
-    #[inline(always)]
-    fn local(&mut self, on_left: bool, neighbour: u32, old: u32, open: impl FnOnce(&[Local]) -> (u32, u64)) -> u32 {
-        let side = if on_left { &mut self.lefts } else { &mut self.rights };
-        let seen = &mut side[neighbour as usize];
-        if seen.0 != self.step {
-            *seen = (self.step, self.locals.len() as u32);
-            let (slot, tie) = open(&self.locals);
-            self.locals.push(Local { slot, old, tie, weight: 0, extra: 0, places: 0, start: 0 });
-        }
-        seen.1
-    }
-
-    /// Notes a new place; the slot for its cell.
-    #[inline(always)]
-    fn note(&mut self, local: u32, place: usize, weight: i64) -> u32 {
-        let entry = &mut self.locals[local as usize];
-        entry.weight += weight;
-        if entry.slot != NONE {
-            entry.places += 1;
-            self.hits.push((local, place as u32));
-        }
-        entry.slot
-    }
-}
-
-/// All pairs ever made, by slot.
-#[derive(Default)]
-struct Pairs {
-    symbols: Vec<[u32; 2]>,
-    counts: Vec<i64>,
-    /// Slots made in the step(s) that made a symbol; kept only where a symbol can be made again.
-    made: HashMap<u32, Vec<(u32, u32)>>,
-    /// Slots that got places in more than one step.
-    reopened: HashSet<u32>,
-}
-
-impl Pairs {
-    fn push(&mut self, pair: [u32; 2]) -> u32 {
-        self.symbols.push(pair);
-        self.counts.push(0);
-        self.symbols.len() as u32 - 1
-    }
-
-    /// Slot and tie of a pair of which one symbol is made in this step; `again`: it was made before.
-    fn open<S: Style>(&mut self, pair: [u32; 2], again: bool, locals: &[Local], style: &S) -> (u32, u64) {
-        let Some(tie) = style.pair(pair[0], pair[1]) else { return (NONE, 0) };
-        let known = if again { self.find(pair, locals) } else { None };
-        if let Some(slot) = known {
-            self.reopened.insert(slot);
-        }
-        (known.unwrap_or_else(|| self.push(pair)), tie)
-    }
-
-    /// The slot of a pair of which at least one symbol was made by a merge.
-    fn find(&self, pair: [u32; 2], locals: &[Local]) -> Option<u32> {
-        let is = |&slot: &u32| slot != NONE && self.symbols[slot as usize] == pair;
-        let earlier = pair.iter().filter_map(|symbol| self.made.get(symbol)).flatten();
-        let mut slots = locals.iter().map(|local| local.slot).chain(earlier.flat_map(|&(first, end)| first..end));
-        slots.find(is)
-    }
-}
-
 /// The state of learning.
 pub(super) struct Learner {
     cells: Vec<Cell>,
@@ -183,13 +90,7 @@ impl Learner {
             segments: Vec::new(),
             places: Vec::new(),
             queue: Queue::default(),
-            around: Around {
-                step: 0,
-                lefts: vec![(0, 0); symbols],
-                rights: vec![(0, 0); symbols],
-                locals: Vec::new(),
-                hits: Vec::new(),
-            },
+            around: Around::new(symbols),
             track_made,
         }
     }
@@ -299,7 +200,10 @@ impl Learner {
         let places = found.as_deref().unwrap_or(&self.places[start..start + len as usize]);
         let (cells, span) = (self.cells.as_mut_slice(), self.span.as_slice());
         let (around, pairs, heavy) = (&mut self.around, &mut self.pairs, &self.heavy);
-        let open = |pair: [u32; 2], locals: &[Local], pairs: &mut Pairs| pairs.open(pair, again, locals, style);
+        let open = |pair: [u32; 2], locals: &[Local], pairs: &mut Pairs| match style.pair(pair[0], pair[1]) {
+            Some(tie) => (pairs.open(pair, again, locals.iter().map(|local| local.slot)), tie),
+            None => (NONE, 0),
+        };
         for (index, &place) in places.iter().enumerate() {
             if index % CHECK_EVERY == CHECK_EVERY - 1 {
                 monitor.check()?;
@@ -449,37 +353,4 @@ fn merge_at(
 #[inline(always)]
 fn weight_of(weight: u32, heavy: &[i64]) -> i64 {
     if weight < HEAVY { i64::from(weight) } else { heavy[(weight & !HEAVY) as usize] }
-}
-
-/// Slots of the pairs of base symbols: a square for small alphabets, a map for large ones.
-enum PairSlots {
-    Square { side: usize, slots: Vec<u32> },
-    Map(HashMap<(u32, u32), u32>),
-}
-
-impl PairSlots {
-    /// One more than [`NONE`] wrapped: not looked up yet.
-    const UNKNOWN: u32 = NONE - 1;
-
-    fn new(symbols: usize) -> Self {
-        if symbols <= 1 << 11 {
-            Self::Square { side: symbols, slots: vec![Self::UNKNOWN; symbols * symbols] }
-        } else {
-            Self::Map(HashMap::new())
-        }
-    }
-
-    #[inline(always)]
-    fn get_or_insert(&mut self, left: u32, right: u32, make: impl FnOnce() -> Option<u32>) -> u32 {
-        match self {
-            Self::Square { side, slots } => {
-                let slot = &mut slots[left as usize * *side + right as usize];
-                if *slot == Self::UNKNOWN {
-                    *slot = make().unwrap_or(NONE);
-                }
-                *slot
-            }
-            Self::Map(slots) => *slots.entry((left, right)).or_insert_with(|| make().unwrap_or(NONE)),
-        }
-    }
 }

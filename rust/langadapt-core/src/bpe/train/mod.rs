@@ -9,7 +9,8 @@
 //! | `words.rs` | the counting map |
 //! | `count.rs` | documents to counts, on several threads |
 //! | `sentence.rs`, `scripts.rs` | lines to words as SentencePiece sees them |
-//! | `learn.rs`, `queue.rs` | the merge engine |
+//! | `learn.rs` | the merge engine |
+//! | `pairs.rs`, `around.rs`, `queue.rs` | what it keeps: pairs, the neighbours of a merge, the order of candidates |
 //! | `fetch.rs` | prefetching |
 //! | `byte_level.rs` | the rules of Hugging Face `BpeTrainer` |
 //! | `sentencepiece.rs` | the rules of SentencePiece |
@@ -18,6 +19,7 @@
 //! | `extend.rs` | more merges for an existing tokenizer |
 //! | `derive.rs` | which tokens others are made of |
 
+mod around;
 mod byte_level;
 mod count;
 mod derive;
@@ -25,6 +27,7 @@ mod extend;
 mod fetch;
 mod json;
 mod learn;
+mod pairs;
 mod piece_merges;
 mod queue;
 mod scripts;
