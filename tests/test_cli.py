@@ -81,3 +81,37 @@ def test_version() -> None:
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in langadapt("--debug", "adapt", "absent.yaml", folder=tmp_path).stderr
+
+
+def test_an_error_is_one_line_whatever_a_library_says(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    result = langadapt("corpus", "build", "a.txt", "--keep-pattern", "(", "--out", "o", folder=tmp_path)
+    assert result.returncode == 1
+    assert "unclosed group" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["corpus", "build", "a.txt", "--min-chars", "-1", "--out", "o"], "min_chars: -1"),
+        (["tokenizer", "train", "a.txt", "--vocab-size", "300", "--max-words", "-1", "--out", "o"], "max_words: -1"),
+        (["tokenizer", "train", "old texts", "--vocab-size", "300", "--out", "o"], "old texts: No such file"),
+        (["fertility", "t", "--corpus", "de="], "'de=' names nothing"),
+    ],
+)
+def test_arguments_out_of_range(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    result = langadapt(*arguments, folder=tmp_path)
+    assert result.returncode in (1, 2)
+    assert message in result.stderr
+    assert "defect" not in result.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_terminal_that_knows_ascii_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (tmp_path / "ä.txt").write_text("text")
+    result = langadapt("corpus", "build", "ä.txt", "--validation-share", "0", "--out", "o", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "train" in result.stdout

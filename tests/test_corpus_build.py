@@ -264,3 +264,14 @@ build_corpus([{str(path)!r}] * 400, {str(tmp_path / "out")!r}, near_duplicates=T
         assert "Traceback" in first and "KeyboardInterrupt" in process.stderr.read()
     assert seconds < 0.4, f"{seconds:.2f} s"  # 0.2 s on an idle machine; tests share theirs
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"min_chars": -1}, {"validation_bytes": -1}, {"threads": 0}, {"min_chars": 9, "max_chars": 8}],
+    ids=str,
+)
+def test_numbers_out_of_range_are_named(tmp_path: Path, options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=list(options)[-1]):
+        build_corpus(iter(["text"]), tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langadapt import DataError, read_documents
-from langadapt.corpus import expand_inputs
+from langadapt.corpus import FileNames, expand_inputs
 
 TEXTS = [f"Zeile {n}: „Grüße“\n\t\\ {n * 7919}" for n in range(300)]
 
@@ -91,7 +91,11 @@ def test_missing_names_are_reported_at_once(tmp_path: Path) -> None:
         read_documents(tmp_path / "none.jsonl")
     assert Path(caught.value.filename) == tmp_path / "none.jsonl"
     with pytest.raises(FileNotFoundError, match="for texts pass"):
-        read_documents(["Das ist ein Text und kein Dateiname."])
+        read_documents("Das ist ein Text und kein Dateiname.")
+    with pytest.raises(FileNotFoundError):
+        read_documents(["none"])
+    with pytest.raises(FileNotFoundError):
+        read_documents(FileNames(["no such folder"]))
     with pytest.raises(DataError, match="unknown ending"):
         read_documents(Path(__file__))
 
@@ -152,3 +156,17 @@ def test_standard_input(tmp_path: Path, packed: bool) -> None:
             time.sleep(0.2)
         process.stdin.close()
         assert json.loads(process.stdout.read()) == TEXTS
+
+
+def test_a_list_of_texts_is_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["Ein Satz.", "", "Noch einer?", "a\0b", "x" * 5000]
+    assert list(read_documents(texts)) == texts
+    assert list(read_documents(tuple(texts))) == texts
+    # A name that is one, or is written like one, makes all of them names.
+    monkeypatch.chdir(tmp_path)
+    Path("alte Texte.txt").write_text("Hallo")
+    assert list(read_documents(["alte Texte.txt"])) == ["Hallo"]
+    assert list(read_documents(["alte *.txt"])) == ["Hallo"]
+    for name in ("fehlt.jsonl", "./fehlt", "/fehlt", "alte Texte.txt"):
+        with pytest.raises(FileNotFoundError):
+            read_documents(["Ein Satz.", name])

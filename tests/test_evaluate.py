@@ -206,3 +206,8 @@ def test_bad_arguments_are_named() -> None:
 def test_tokenizer_of_another_model() -> None:
     with pytest.raises(MismatchError, match=r"id 2\d\d, .* 200 embedding rows"):
         bits_per_byte(tiny_llama(vocab=200), byte_tokenizer(bos_token="<s>"), TEXTS)
+
+
+def test_what_is_no_text_is_named() -> None:
+    with pytest.raises(DataError, match="text 1: NoneType"):
+        bits_per_byte(tiny_llama(), byte_tokenizer(bos_token="<s>"), ["a", None])  # type: ignore[list-item]

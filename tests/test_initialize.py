@@ -225,3 +225,11 @@ def test_bad_input_is_refused_with_numbers(match, rows, vectors) -> None:
     bad[5, 1] = np.inf
     with pytest.raises(DataError, match="row is 5"):
         initialize_embeddings("focus", rows, match, vectors=bad)
+
+
+def test_omp_takes_as_many_atoms_as_narrow_vectors_allow(match, rows, vectors) -> None:
+    narrow = vectors[:, :6]
+    made = initialize_embeddings("omp", rows, match, vectors=narrow)
+    assert torch.equal(made, initialize_embeddings("omp", rows, match, vectors=narrow, atoms=6))
+    with pytest.raises(ConfigError, match="width 6"):
+        initialize_embeddings("omp", rows, match, vectors=narrow, atoms=7)

@@ -106,3 +106,31 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_the_old_one(tmp_path:
         write_atomically(path, "new")
     assert failed.value.errno == errno.ENOSPC and path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_langadapt_has_not_written_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in (("precious.txt", "mine"), ("manifest.json", '{"name": "an app"}')):
+        out = tmp_path / name.partition(".")[0]
+        out.mkdir()
+        (out / name).write_text(content)
+        with pytest.raises(FileExistsError, match="has not written"):
+            make(out)
+        assert (out / name).read_text() == content
+    monkeypatch.chdir(tmp_path / "precious")
+    with pytest.raises(FileExistsError, match="has not written"):
+        make(Path())
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(FileExistsError, match="is a file"):
+        make(file)
+    assert file.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "manifest", "precious"]
+
+
+def test_empty_folders_and_links_are_written_to(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    make(tmp_path / "empty")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    make(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "empty" / "inner" / "data.txt").read_text() == "new"

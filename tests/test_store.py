@@ -12,7 +12,7 @@ from tokenizers import models, pre_tokenizers, trainers
 from typer.testing import CliRunner
 
 from langadapt import Tokenizer, TokenStore, tokenize_corpus
-from langadapt.errors import DataError, MismatchError
+from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.store import is_up_to_date
 
 TEXTS = [f"Dokument Nummer {n}: " + "Wörter und noch mehr Wörter. " * (n % 7) for n in range(400)] + ["", "\n", "x"]
@@ -158,3 +158,26 @@ def test_command(tokenizer: Tokenizer, corpus: Path, tmp_path: Path) -> None:
         assert outcome.exit_code == 0, outcome.output
         assert json.loads(outcome.stdout)["documents"] == len(TEXTS)
     check_contents(TokenStore.open(tmp_path / "store"), tokenizer)
+
+
+def test_slices_and_odd_numbers(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    store = tokenize_corpus(iter(TEXTS), tokenizer, tmp_path / "store")
+    assert [ids.tolist() for ids in store[2:5]] == [tokenizer.encode(text).tolist() for text in TEXTS[2:5]]
+    assert [ids.tolist() for ids in store[::-100]] == [tokenizer.encode(text).tolist() for text in TEXTS[::-100]]
+    assert store[len(TEXTS) :] == []
+    assert store[np.int64(-1)].tolist() == tokenizer.encode(TEXTS[-1]).tolist()
+    for bad in ("0", 1.0, None):
+        with pytest.raises(TypeError, match="integer"):
+            store[bad]  # type: ignore[call-overload]
+
+
+def test_a_tokenizer_may_come_in_any_form(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    forms = [tmp_path / "tokenizer", str(tmp_path / "tokenizer"), tokenizer.to_transformers()]
+    wanted = tokenize_corpus(iter(TEXTS), tokenizer, tmp_path / "wanted")
+    for number, form in enumerate([*forms, Reference.from_str(tokenizer.definition.decode())]):
+        store = tokenize_corpus(iter(TEXTS), form, tmp_path / str(number))
+        assert np.array_equal(store.tokens, wanted.tokens)
+        assert "/tmp/tmp" not in store.manifest["summary"]["tokenizer"]
+    with pytest.raises(ConfigError, match="int"):
+        tokenize_corpus(iter(TEXTS), 5, tmp_path / "none")

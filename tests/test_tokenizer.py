@@ -244,3 +244,18 @@ def test_a_sentencepiece_model_alone_is_converted(shared: Path, tmp_path: Path) 
     assert tokenizer.backend == "native"
     assert tokenizer.vocab_size == 32768
     assert tokenizer.decode(tokenizer.encode(TEXT[1])) == TEXT[1]
+
+
+def test_texts_from_any_iterable_and_ids_of_any_integers(reference: Reference) -> None:
+    tokenizer = Tokenizer(reference.to_str().encode())
+    wanted = tokenizer.encode_batch(TEXT)
+    for form in (iter(TEXT), tuple(TEXT), (text for text in TEXT), np.array(TEXT, dtype=object)):
+        for found, array in zip(tokenizer.encode_batch(form), wanted, strict=True):
+            assert np.array_equal(found, array)
+    with pytest.raises(TypeError, match="one string"):
+        tokenizer.encode_batch(TEXT[0])
+    ids = tokenizer.encode(TEXT[0])
+    assert tokenizer.decode(ids.astype(np.int16)) == tokenizer.decode(ids.tolist()) == tokenizer.decode(ids)
+    for bad in ([1.5], "abc", None, [True]):
+        with pytest.raises(TypeError, match="integers"):
+            tokenizer.decode(bad)

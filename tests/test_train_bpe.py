@@ -223,3 +223,38 @@ def test_command_line(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["after"] <= 400
     id_map = json.loads((less / "id_map.json").read_text())
     assert len(id_map) == 520 and max(id_map) == Tokenizer.from_pretrained(less).vocab_size - 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"min_frequency": -1},
+        {"max_token_length": 0},
+        {"max_sentence_length": 0},
+        {"max_words": 0},
+        {"character_coverage": 2.0},
+        {"character_coverage": 0.0},
+        {"character_coverage": float("nan")},
+    ],
+    ids=str,
+)
+def test_options_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        train_bpe(iter(TEXTS), 300, style="sentencepiece", **options)
+
+
+def test_a_list_of_texts_trains() -> None:
+    assert train_bpe(TEXTS, 400).definition == train_bpe(iter(TEXTS), 400).definition
+
+
+def test_special_tokens_of_a_converted_model_are_special(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    definition = json.loads(train_bpe(TEXTS, 400, style="sentencepiece").definition)
+    for token in definition["added_tokens"]:
+        token["normalized"] = True
+    model = Tokenizer(json.dumps(definition).encode(), {"tokenizer_config.json": b'{"bos_token": "<s>"}'})
+    train_bpe(TEXTS, 400, like=model).save_pretrained(tmp_path)
+    made = load(tmp_path, caplog)
+    ids = made("Hallo")["input_ids"]
+    assert made.decode(ids, skip_special_tokens=True) == "Hallo"
+    assert made.convert_ids_to_tokens(ids)[0] == "<s>"
+    assert made("a<s>b", add_special_tokens=False)["input_ids"].count(made.bos_token_id) == 1

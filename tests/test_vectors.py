@@ -93,3 +93,10 @@ def test_a_real_store_names_its_tokens(tmp_path) -> None:
     assert np.array_equal(vectors, train_vectors(written, dim=8, epochs=1, threads=1, tokenizer=tmp_path / "tokenizer"))
     save_vectors(vectors, tmp_path / "v.safetensors", store=written)
     assert np.array_equal(load_vectors(tmp_path / "v.safetensors", tokenizer=tmp_path / "tokenizer"), vectors)
+
+
+def test_a_folder_in_the_way_is_named_and_nothing_is_left(store, tmp_path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match="name a file"):
+        save_vectors(np.zeros((420, 2), dtype=np.float32), tmp_path / "folder", store=store)
+    assert not list(tmp_path.glob(".*"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from langadapt import _core
+from langadapt.checks import at_least
 from langadapt.errors import ConfigError, DataError
 from langadapt.manifest import fingerprint, new_folder, write_manifest
 
@@ -21,6 +22,14 @@ Progress: TypeAlias = "Callable[[str, int, int | None, str], object]"
 Inputs: TypeAlias = "PathName | list[PathName] | tuple[PathName, ...] | Documents"
 
 
+ENDINGS = tuple(
+    ending + packed for ending in (".jsonl", ".ndjson", ".json", ".txt", ".parquet") for packed in ("", ".gz", ".zst")
+)
+"""How names of corpora end."""
+LONGEST_PATH = 4096
+"""Characters; longer strings are no names."""
+
+
 def read_documents(
     inputs: Inputs, *, text_field: str = "text", strict: bool = False, text_unit: str = "line"
 ) -> Iterator[str]:
@@ -30,7 +39,8 @@ def read_documents(
         inputs: a file, folder, pattern or ``"-"`` (standard input), or a list or tuple of them: ``.jsonl``,
             ``.ndjson``, ``.json`` (JSON Lines) and ``.txt``, each also with ``.gz`` or ``.zst``, and ``.parquet``. A
             folder stands for all such files below it; one written by :func:`build_corpus`, for its training split.
-            Any other iterable is one of documents: strings, or mappings such as a ``datasets`` stream gives.
+            Any other iterable is one of documents: strings, or mappings such as a ``datasets`` stream gives. A list
+            of strings, too, if it reads like texts (see :func:`are_texts`); ``iter(texts)`` leaves no doubt.
         text_field: JSON key, Parquet column (dotted path) or mapping key that holds the text.
         strict: raise at the first line without a document; otherwise such lines are counted and skipped, and a
             warning at the end names the first.
@@ -51,15 +61,43 @@ def read_documents(
 def path_names(inputs: Inputs) -> list[str] | None:
     """``inputs`` as names of files, folders or patterns, or ``None`` if it is an iterable of documents.
 
-    A string, a path, and a list or tuple of them are names. To pass texts as a list, pass ``iter(texts)``.
+    A string, a path, and a list or tuple of them are names, but for a list of strings that :func:`are_texts`.
     """
     if isinstance(inputs, str | os.PathLike):
         return [os.fspath(inputs)]
     if isinstance(inputs, list | tuple) and all(isinstance(name, str | os.PathLike) for name in inputs):
+        if not isinstance(inputs, FileNames) and are_texts(inputs):
+            return None
         return [os.fspath(name) for name in inputs]
     if isinstance(inputs, bytes) or not isinstance(inputs, Iterable):
         raise TypeError(f"inputs: {type(inputs).__name__}; pass paths or an iterable of texts")
     return None
+
+
+class FileNames(list[str]):
+    """Names of files, folders or patterns, whatever they look like: a command line and a recipe hold no texts."""
+
+
+def are_texts(strings: Sequence[PathName]) -> bool:
+    """Whether a list holds texts and not names: white space between words, and nothing that is or looks like a name.
+
+    Only the first hundred are looked at.
+    """
+    first = strings[:100]
+    spaced = any(len(text.split(maxsplit=1)) > 1 for text in first if isinstance(text, str))
+    return spaced and not any(isinstance(name, os.PathLike) or is_like_name(name) for name in first)
+
+
+def is_like_name(name: str) -> bool:
+    """Whether a string is the name of something here, or is written like the name of a corpus."""
+    if not name or "\n" in name or len(name) > LONGEST_PATH:
+        return False
+    if name == "-" or is_stream(name) or name.startswith(("/", "./", "../", "~")) or name.lower().endswith(ENDINGS):
+        return True
+    try:
+        return Path(name).exists() or bool(_core.expand_inputs([name]))
+    except (OSError, ValueError, DataError):  # no such file, a pattern without one, too long for a name, a NUL in it
+        return False
 
 
 def open_reader(names: list[str], *, text_field: str, strict: bool, text_unit: str) -> _core.DocumentReader:
@@ -160,7 +198,7 @@ def expand_inputs(inputs: PathName | list[PathName] | tuple[PathName, ...]) -> l
         FileNotFoundError: a name does not exist.
         DataError: an unknown ending, or a folder or pattern without files.
     """
-    names = path_names(inputs)
+    names = path_names(FileNames(inputs) if isinstance(inputs, list | tuple) else inputs)  # type: ignore[arg-type]
     if names is None:
         raise TypeError("inputs: an iterable of documents has no files")
     return [Path(path) for path in _core.expand_inputs(names)]
@@ -241,7 +279,7 @@ def build_corpus(
 
     Raises:
         FileNotFoundError, DataError: as :func:`read_documents`.
-        ValueError: a share outside 0..1, a broken pattern, filters that leave nothing.
+        ValueError: a share outside 0..1, a broken pattern, filters that leave nothing, a negative number.
     """
     settings = {
         "text_field": text_field,
@@ -258,6 +296,9 @@ def build_corpus(
         "validation_bytes": validation_bytes,
         "validation_documents": validation_documents,
     }
+    at_least(0, min_chars=min_chars, validation_bytes=validation_bytes, validation_documents=validation_documents)
+    at_least(1, threads=threads)
+    at_least(min_chars or 0, max_chars=max_chars)
     source, made_from = source_of(inputs, text_field, strict)
     with new_folder(Path(out)) as folder:
         found = _core.build_corpus(source, folder, settings | {"threads": threads or cores()}, progress)

@@ -203,6 +203,8 @@ def prefix_token(tokenizer: Any) -> int:
 
 def utf8_bytes(text: str, index: int) -> int:
     """Length of ``text`` in bytes."""
+    if not isinstance(text, str):
+        raise DataError(f"text {index}: {type(text).__name__}, not a string")
     try:
         return len(text.encode("utf-8"))
     except UnicodeEncodeError as error:

@@ -1,8 +1,8 @@
 """Rows for the tokens of a new vocabulary, made from the rows of the old one.
 
 Every method is a pure function from what is known about the two vocabularies to a :class:`langadapt.row_plan.RowPlan`;
-the plan is then applied to the input matrix, the output matrix, or both. All methods but ``random`` copy the rows of
-tokens that both vocabularies have.
+the plan is then applied to the input matrix, the output matrix, or both. All methods but ``random`` and ``wechsel``
+copy the rows of tokens that both vocabularies have.
 
 | method | a new token's row | needs |
 |---|---|---|
@@ -88,7 +88,7 @@ def plan_rows(
     helper_rows: Any = None,
     neighbours: int = 10,
     temperature: float = 0.1,
-    atoms: int = 16,
+    atoms: int | None = None,
     ridge: float = RIDGE,
 ) -> RowPlan:
     """The plan of a method, for any number of matrices.
@@ -107,7 +107,7 @@ def plan_rows(
         neighbours: for ``wechsel``: source tokens per target token.
         temperature: for ``wechsel``: of the softmax.
         helper_rows: for ``clp``: ``[target vocabulary, any]``: input embeddings of a model with the target tokenizer.
-        atoms: for ``omp``: shared tokens per new token.
+        atoms: for ``omp``: shared tokens per new token, see :func:`langadapt.pursuit.plan_omp`.
         ridge: for ``omp``: how far large coefficients are held back, see :mod:`langadapt.pursuit`.
     """
     if method not in METHODS:

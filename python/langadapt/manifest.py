@@ -8,6 +8,7 @@ and hashes of all files and a summary for people. :func:`matches` tells whether 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from langadapt import __version__, _core
 from langadapt.errors import DataError
 
 MANIFEST_NAME = "manifest.json"
+SWAP_REPORT_NAME = "swap.json"
+"""What was swapped, in the folder of a swapped model, which has no manifest: the report, and which rows are new."""
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -51,9 +54,13 @@ def sync_folder(folder: Path) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``out`` when the block ends well, and vanishes when it does not.
 
-    An existing ``out`` is replaced only at that moment.
+    An existing ``out`` is replaced only at that moment, and only if it is empty or a folder of langadapt.
+
+    Raises:
+        FileExistsError: ``out`` is a file, or holds what langadapt has not written.
     """
-    out = Path(out)
+    out = Path(out).resolve()  # "." has no name to put a temporary folder beside
+    check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -71,6 +78,30 @@ def new_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse to replace what may be somebody's work: ``--out ~`` must not cost a home directory.
+
+    Raises:
+        FileExistsError: see :func:`new_folder`.
+    """
+    if out.is_dir():
+        if any(out.iterdir()) and not is_ours(out):
+            problem = "holds files that langadapt has not written, and would be replaced; name another folder"
+            raise FileExistsError(errno.EEXIST, problem, str(out))
+    elif out.exists():
+        raise FileExistsError(errno.EEXIST, "is a file; name a folder", str(out))
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether langadapt made ``folder``."""
+    if (folder / SWAP_REPORT_NAME).is_file():
+        return True
+    try:
+        return bool(read_manifest(folder))
+    except DataError:
+        return False
 
 
 def sync_file(file: Path) -> None:

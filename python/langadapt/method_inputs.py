@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt.bake_off import Ranking
-from langadapt.corpus import read_documents
+from langadapt.corpus import FileNames, read_documents
 from langadapt.errors import ConfigError
 from langadapt.initialize import VECTOR_METHODS
 from langadapt.method_probe import (
@@ -81,7 +81,7 @@ class MethodInputs:
         if not self.source_text:
             return {}
         tokenizer = Tokenizer.from_pretrained(self.own)
-        ids, _ = tokenizer.encode_batch(first_bytes(read_documents(list(self.source_text)), COUNTED_BYTES))
+        ids, _ = tokenizer.encode_batch(first_bytes(read_documents(FileNames(self.source_text)), COUNTED_BYTES))
         return {"source_counts": np.bincount(ids, minlength=tokenizer.vocab_size)}
 
     @cached_property
@@ -176,7 +176,7 @@ def choose_method(
     tokenizer = Tokenizer.from_pretrained(inputs.tokenizer)
     train = brief_settings(inputs, wish)
     with tempfile.TemporaryDirectory(prefix="langadapt-probe-") as folder:
-        target, source = read_documents(list(wish.text)), source_documents(inputs)
+        target, source = read_documents(FileNames(wish.text)), source_documents(inputs)
         if inputs.opened is not None:
             share = StoreShare(inputs.opened, 1.0, "target")
             text = ProbeText([share], first_bytes(target, HELD_OUT_BYTES), first_bytes(source, HELD_OUT_BYTES))
@@ -202,7 +202,7 @@ def choose_method(
 
 def source_documents(inputs: MethodInputs) -> Iterable[str]:
     """Documents of the source language, none where no files are given."""
-    return read_documents(list(inputs.source_text)) if inputs.source_text else ()
+    return read_documents(FileNames(inputs.source_text)) if inputs.source_text else ()
 
 
 def brief_settings(inputs: MethodInputs, wish: ProbeWish) -> TrainSettings:

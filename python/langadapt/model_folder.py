@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from langadapt.errors import ConfigError
+from langadapt.manifest import SWAP_REPORT_NAME
 
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 """Fields of a config that say how many tokens a model was made for; architectures differ."""
@@ -41,7 +42,7 @@ def tokenizer_file(folder: Path) -> Path:
 
 def read_new_rows(folder: Path) -> list[int] | None:
     """Embedding rows that a swap made and nobody has trained, from ``swap.json``; none where the model is as it was."""
-    file = folder / "swap.json"
+    file = folder / SWAP_REPORT_NAME
     if not file.is_file():
         return None
     spans = json.loads(file.read_text(encoding="utf-8"))["new_rows"]

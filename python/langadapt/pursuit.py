@@ -21,23 +21,30 @@ from langadapt.focus import BLOCK_BYTES, anchored, copies
 from langadapt.row_plan import RowPlan, plan_of
 from langadapt.vocabulary import VocabularyMatch
 
+ATOMS = 16
+"""Anchors per new token."""
 RIDGE = 1.0
 """Added to the diagonal of the normal equations, as a share of each atom's square."""
 
 
-def plan_omp(match: VocabularyMatch, vectors: NDArray[np.float32], *, atoms: int = 16, ridge: float = RIDGE) -> RowPlan:
+def plan_omp(
+    match: VocabularyMatch, vectors: NDArray[np.float32], *, atoms: int | None = None, ridge: float = RIDGE
+) -> RowPlan:
     """The rows of matching pursuit.
 
     Args:
         match: the two vocabularies.
         vectors: float32 ``[target, dim]``, zero rows for tokens without a vector.
-        atoms: anchors per new token, at most the vectors' width. Each costs one product of all new with all anchors.
+        atoms: anchors per new token, at most the vectors' width; default: :data:`ATOMS`, or that width where it is
+            smaller. Each costs one product of all new with all anchors.
         ridge: see :data:`RIDGE`; 1e-6 is the published method but for equal anchors.
 
     Raises:
         ConfigError: ``atoms`` or ``ridge`` is out of range.
         MismatchError: see :func:`langadapt.focus.anchored`.
     """
+    if atoms is None:
+        atoms = min(ATOMS, vectors.shape[1])
     if not 1 <= atoms <= vectors.shape[1]:
         raise ConfigError(f"atoms must be between 1 and the vectors' width {vectors.shape[1]}: {atoms}")
     if not ridge > 0:

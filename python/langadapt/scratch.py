@@ -80,7 +80,7 @@ def make_untrained_model(tokenizer: Path, out: Path, settings: Mapping[str, Any]
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from langadapt.manifest import new_folder
+    from langadapt.manifest import new_folder, write_manifest
     from langadapt.tokenizer import Tokenizer
 
     loaded = Tokenizer.from_pretrained(tokenizer)
@@ -98,4 +98,6 @@ def make_untrained_model(tokenizer: Path, out: Path, settings: Mapping[str, Any]
     with new_folder(out) as folder:
         loaded.save_pretrained(folder)
         model.save_pretrained(folder)
-    return {"parameters": model.num_parameters()}
+        summary = {"parameters": model.num_parameters()}
+        write_manifest(folder, "untrained", settings, {"tokenizer": loaded.fingerprint}, summary)
+    return summary

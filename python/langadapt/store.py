@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from langadapt.corpus import Inputs, path_names, read_documents
 from langadapt.errors import DataError, MismatchError
 from langadapt.manifest import fingerprint, matches, new_folder, read_manifest, verify, write_manifest
 from langadapt.tokenizer import TOKENIZER_FILE, Tokenizer, thread_count
+from langadapt.tokenizer_opening import open_tokenizer
 
 STAGE = "tokenize"
 """Name of this stage in manifests."""
@@ -73,12 +75,21 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, document: int) -> NDArray[np.unsignedinteger[Any]]:
-        """Ids of one document, a view of :attr:`tokens`; negative numbers count from the end."""
-        if not -len(self) <= document < len(self):
-            raise IndexError(f"document {document} of a store of {len(self)}")
-        document %= len(self)
-        return self.tokens[int(self.offsets[document]) : int(self.offsets[document + 1])]
+    @overload
+    def __getitem__(self, document: SupportsIndex) -> NDArray[np.unsignedinteger[Any]]: ...
+    @overload
+    def __getitem__(self, document: slice) -> list[NDArray[np.unsignedinteger[Any]]]: ...
+    def __getitem__(
+        self, document: SupportsIndex | slice
+    ) -> NDArray[np.unsignedinteger[Any]] | list[NDArray[np.unsignedinteger[Any]]]:
+        """Ids of one document, a view of :attr:`tokens`; negative numbers count from the end. A list for a slice."""
+        if isinstance(document, slice):
+            return [self[number] for number in range(*document.indices(len(self)))]
+        number = operator.index(document)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"document {number} of a store of {len(self)}")
+        number %= len(self)
+        return self.tokens[int(self.offsets[number]) : int(self.offsets[number + 1])]
 
     def __iter__(self) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
         return (self[document] for document in range(len(self)))
@@ -102,7 +113,7 @@ class TokenStore:
 
 def tokenize_corpus(
     inputs: Inputs,
-    tokenizer: Tokenizer,
+    tokenizer: Any,
     out: str | Path,
     *,
     text_field: str = "text",
@@ -114,7 +125,8 @@ def tokenize_corpus(
 
     Args:
         inputs: files, folders or patterns, or an iterable of texts; see :func:`langadapt.read_documents`.
-        tokenizer: what makes the ids. Documents are stored without special tokens.
+        tokenizer: what makes the ids: a :class:`Tokenizer`, a fast tokenizer of transformers, or the folder, file or
+            hub id of one. Documents are stored without special tokens.
         out: folder of the store. It appears when it is whole; an older one is replaced at that moment.
         text_field: JSON key or Parquet column that holds the text.
         strict: stop at the first line without a document instead of counting it.
@@ -125,6 +137,7 @@ def tokenize_corpus(
         FileNotFoundError: an input does not exist.
         DataError: an input is damaged, or there is no text at all.
     """
+    tokenizer = open_tokenizer(tokenizer)
     names = path_names(inputs)
     settings = {"text_field": text_field}
     with new_folder(Path(out)) as folder:

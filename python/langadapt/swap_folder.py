@@ -16,7 +16,7 @@ from torch import Tensor
 from langadapt.bake_off import Ranking
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.initialize import check_rows, plan_rows
-from langadapt.manifest import new_folder
+from langadapt.manifest import MANIFEST_NAME, SWAP_REPORT_NAME, new_folder
 from langadapt.row_plan import RowPlan
 from langadapt.special_ids import doubts, translated_ids
 from langadapt.swap_report import SwapReport, make_report
@@ -25,8 +25,6 @@ from langadapt.vectors import load_vectors
 from langadapt.vocabulary import VocabularyMatch, match_vocabularies
 from langadapt.weight_files import INDEX, Entry, read_header, read_tensor, rewrite, weight_files
 
-REPORT_NAME = "swap.json"
-"""What was swapped, in the new folder: the report, and which rows are new."""
 LEFT_OUT = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx", ".md"}
 """Weights that are rewritten or would be stale, and the old model's card."""
 
@@ -271,7 +269,7 @@ def write_weights(
 def write_configs(folder: Path, out: Path, match: VocabularyMatch, rows: int) -> None:
     """Copy what belongs to the model, with sizes and special tokens of the new vocabulary."""
     for path in sorted(folder.iterdir()):
-        stale = path.suffix in LEFT_OUT or path.name in (INDEX, REPORT_NAME, "manifest.json", *TOKENIZER_FILES)
+        stale = path.suffix in LEFT_OUT or path.name in (INDEX, SWAP_REPORT_NAME, MANIFEST_NAME, *TOKENIZER_FILES)
         if path.is_file() and not stale and not path.name.startswith("."):
             shutil.copyfile(path, out / path.name)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -301,4 +299,4 @@ def write_report(out: Path, report: SwapReport, plans: Mapping[str, RowPlan], la
     breaks = np.flatnonzero(np.diff(new) > 1)
     firsts, lasts = np.concatenate([[0], breaks + 1]), np.concatenate([breaks, [len(new) - 1]])
     spans = [[int(new[a]), int(new[b])] for a, b in zip(firsts, lasts, strict=True)] if len(new) else []
-    write_json(out / REPORT_NAME, {**report.to_dict(), "new_rows": spans})
+    write_json(out / SWAP_REPORT_NAME, {**report.to_dict(), "new_rows": spans})

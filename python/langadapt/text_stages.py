@@ -40,7 +40,7 @@ class TextStages:
 
     def build_corpus(self, language: str) -> dict[str, Any]:
         """Documents of one language, split into training and validation text."""
-        from langadapt.corpus import build_corpus, expand_inputs, is_stream
+        from langadapt.corpus import FileNames, build_corpus, expand_inputs, is_stream
 
         settings = self.recipe.corpus
         inputs = settings.target if language == "target" else settings.source
@@ -62,7 +62,7 @@ class TextStages:
         files = expand_inputs([*inputs]) if not streams else []
 
         def make() -> dict[str, Any]:
-            report = build_corpus(inputs, out, **options, progress=self.progress)
+            report = build_corpus(FileNames(inputs), out, **options, progress=self.progress)
             if not report.validation["documents"]:
                 raise ConfigError(
                     f"{out}: nothing was set aside to measure on: no document chosen by corpus.validation_share = "

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -153,7 +153,7 @@ class Tokenizer:
 
     def encode_batch(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         add_special_tokens: bool = False,
         threads: int | None = None,
@@ -173,7 +173,11 @@ class Tokenizer:
 
         Raises:
             ValueError: ``threads`` is not positive.
+            TypeError: ``texts`` is one string, or holds what is none.
         """
+        if isinstance(texts, str):
+            raise TypeError("texts: one string; pass a list of them, or call `encode`")
+        texts = texts if isinstance(texts, Sequence) else list(texts)
         return self._backend.encode_batch(texts, add_special_tokens, thread_count(threads), progress)
 
     def decode(self, ids: ArrayLike, *, skip_special_tokens: bool = False) -> str:
@@ -183,8 +187,11 @@ class Tokenizer:
 
         Raises:
             ValueError: an id is negative or does not fit 32 bits.
+            TypeError: ids are no integers.
         """
         array = np.asarray(ids)
+        if array.size and array.dtype.kind not in "iu":
+            raise TypeError(f"ids to decode: {array.dtype}; pass integers")
         if array.size and (array.min() < 0 or array.max() > 0xFFFF_FFFF):
             raise ValueError(f"ids to decode: found {array.min()}..{array.max()}, expected 0..{self.vocab_size - 1}")
         return self._backend.decode(np.ascontiguousarray(array, dtype=np.uint32).reshape(-1), skip_special_tokens)
@@ -246,6 +253,8 @@ class Tokenizer:
             with tempfile.TemporaryDirectory() as folder:
                 self.save_pretrained(folder)
                 self._transformers = PreTrainedTokenizerFast.from_pretrained(folder)
+            # Not that of a folder which is gone.
+            self._transformers.name_or_path = self.name
         return self._transformers
 
     def __len__(self) -> int:

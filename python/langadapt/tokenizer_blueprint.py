@@ -309,9 +309,16 @@ def read_kept(source: Tokenizer) -> dict[str, bytes]:
 def added_tokens_like(
     source: Tokenizer, definition: Mapping[str, Any], special: Sequence[str] | Roles
 ) -> list[dict[str, Any]]:
-    """The source's added tokens in the order of their ids, its unknown token, then ``special``."""
+    """The source's added tokens in the order of their ids, its unknown token, then ``special``.
+
+    Special tokens are found in raw text: looked for in normalized text (``▁<s>``), as some converted SentencePiece
+    models have it, they are neither found nor left out by ``skip_special_tokens``.
+    """
     tokens = sorted(definition["added_tokens"], key=lambda token: token["id"])
     added = [{key: value for key, value in token.items() if key != "id"} for token in tokens]
+    for entry in added:
+        if entry.get("special"):
+            entry["normalized"] = False
     known = {token["content"] for token in added}
     unknown = definition["model"].get("unk_token")
     if unknown is not None and unknown not in known:

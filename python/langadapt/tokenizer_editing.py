@@ -17,7 +17,8 @@ from langadapt.corpus import Inputs, Progress, read_documents
 from langadapt.errors import ConfigError
 from langadapt.tokenizer import Tokenizer, thread_count
 from langadapt.tokenizer_blueprint import KEPT_COMPANIONS, Blueprint, blueprint_like, with_ids
-from langadapt.tokenizer_training import count, load_tokenizer, make_counter, next_block
+from langadapt.tokenizer_opening import open_tokenizer
+from langadapt.tokenizer_training import count, make_counter, next_block
 
 LONGEST = {"byte_level": 64, "sentencepiece": 16}
 """Longest new token by style: bytes, or characters as in SentencePiece."""
@@ -60,7 +61,7 @@ def extend_tokenizer(
     """
     if new_tokens < 1:
         raise ConfigError(f"new_tokens: {new_tokens}; ask for at least 1")
-    source = load_tokenizer(tokenizer)
+    source = open_tokenizer(tokenizer)
     blueprint = blueprint_like(source)
     vocabulary = Vocabulary(source)
     counter = make_counter(blueprint, max_sentence_length, max_words, thread_count(threads))
@@ -128,7 +129,7 @@ def trim_tokenizer(
     """
     if min_count < 1:
         raise ConfigError(f"min_count: {min_count}; at least 1, or nothing is dropped")
-    source = load_tokenizer(tokenizer)
+    source = open_tokenizer(tokenizer)
     blueprint = blueprint_like(source)
     vocabulary = Vocabulary(source)
     texts = read_documents(inputs, text_field=text_field, text_unit=text_unit, strict=strict)

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langadapt import _core
+from langadapt.checks import at_least
 from langadapt.corpus import Inputs, Progress, TextStream, path_names, warn_of_skipped
 from langadapt.errors import ConfigError, DataError
 from langadapt.tokenizer import Tokenizer, thread_count
 from langadapt.tokenizer_blueprint import Blueprint, Style, blueprint_like, new_blueprint
+from langadapt.tokenizer_opening import open_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,10 @@ def train_bpe(
     """
     if vocab_size < 1:
         raise ConfigError(f"vocab_size: {vocab_size} is not a number of entries")
+    at_least(0, min_frequency=min_frequency)
+    at_least(1, max_token_length=max_token_length, max_sentence_length=max_sentence_length, max_words=max_words)
+    if not 0 < character_coverage <= 1:
+        raise ConfigError(f"character_coverage: {character_coverage} is not in (0, 1]")
     if like is None:
         blueprint = new_blueprint(style, special_tokens, pattern, normalization)
     else:
@@ -94,7 +100,7 @@ def train_bpe(
             raise ConfigError(
                 "like: the pattern and the normalization are those of the other tokenizer; leave them out"
             )
-        blueprint = blueprint_like(load_tokenizer(like), special_tokens)
+        blueprint = blueprint_like(open_tokenizer(like, "like"), special_tokens)
     counter = make_counter(blueprint, max_sentence_length, max_words, thread_count(threads))
     count(counter, inputs, blueprint, text_field, text_unit, strict, progress)
     if blueprint.style == "byte_level":
@@ -114,25 +120,6 @@ def train_bpe(
             progress,
         )
     return blueprint.build(trained)
-
-
-def load_tokenizer(source: Any) -> Tokenizer:
-    """A :class:`Tokenizer` from a folder, a hub id, a file, or an object of transformers.
-
-    Raises:
-        ConfigError: something else.
-    """
-    if isinstance(source, Tokenizer):
-        return source
-    if isinstance(source, str | os.PathLike):
-        return Tokenizer.from_pretrained(os.fspath(source))
-    if hasattr(source, "backend_tokenizer") and hasattr(source, "save_pretrained"):
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder:
-            source.save_pretrained(folder)
-            return Tokenizer.from_pretrained(folder)
-    raise ConfigError(f"like: {type(source).__name__}; give a folder, a Tokenizer or a fast tokenizer of transformers")
 
 
 def make_counter(

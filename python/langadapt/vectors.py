@@ -6,6 +6,7 @@ vocabulary that it belongs to. A zero row means that the token has no vector.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,7 @@ def save_vectors(vectors: NDArray[np.float32], path: str | Path, *, store: Any =
     from langadapt.token_forms import read_vocabulary
 
     path = Path(path)
+    check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # One entry at most: safetensors writes several in an order that differs from process to process.
     metadata = {}
@@ -142,6 +144,12 @@ def save_vectors(vectors: NDArray[np.float32], path: str | Path, *, store: Any =
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def check_place(path: Path) -> None:
+    """Raise IsADirectoryError where a folder is in a file's way."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file such as vectors.safetensors", str(path))
 
 
 def load_vectors(path: str | Path, *, tokenizer: Any = None) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from langadapt.corpus import read_documents
+from langadapt.corpus import FileNames, read_documents
 from langadapt.errors import ConfigError
 from langadapt.evaluate import measure_bits_per_byte
 from langadapt.method_inputs import MethodInputs, ProbeWish, brief_settings, source_documents
@@ -92,7 +92,7 @@ def make_tokenizer(
     if kind not in KINDS:
         return own
     # What is measured on must not shape the tokenizer either.
-    seen = (document for document, aside in split_documents(read_documents(list(text))) if not aside)
+    seen = (document for document, aside in split_documents(read_documents(FileNames(text))) if not aside)
     if kind == REPLACE:
         return train_bpe(seen, sizes[0] or own.vocab_size, like=inputs.own, progress=inputs.progress)
     if kind == EXTEND:
@@ -144,7 +144,11 @@ def compare_vocabularies(
         with tempfile.TemporaryDirectory(prefix="langadapt-compare-") as folder:
             store = Path(folder) / "store"
             text = sample_text(
-                read_documents(list(wish.text)), source_documents(inputs), tokenizer, store, progress=inputs.progress
+                read_documents(FileNames(wish.text)),
+                source_documents(inputs),
+                tokenizer,
+                store,
+                progress=inputs.progress,
             )
             per_step = settings.tokens_per_step * bytes_per_token(text)
             budget = budget or wish.steps * per_step

@@ -54,17 +54,17 @@ def build(
     validation_share: Annotated[float, typer.Option(help="Share of documents set aside, by hash.")] = 0.01,
     validation_bytes: Annotated[int | None, typer.Option(help="Set aside at most so many bytes of text.")] = None,
     validation_documents: Annotated[int | None, typer.Option(help="Set aside at most so many documents.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads [default: all cores].")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads [default: all cores].", min=1)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """Stream, filter, deduplicate and split text into DIR/train.jsonl.zst and DIR/validation.jsonl.zst."""
     from rich.console import Console
 
-    from langadapt.corpus import build_corpus
+    from langadapt.corpus import FileNames, build_corpus
 
     with progress("corpus") as report_progress:
         report = build_corpus(
-            inputs[0] if len(inputs) == 1 else list(inputs),
+            FileNames(inputs),
             out,
             text_field=text_field,
             text_unit=text_unit,

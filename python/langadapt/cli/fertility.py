@@ -31,7 +31,7 @@ def command(
     ] = None,
     text_field: Annotated[str, typer.Option(help="Field of JSON lines, column of Parquet files.")] = "text",
     rare_below: Annotated[int, typer.Option(help="Count vocabulary entries that occur less often.")] = 10,
-    threads: Annotated[int | None, typer.Option(help="Threads [default: all cores].")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads [default: all cores].", min=1)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
 ) -> None:
     """Measure how tokenizers cut text, side by side: fertility, parity, bytes per token and the rest."""
@@ -70,6 +70,8 @@ def named(what: str, values: list[str]) -> dict[str, str]:
         name, equals, rest = value.partition("=")
         if not equals or "/" in name:
             name, rest = short_name(value), value
+        if not rest:
+            raise ConfigError(f"{what}: {value!r} names nothing; give NAME=PATH or PATH")
         if name in found:
             raise ConfigError(f"{what}: two are called {name!r}; tell them apart as NAME=PATH")
         found[name] = rest

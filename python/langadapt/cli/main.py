@@ -101,6 +101,8 @@ def report_error(error: Exception) -> int:
     text, code = describe(error)
     # Messages of exceptions may set their hint apart by an empty line; here one line says it all.
     text = re.sub(r"\.?\s*\n\s*\n\s*", ". ", text)
+    # What other libraries say may be drawn over several lines.
+    text = re.sub(r"\s*\n\s*", " ", text)
     console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
     return code
 
@@ -110,6 +112,10 @@ def main(arguments: list[str] | None = None) -> None:
     # OpenMP's threads spin while they wait for each other. On a machine with other work that turns a small model's
     # step from tenths of a second into seconds; a short spin brought it back to the speed of one thread.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows ASCII alone gets `?` for the frame of a table, not an error.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
         code = app(args=arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

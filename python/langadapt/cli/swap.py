@@ -96,7 +96,7 @@ def command(
     """Give a model a new tokenizer, ready for `from_pretrained`."""
     if out is None and not dry_run and compare is None:
         raise ConfigError("give --out FOLDER, or --dry-run to write nothing")
-    from langadapt.corpus import read_documents
+    from langadapt.corpus import FileNames, read_documents
     from langadapt.method_inputs import MethodInputs, ProbeWish, choose_method
     from langadapt.model_folder import resolve_model
     from langadapt.recipe import AUTO
@@ -132,8 +132,8 @@ def command(
             source_tokenizer=source_tokenizer,
             seed=seed,
             dry_run=dry_run,
-            target_text=read_documents(text) if text else None,
-            source_text=read_documents(source_text) if source_text else None,
+            target_text=read_documents(FileNames(text)) if text else None,
+            source_text=read_documents(FileNames(source_text)) if source_text else None,
             ranking=ranking,
             progress=report_progress,
             **common,

@@ -27,6 +27,7 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
+    from langadapt.corpus import FileNames
     from langadapt.store import TokenStore, is_up_to_date, tokenize_corpus
     from langadapt.tokenizer import Tokenizer
 
@@ -37,7 +38,7 @@ def command(
     else:
         with progress("tokenize") as report:
             store = tokenize_corpus(
-                inputs, loaded, out, text_field=text_field, strict=strict, threads=threads, progress=report
+                FileNames(inputs), loaded, out, text_field=text_field, strict=strict, threads=threads, progress=report
             )
     summary = store.manifest["summary"]
     if as_json:

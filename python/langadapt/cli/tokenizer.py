@@ -81,11 +81,12 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a BPE tokenizer that AutoTokenizer loads."""
+    from langadapt.corpus import FileNames
     from langadapt.tokenizer_training import train_bpe
 
     with progress("train tokenizer") as report:
         tokenizer = train_bpe(
-            inputs,
+            FileNames(inputs),
             vocab_size,
             style=style,  # type: ignore[arg-type]
             like=like,
@@ -140,12 +141,13 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Add tokens learnt on new text; old ids stay."""
+    from langadapt.corpus import FileNames
     from langadapt.tokenizer_editing import extend_tokenizer
 
     with progress("extend tokenizer") as report:
         extended = extend_tokenizer(
             tokenizer,
-            inputs,
+            FileNames(inputs),
             new_tokens,
             min_frequency=min_frequency,
             max_token_length=max_token_length,
@@ -173,13 +175,14 @@ def trim(
     as_json: AsJson = False,
 ) -> None:
     """Drop tokens that a corpus never uses; writes id_map.json beside the tokenizer (new id of each old one, or -1)."""
+    from langadapt.corpus import FileNames
     from langadapt.manifest import write_atomically
     from langadapt.tokenizer_editing import summary_of, trim_tokenizer
 
     with progress("trim tokenizer") as report:
         result = trim_tokenizer(
             tokenizer,
-            inputs,
+            FileNames(inputs),
             min_count=min_count,
             vocab_size=vocab_size,
             text_field=text_field,
@@ -205,10 +208,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Acceptance test: round trip, unreachable and special tokens, digits, white space, chat template, model rows."""
-    from langadapt.corpus import read_documents
+    from langadapt.corpus import FileNames, read_documents
     from langadapt.tokenizer_check import check_tokenizer, findings_table
 
-    lines = read_documents(text) if text else ()
+    lines = read_documents(FileNames(text)) if text else ()
     findings = check_tokenizer(tokenizer, against=against, lines=lines)
     failed = sum(finding.status == "failed" or (strict and finding.status == "warning") for finding in findings)
     if as_json:

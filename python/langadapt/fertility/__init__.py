@@ -6,16 +6,16 @@ space is that of Unicode (Python's ``str.split`` also splits at U+001C to U+001F
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from langadapt.checks import at_least
 from langadapt.corpus import Inputs, Progress, cores
 from langadapt.errors import ConfigError, MismatchError
 from langadapt.fertility.counting import Reader
 from langadapt.fertility.metrics import CorpusCounts, Fertility, Surface, describe, gini_over
 from langadapt.fertility.report import FertilityReport, TokenizerSummary
-from langadapt.tokenizer import Tokenizer
+from langadapt.tokenizer_opening import open_tokenizer
 
 __all__ = ["CorpusCounts", "Fertility", "FertilityReport", "TokenizerSummary", "measure_fertility"]
 
@@ -36,7 +36,7 @@ def measure_fertility(
         tokenizers: by name: a :class:`langadapt.Tokenizer`, a fast tokenizer of transformers, a
             ``tokenizers.Tokenizer``, or the folder, file or hub id of one. The two BPE families run natively, others
             through the package ``tokenizers``.
-        corpora: by name; each as for :func:`langadapt.read_documents`. Pass a list of texts as ``iter(list)``.
+        corpora: by name; each as for :func:`langadapt.read_documents`.
         reference: name of the corpus that parity is measured against. All corpora must then be line-aligned: the n-th
             document of each says the same; blank lines count, and a line without a document is an error.
         text_field: JSON key, Parquet column or mapping key that holds the text.
@@ -53,6 +53,8 @@ def measure_fertility(
         raise ConfigError("nothing to measure: give at least one tokenizer and one corpus")
     if reference is not None and reference not in corpora:
         raise ConfigError(f"reference: {reference!r} is no corpus; there are {', '.join(corpora)}")
+    at_least(1, threads=threads)
+    at_least(0, rare_below=rare_below)
     opened = {name: open_tokenizer(tokenizer) for name, tokenizer in tokenizers.items()}
     surfaces = {name: Surface.of(tokenizer) for name, tokenizer in opened.items()}
     counted = {}
@@ -85,24 +87,3 @@ def check_aligned(documents: Mapping[str, int], reference: str) -> None:
                 f"parity needs line-aligned text: {name!r} has {count:,} documents, the reference {reference!r} has "
                 f"{wanted:,}; give the same lines in all languages, or no reference"
             )
-
-
-def open_tokenizer(tokenizer: Any) -> Tokenizer:
-    """A :class:`Tokenizer` out of what :func:`measure_fertility` takes."""
-    if isinstance(tokenizer, Tokenizer):
-        return tokenizer
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if hasattr(backend, "to_str"):
-        unknown = getattr(tokenizer, "unk_token", None)
-        companions = {"special_tokens_map.json": json_bytes({"unk_token": str(unknown)})} if unknown else {}
-        return Tokenizer(backend.to_str().encode(), companions, getattr(tokenizer, "name_or_path", "") or "tokenizer")
-    try:
-        return Tokenizer.from_pretrained(tokenizer)
-    except TypeError:
-        kind = type(tokenizer).__name__
-        raise ConfigError(f"tokenizer: {kind}; give a path, a Tokenizer, or a fast tokenizer of transformers") from None
-
-
-def json_bytes(value: Any) -> bytes:
-    """``value`` as JSON in UTF-8."""
-    return json.dumps(value).encode()
