@@ -37,12 +37,13 @@ from transformers import AutoModelForCausalLM
 
 from langadapt.corpus import read_documents
 from langadapt.evaluate import bits_per_byte
-from langadapt.initialize import VECTOR_METHODS
 from langadapt.machine import versions
 from langadapt.manifest import write_atomically
 from langadapt.method_probe import ProbeText, probe_methods, token_counts
+from langadapt.methods import VECTOR_METHODS
 from langadapt.pipeline import Adaptation
-from langadapt.recipe import Recipe, build
+from langadapt.plain_values import build
+from langadapt.recipe import Recipe
 from langadapt.scratch import make_untrained_model, train_from_scratch
 from langadapt.stages import Run
 from langadapt.store import TokenStore, tokenize_corpus

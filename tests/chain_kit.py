@@ -21,7 +21,8 @@ import langadapt.pipeline
 import langadapt.report
 import langadapt.swap_folder
 import langadapt.training
-from langadapt.recipe import Recipe, build
+from langadapt.plain_values import build
+from langadapt.recipe import Recipe
 from langadapt.scratch import train_from_scratch
 from langadapt.stages import Run
 

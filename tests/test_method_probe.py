@@ -22,7 +22,8 @@ from langadapt.errors import ConfigError, DataError, LangadaptError, TrainingSto
 from langadapt.method_inputs import MethodInputs, ProbeWish, choose_method
 from langadapt.method_probe import ProbeText, default_candidates, probe_methods, probe_settings, sample_text
 from langadapt.pipeline import adapt
-from langadapt.recipe import Recipe, build
+from langadapt.plain_values import build
+from langadapt.recipe import Recipe
 from langadapt.store import TokenStore
 from langadapt.training import StoreShare, TrainSettings
 from langadapt.training.rehearsal import rehearse

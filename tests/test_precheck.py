@@ -9,8 +9,9 @@ import pytest
 from tiny import tiny_llama
 
 from langadapt.errors import ConfigError
+from langadapt.plain_values import build
 from langadapt.precheck import check_run, context_length
-from langadapt.recipe import Recipe, build
+from langadapt.recipe import Recipe
 
 
 @pytest.fixture

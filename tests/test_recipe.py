@@ -100,3 +100,44 @@ def test_errors_name_the_place(tmp_path: Path, text: str, message: str) -> None:
 def test_bad_overrides(tmp_path: Path, override: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         Recipe.from_yaml(write(tmp_path, MINIMAL), [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {weight_decay: -1}", "train.weight_decay: -1"),
+        ("train: {max_grad_norm: 0}", "train.max_grad_norm: 0"),
+        ("train: {learning_rate: .inf}", "train.learning_rate: inf"),
+        ("train: {embeddings_first_steps: -1}", "train.embeddings_first_steps: -1"),
+        ("tokenizer: {min_frequency: -1}", "tokenizer.min_frequency: -1"),
+        ("swap: {method: focsu}", "did you mean 'focus'?"),
+        ("swap: {output_method: men}", "did you mean 'mean'?"),
+        ("swap: {pad_to_multiple_of: 0}", "swap.pad_to_multiple_of: 0"),
+        ("vectors: {dim: 0}", "vectors.dim: 0"),
+        ("vectors: {threads: 0}", "vectors.threads: 0"),
+        ("compare: [kepe]", "did you mean 'keep'?"),
+        ("compare: [keep, keep]", "names a method twice"),
+        ("compare: [auto]", "name the methods to compare with"),
+        ("seed: -1", "seed: -1"),
+        ("evaluate: {bytes_while_training: 0}", "evaluate.bytes_while_training: 0"),
+        ("evaluate: {stride: 0}", "evaluate.stride: 0"),
+        ("budget: {gpus: many}", "many"),
+        ("budget: {hours: -1}", "budget.hours: -1"),
+        ("budget: {price_per_gpu_hour: -1}", "budget.price_per_gpu_hour: -1"),
+        ("out: p", "line 5: `out` is there twice"),
+        ("train:\n  steps: 1\n  steps: 2", "line 7: `steps` is there twice"),
+    ],
+)
+def test_values_out_of_range_are_named_when_the_recipe_is_read(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Recipe.from_yaml(write(tmp_path, f"{MINIMAL}{text}\n"))
+    assert message in str(caught.value)
+    assert "recipe.yaml" in str(caught.value)
+
+
+def test_empty_names(tmp_path: Path) -> None:
+    for override in ("name=''", "model=''", "out=''", "corpus.target=['']"):
+        with pytest.raises(ConfigError, match=override.partition("=")[0]):
+            Recipe.from_yaml(write(tmp_path, MINIMAL), [override])
+    with pytest.raises(ConfigError, match=r"corpus\.max_chars: 5, but at least 10"):
+        Recipe.from_yaml(write(tmp_path, MINIMAL), ["corpus.min_chars=10", "corpus.max_chars=5"])

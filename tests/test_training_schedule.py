@@ -160,7 +160,7 @@ def test_course_survives_json() -> None:
         ({"batch_tokens": 64, "batch_sequences": 1, "sequence_length": 64}, "batch_tokens and batch_sequences"),
         ({"micro_batch": 9, "batch_sequences": 8}, "micro_batch: 9 .* 8 windows"),
         ({"min_learning_rate": 1.0}, "min_learning_rate: 1.0 .* learning_rate"),
-        ({"embedding_learning_rate": -1e-5}, "embedding_learning_rate: -1e-05 is negative"),
+        ({"embedding_learning_rate": -1e-5}, "embedding_learning_rate: -1e-05, but at least 0"),
         ({"schedule": "infinite", "cooldown": 0.95}, "cooldown: 0.95 .* warmup: .* anneal"),
         ({"precision": "mixed-bf16", "rounding": "kahan"}, "rounding: kahan .* precision is mixed-bf16"),
         ({"deadline": "tomorrow"}, "deadline: 'tomorrow' is not a time"),

@@ -30,14 +30,11 @@ from torch import Tensor
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.focus import copies, plan_focus, plan_focus_on_gpu
 from langadapt.helper_model import plan_clp
+from langadapt.methods import METHODS
 from langadapt.pursuit import RIDGE, plan_omp
 from langadapt.row_plan import RowPlan, plan_of
 from langadapt.vocabulary import VocabularyMatch
 from langadapt.wechsel import plan_wechsel
-
-METHODS = ("focus", "subword_mean", "mean", "normal", "random", "zipf", "wechsel", "clp", "omp")
-VECTOR_METHODS = ("focus", "omp")
-"""Methods that need auxiliary vectors of the target tokens, as ``train_vectors`` makes them."""
 
 
 def initialize_embeddings(

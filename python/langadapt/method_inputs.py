@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from langadapt.bake_off import Ranking
 from langadapt.corpus import FileNames, read_documents
 from langadapt.errors import ConfigError
-from langadapt.initialize import VECTOR_METHODS
 from langadapt.method_probe import (
     HELD_OUT_BYTES,
     ProbeText,
@@ -26,6 +25,7 @@ from langadapt.method_probe import (
     sample_text,
     token_counts,
 )
+from langadapt.methods import VECTOR_METHODS
 from langadapt.precheck import context_length
 from langadapt.store import TokenStore
 from langadapt.tokenizer import Tokenizer

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from langadapt.bake_off import Probe, Ranking, bake_off
 from langadapt.errors import ConfigError
 from langadapt.evaluate import bits_per_byte
-from langadapt.initialize import METHODS, VECTOR_METHODS
+from langadapt.methods import METHODS, VECTOR_METHODS
 from langadapt.store import TokenStore, tokenize_corpus
 from langadapt.swap import swap_tokenizer
 from langadapt.tokenizer import Tokenizer

@@ -19,9 +19,10 @@ from typing import Any
 
 from langadapt.machine import choose_device, describe_device, quiet_transformers, versions
 from langadapt.manifest import remove_leftovers, write_atomically
+from langadapt.methods import AUTO, KEEP
 from langadapt.model_folder import read_new_rows, resolve_model, tokenizer_file
 from langadapt.precheck import check_run
-from langadapt.recipe import AUTO, KEEP, Recipe
+from langadapt.recipe import Recipe
 from langadapt.stages import Run
 from langadapt.text_stages import Progress, TextStages
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from langadapt.errors import ConfigError
 from langadapt.machine import choose_device
+from langadapt.methods import AUTO, check_methods
 from langadapt.model_folder import CONTEXT_FIELDS
-from langadapt.recipe import AUTO, KEEP, Recipe
+from langadapt.recipe import Recipe
 
 
 def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
@@ -29,17 +30,6 @@ def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
     for method, needed in (("wechsel", "words"), ("clp", "helper")):
         if method in (*methods, *recipe.swap.candidates) and not getattr(recipe.swap, needed):
             raise ConfigError(f"method `{method}` needs `swap.{needed}`, which the recipe does not set")
-    if AUTO in recipe.compare:
-        raise ConfigError("compare: `auto` is for `swap.method`; name the methods to compare with")
-
-
-def check_methods(arms: Iterable[str]) -> None:
-    """Raise ConfigError for a method that nobody knows."""
-    from langadapt.initialize import METHODS
-
-    for arm in arms:
-        if arm not in (*METHODS, KEEP):
-            raise ConfigError(f"unknown method {arm!r}; there are auto, keep, {', '.join(METHODS)}")
 
 
 def context_length(model: Path) -> int | None:

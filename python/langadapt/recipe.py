@@ -6,25 +6,19 @@ the nearest valid one. Paths in a recipe are relative to the working directory.
 
 from __future__ import annotations
 
-import difflib
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import yaml
 
+from langadapt.budget.devices import parse
+from langadapt.checks import at_least, positive
 from langadapt.errors import ConfigError
+from langadapt.methods import AUTO, KEEP, check_methods
+from langadapt.plain_values import build, read_mapping
 from langadapt.training.settings import TrainSettings
-
-Section = TypeVar("Section")
-
-KEEP = "keep"
-"""The method that does not swap."""
-AUTO = "auto"
-"""The method that a bake-off finds."""
 
 
 @dataclass
@@ -63,6 +57,11 @@ class CorpusSettings:
             raise ConfigError("corpus.source_share is above 0, but corpus.source names no text")
         if not 0 < self.validation_share < 1:
             raise ConfigError(f"corpus.validation_share: {self.validation_share} is not in (0, 1)")
+        if not all(self.target) or not all(self.source):
+            raise ConfigError("corpus.target and corpus.source: an empty name stands for no text")
+        at_least(1, "corpus.", validation_bytes=self.validation_bytes)
+        at_least(0, "corpus.", min_chars=self.min_chars)
+        at_least(self.min_chars or 0, "corpus.", max_chars=self.max_chars)
 
 
 @dataclass
@@ -86,6 +85,7 @@ class TokenizerSettings:
     def __post_init__(self) -> None:
         if self.vocab_size < 1:
             raise ConfigError(f"tokenizer.vocab_size: {self.vocab_size} is not a number of entries")
+        at_least(0, "tokenizer.", min_frequency=self.min_frequency)
 
 
 @dataclass
@@ -104,6 +104,10 @@ class VectorSettings:
     """Tokens seen less often get no vector."""
     threads: int | None = None
     """Threads; 1 makes the vectors, and with them the run, reproducible bit by bit; none = all cores."""
+
+    def __post_init__(self) -> None:
+        at_least(1, "vectors.", dim=self.dim, epochs=self.epochs, window=self.window, threads=self.threads)
+        at_least(0, "vectors.", negative=self.negative, min_count=self.min_count)
 
 
 @dataclass
@@ -133,6 +137,9 @@ class SwapSettings:
     """Rows of the embedding matrices are rounded up to this."""
 
     def __post_init__(self) -> None:
+        check_methods([method for method in (self.method, self.output_method) if method not in (None, AUTO)])
+        check_methods(self.candidates)
+        at_least(1, "swap.", pad_to_multiple_of=self.pad_to_multiple_of)
         if self.words and len(self.words) != 3:
             raise ConfigError(
                 f"swap.words: {len(self.words)} files, but three are needed: vectors of the source language, of the "
@@ -161,6 +168,10 @@ class EvaluateSettings:
     parallel: str | None = None
     """JSON lines of aligned sentences, ``{"source": ..., "target": ...}``, for tokenizer parity."""
 
+    def __post_init__(self) -> None:
+        at_least(1, "evaluate.", window=self.window, stride=self.stride, limit=self.limit)
+        at_least(1, "evaluate.", bytes_while_training=self.bytes_while_training)
+
 
 @dataclass
 class BudgetSettings:
@@ -173,6 +184,12 @@ class BudgetSettings:
     early if it must."""
     price_per_gpu_hour: float | None = None
     """In your currency, for the plan's estimate."""
+
+    def __post_init__(self) -> None:
+        at_least(0, "budget.", price_per_gpu_hour=self.price_per_gpu_hour)
+        positive("budget.", hours=self.hours)
+        if self.gpus is not None:
+            parse(self.gpus)
 
 
 @dataclass
@@ -213,8 +230,18 @@ class Recipe:
             raise ConfigError("corpus.target: names no text in the new language")
         if self.swap.method in self.compare:
             raise ConfigError(f"compare: {self.swap.method!r} is the method of `swap.method` already")
-        if "/" in self.name or self.name.startswith("."):
+        if AUTO in self.compare:
+            raise ConfigError("compare: `auto` is for `swap.method`; name the methods to compare with")
+        check_methods(self.compare)
+        if len(set(self.compare)) < len(self.compare):
+            raise ConfigError(f"compare: {', '.join(self.compare)} names a method twice")
+        if not self.name or "/" in self.name or self.name.startswith("."):
             raise ConfigError(f"name: {self.name!r} must do as a folder's name")
+        for field_name in ("model", "out"):
+            if not getattr(self, field_name):
+                raise ConfigError(f"{field_name}: is empty")
+        if not 0 <= self.seed < 1 << 63:
+            raise ConfigError(f"seed: {self.seed} is not in [0, 2**63)")
         self.train = self.train_within(self.budget.hours)
         if self.train.embedding_learning_rate == AUTO:
             # The same in all arms: `compare: [keep]` is to be the same training without a swap.
@@ -226,8 +253,6 @@ class Recipe:
         train = self.train
         if hours is None or train.hours == hours:
             return train
-        if hours <= 0:
-            raise ConfigError(f"budget.hours: {hours} is not positive")
         if train.hours is not None:
             raise ConfigError(f"budget.hours: {hours:g} and train.hours: {train.hours:g} differ; keep one of them")
         if train.steps is None and train.tokens is None and train.epochs is None:
@@ -243,16 +268,7 @@ class Recipe:
                 that do not go together.
             FileNotFoundError: no such recipe.
         """
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not valid YAML: {str(error).replace(chr(10), ' ')}") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: not UTF-8 ({error})") from None
-        if not isinstance(content, dict):
-            raise ConfigError(f"{path}: a recipe is a mapping such as `model: ...`, this is {kind(content)}")
-        for override in overrides:
-            apply_override(content, override)
+        content = read_mapping(path, overrides)
         try:
             return build(cls, content, "")
         except ConfigError as error:
@@ -265,118 +281,3 @@ class Recipe:
     def to_yaml(self) -> str:
         """YAML that :meth:`from_yaml` reads back."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
-
-
-def apply_override(content: dict[str, Any], override: str) -> None:
-    """Set ``a.b=c`` in nested mappings."""
-    dotted, separator, text = override.partition("=")
-    if not separator or not dotted:
-        raise ConfigError(f"--set {override}: expected KEY=VALUE, such as train.steps=100")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: the value is not valid YAML") from None
-    *parents, last = dotted.split(".")
-    place: Any = content
-    for parent in parents:
-        place = place.setdefault(parent, {})
-        if not isinstance(place, dict):
-            raise ConfigError(f"--set {override}: `{parent}` is not a section")
-    place[last] = value
-
-
-def build(cls: type[Section], content: Mapping[str, Any], where: str) -> Section:
-    """Make a checked dataclass out of plain values; ``where`` is the dotted path for messages."""
-    known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
-    hints = get_type_hints(cls)
-    for key in content:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean `{where}{near[0]}`?" if near else f"; valid keys: {', '.join(known)}"
-            raise ConfigError(f"unknown key `{where}{key}`{hint}")
-    for name, item in known.items():
-        if name not in content and item.default is MISSING and item.default_factory is MISSING:
-            raise ConfigError(f"`{where}{name}` is missing")
-    values = {key: convert(value, hints[key], f"{where}{key}") for key, value in content.items()}
-    try:
-        return cls(**values)
-    except ConfigError as error:
-        text = str(error)
-        raise ConfigError(text if text.startswith(where) else f"{where}{text}") from None
-
-
-def convert(value: Any, hint: Any, where: str) -> Any:
-    """``value`` as ``hint``, or an error that names ``where``."""
-    origin, options = get_origin(hint), get_args(hint)
-    if is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"`{where}` is a section, but got {kind(value)}")
-        return build(typing.cast("type[Any]", hint), value, f"{where}.")
-    if origin in (Union, types.UnionType):
-        return convert_union(value, options, where)
-    if origin is Literal:
-        if value not in options:
-            raise ConfigError(f"`{where}`: {value!r} is none of {', '.join(map(repr, options))}")
-        return value
-    if origin in (list, tuple):
-        if isinstance(value, str) or not isinstance(value, (list, tuple)):
-            value = [value]
-        items = [convert(item, options[0], where) for item in value]
-        return tuple(items) if origin is tuple else items
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"`{where}` is a mapping, but got {kind(value)}")
-        return {convert(k, options[0], where): convert(v, options[1], f"{where}.{k}") for k, v in value.items()}
-    return convert_scalar(value, hint, where)
-
-
-def convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
-    """The first option that fits; ``None`` only where it is one of them."""
-    if value is None and type(None) in options:
-        return None
-    errors = []
-    for option in options:
-        if option is type(None):
-            continue
-        try:
-            return convert(value, option, where)
-        except ConfigError as error:
-            errors.append(str(error))
-    raise ConfigError(errors[-1])
-
-
-def convert_scalar(value: Any, hint: Any, where: str) -> Any:
-    """Numbers and strings. YAML 1.1 reads ``4e-5`` as a string; a field of numbers takes it as a number."""
-    if hint is float and isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if hint is int and isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            number = 0.5
-        if number.is_integer():
-            return int(number)
-    if hint in (int, float, str, bool) and (type(value) is not hint):
-        raise ConfigError(f"`{where}`: expected {kind(hint())}, got {kind(value)} {value!r}")
-    return value
-
-
-def kind(value: Any) -> str:
-    """What a YAML value is, in a reader's words."""
-    names: dict[type, str] = {
-        dict: "a mapping",
-        list: "a list",
-        str: "a text",
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        type(None): "nothing",
-    }
-    return names.get(type(value), type(value).__name__)

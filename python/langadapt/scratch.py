@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from langadapt.machine import quiet_transformers
-from langadapt.recipe import build
+from langadapt.plain_values import build
 from langadapt.stages import Run
 from langadapt.training.settings import TrainSettings
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from langadapt.errors import ConfigError, MismatchError
-from langadapt.initialize import METHODS, VECTOR_METHODS, check_rows, plan_rows
+from langadapt.initialize import check_rows, plan_rows
+from langadapt.methods import METHODS, VECTOR_METHODS
 from langadapt.row_plan import RowPlan
 from langadapt.special_ids import doubts, translated_ids
 from langadapt.swap_folder import swap_folder

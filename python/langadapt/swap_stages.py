@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langadapt.bake_off import Ranking
-from langadapt.initialize import VECTOR_METHODS
 from langadapt.manifest import write_atomically
 from langadapt.method_inputs import MethodInputs
 from langadapt.method_probe import ProbeText, default_candidates, probe_methods, probe_settings
+from langadapt.methods import AUTO, VECTOR_METHODS
 from langadapt.pipeline import BAKE_OFF
-from langadapt.recipe import AUTO
 from langadapt.swap_folder import swap_folder
 from langadapt.tokenizer import Tokenizer
 

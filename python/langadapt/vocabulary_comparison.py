@@ -22,7 +22,7 @@ from langadapt.errors import ConfigError
 from langadapt.evaluate import measure_bits_per_byte
 from langadapt.method_inputs import MethodInputs, ProbeWish, brief_settings, source_documents
 from langadapt.method_probe import ProbeText, named, probe_settings, sample_text, short_training, split_documents
-from langadapt.recipe import AUTO
+from langadapt.methods import AUTO
 from langadapt.swap import count_parameters, swap_tokenizer
 from langadapt.tokenizer import Tokenizer
 from langadapt.tokenizer_editing import extend_tokenizer, trim_tokenizer

@@ -98,8 +98,8 @@ def command(
         raise ConfigError("give --out FOLDER, or --dry-run to write nothing")
     from langadapt.corpus import FileNames, read_documents
     from langadapt.method_inputs import MethodInputs, ProbeWish, choose_method
+    from langadapt.methods import AUTO
     from langadapt.model_folder import resolve_model
-    from langadapt.recipe import AUTO
     from langadapt.swap import swap_folder
 
     folder = resolve_model(model)

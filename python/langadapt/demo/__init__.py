@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from langadapt.recipe import Recipe, build
+from langadapt.plain_values import build
+from langadapt.recipe import Recipe
 from langadapt.scratch import train_from_scratch
 from langadapt.stages import Run
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from langadapt.checks import at_least, positive
 from langadapt.errors import ConfigError
 
 Schedule = Literal["cosine", "linear", "infinite", "wsd", "rex", "constant"]
@@ -180,10 +181,12 @@ class TrainSettings:
         for name in ("log_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)}, but at least 1 is needed")
-        for name in ("checkpoint_every", "checkpoint_minutes", "validate_every", "threads", "limit_hours"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"{name}: {value} is not positive")
+        positive(checkpoint_every=self.checkpoint_every, checkpoint_minutes=self.checkpoint_minutes)
+        positive(validate_every=self.validate_every, threads=self.threads, limit_hours=self.limit_hours)
+        positive(max_grad_norm=self.max_grad_norm)
+        at_least(0, weight_decay=self.weight_decay, eps=self.eps, stale_every=self.stale_every)
+        at_least(0, embeddings_first_steps=self.embeddings_first_steps)
+        at_least(0, embeddings_first_learning_rate=self.embeddings_first_learning_rate)
         if self.precision != "pure-bf16" and self.rounding != "nearest":
             raise ConfigError(
                 f"rounding: {self.rounding} is for `precision: pure-bf16`, but precision is {self.precision}, "
@@ -199,9 +202,7 @@ class TrainSettings:
         given = [name for name in ("steps", "tokens", "epochs", "hours") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ConfigError(f"{' and '.join(given)} are both set; keep one of them")
-        for name in given:
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}: {getattr(self, name)} is not positive")
+        positive(**{name: getattr(self, name) for name in given})
         if self.deadline is not None:
             self.deadline_timestamp()
 
@@ -227,6 +228,7 @@ class TrainSettings:
 
     def check_rates(self) -> None:
         """Rates are ordered and phases fit into the run."""
+        at_least(0, learning_rate=self.learning_rate)
         if not 0 <= self.min_learning_rate <= self.learning_rate:
             raise ConfigError(
                 f"min_learning_rate: {self.min_learning_rate} is not between 0 and learning_rate: {self.learning_rate}"
@@ -246,8 +248,8 @@ class TrainSettings:
                 f"{self.min_learning_rate} and learning_rate: {self.learning_rate}"
             )
         rate = self.embedding_learning_rate
-        if isinstance(rate, (int, float)) and rate < 0:
-            raise ConfigError(f"embedding_learning_rate: {rate} is negative")
+        if isinstance(rate, (int, float)):
+            at_least(0, embedding_learning_rate=rate)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas: {self.betas} are not two numbers in [0, 1)")
 

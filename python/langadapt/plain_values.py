@@ -1,0 +1,168 @@
+"""Plain values, as in YAML, into checked dataclasses: unknown keys and wrong kinds are errors that name the place."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from langadapt.errors import ConfigError
+
+Section = TypeVar("Section")
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key may stand once: of two, the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                continue
+            if key.value in seen:
+                raise ConfigError(f"line {key.start_mark.line + 1}: `{key.value}` is there twice; keep one of them")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_mapping(path: str | Path, overrides: Iterable[str]) -> dict[str, Any]:
+    """The mapping in a YAML file, with :func:`apply_override` applied.
+
+    Raises:
+        ConfigError: it is no YAML, or no mapping.
+        FileNotFoundError: no such file.
+    """
+    try:
+        content = UniqueKeys(Path(path).read_text(encoding="utf-8")).get_single_data()
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {str(error).replace(chr(10), ' ')}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 ({error})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping such as `model: ...`, this is {kind(content)}")
+    for override in overrides:
+        apply_override(content, override)
+    return content
+
+
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Set ``a.b=c`` in nested mappings."""
+    dotted, separator, text = override.partition("=")
+    if not separator or not dotted:
+        raise ConfigError(f"--set {override}: expected KEY=VALUE, such as train.steps=100")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: the value is not valid YAML") from None
+    *parents, last = dotted.split(".")
+    place: Any = content
+    for parent in parents:
+        place = place.setdefault(parent, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {override}: `{parent}` is not a section")
+    place[last] = value
+
+
+def build(cls: type[Section], content: Mapping[str, Any], where: str) -> Section:
+    """Make a checked dataclass out of plain values; ``where`` is the dotted path for messages."""
+    known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean `{where}{near[0]}`?" if near else f"; valid keys: {', '.join(known)}"
+            raise ConfigError(f"unknown key `{where}{key}`{hint}")
+    for name, item in known.items():
+        if name not in content and item.default is MISSING and item.default_factory is MISSING:
+            raise ConfigError(f"`{where}{name}` is missing")
+    values = {key: convert(value, hints[key], f"{where}{key}") for key, value in content.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(where) else f"{where}{text}") from None
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """``value`` as ``hint``, or an error that names ``where``."""
+    origin, options = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"`{where}` is a section, but got {kind(value)}")
+        return build(typing.cast("type[Any]", hint), value, f"{where}.")
+    if origin in (Union, types.UnionType):
+        return convert_union(value, options, where)
+    if origin is Literal:
+        if value not in options:
+            raise ConfigError(f"`{where}`: {value!r} is none of {', '.join(map(repr, options))}")
+        return value
+    if origin in (list, tuple):
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            value = [value]
+        items = [convert(item, options[0], where) for item in value]
+        return tuple(items) if origin is tuple else items
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"`{where}` is a mapping, but got {kind(value)}")
+        return {convert(k, options[0], where): convert(v, options[1], f"{where}.{k}") for k, v in value.items()}
+    return convert_scalar(value, hint, where)
+
+
+def convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
+    """The first option that fits; ``None`` only where it is one of them."""
+    if value is None and type(None) in options:
+        return None
+    errors = []
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return convert(value, option, where)
+        except ConfigError as error:
+            errors.append(str(error))
+    raise ConfigError(errors[-1])
+
+
+def convert_scalar(value: Any, hint: Any, where: str) -> Any:
+    """Numbers and strings. YAML 1.1 reads ``4e-5`` as a string; a field of numbers takes it as a number."""
+    if hint is float and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if hint is int and isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.5
+        if number.is_integer():
+            return int(number)
+    if hint in (int, float, str, bool) and (type(value) is not hint):
+        raise ConfigError(f"`{where}`: expected {kind(hint())}, got {kind(value)} {value!r}")
+    return value
+
+
+def kind(value: Any) -> str:
+    """What a YAML value is, in a reader's words."""
+    names: dict[type, str] = {
+        dict: "a mapping",
+        list: "a list",
+        str: "a text",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        type(None): "nothing",
+    }
+    return names.get(type(value), type(value).__name__)
