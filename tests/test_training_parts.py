@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, linear
-from training_kit import settings, tiny_model, train, weights
+from training_kit import losses, settings, tiny_model, train, weights
 
 from langadapt.errors import ConfigError
 from langadapt.training import attention, model, optimizer
@@ -149,9 +149,25 @@ def test_variable_length_attention_gets_bounds_and_windows(monkeypatch: pytest.M
         assert is_causal and q.shape == k.shape
         return slow(q, k, v, bounds, other, *sizes, scale=q.shape[-1] ** -0.5, window_size=(-1, 0), enable_gqa=False)
 
+    def second_release(q: Any, k: Any, v: Any, bounds: Any, _: Any, *sizes: int, scale: float, window_size: Any) -> Any:
+        """Groups heads unasked."""
+        assert q.shape[1] == 2 * k.shape[1]
+        return slow(q, k, v, bounds, _, *sizes, scale=scale, window_size=window_size, enable_gqa=True)
+
+    def wrong_gradients(*tensors: Any, **named: Any) -> Any:
+        """Right in all it says; the gradients of shared keys and values are not summed over the heads."""
+        q, k, v = tensors[:3]
+        return second_release(q, k / 2 + k.detach() / 2, v / 2 + v.detach() / 2, *tensors[3:], **named)
+
     fake = ModuleType("torch.nn.attention.varlen")
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", fake)
-    for make, kernel in ((architectures()[0], slow), (tiny_model, slow), (tiny_model, first_release)):
+    kernels = (
+        (architectures()[0], slow),
+        (tiny_model, slow),
+        (tiny_model, first_release),
+        (tiny_model, second_release),
+    )
+    for make, kernel in kernels:
         fake.varlen_attn = kernel  # type: ignore[attr-defined]
         torch.manual_seed(0)
         network = make().float().eval()
@@ -161,8 +177,56 @@ def test_variable_length_attention_gets_bounds_and_windows(monkeypatch: pytest.M
             want = network(**attention.packed_inputs(ids, positions, "sdpa"), use_cache=False).logits
             attention.register()
             network.set_attn_implementation(attention.VARLEN)
-            got = network(**attention.packed_inputs(ids, positions, attention.VARLEN), use_cache=False).logits
-        torch.testing.assert_close(got.view_as(want), want, rtol=1e-4, atol=1e-4)
+            for documents in (3, None):
+                inputs = attention.packed_inputs(ids, positions, attention.VARLEN, documents)
+                got = network(**inputs, use_cache=False).logits
+                torch.testing.assert_close(got.view_as(want), want, rtol=1e-4, atol=1e-4)
+        assert attention.agrees(network, attention.VARLEN, 64, CPU)
+    fake.varlen_attn = wrong_gradients  # type: ignore[attr-defined]
+    attention.VARLEN_TAKES[0] = attention.VARLEN_TAKES[0] | {"scale", "window_size"}
+    assert not attention.agrees(network, attention.VARLEN, 64, CPU)
+
+
+@pytest.mark.parametrize(("documents", "size"), [(1, 17), (16, 17), (17, 33), (200, 257)])
+def test_bounds_of_documents_are_few_and_of_few_sizes(documents: int, size: int) -> None:
+    """A kernel starts blocks of threads for empty documents, too, and each size is compiled for."""
+    positions = torch.cat([torch.arange(3) for _ in range(documents)])
+    bounds = attention.document_bounds(positions, documents)
+    assert bounds.dtype == torch.int32 and len(bounds) == size
+    assert bounds.tolist() == [*range(0, 3 * documents, 3), *[3 * documents] * (size - documents)]
+
+
+def test_selective_recomputation_keeps_the_attention_of_every_kernel() -> None:
+    import torch.nn.attention.varlen  # noqa: F401  (registers its operator)
+
+    names = {str(operation) for operation in model.expensive()}
+    assert {"aten.mm.default", "aten._scaled_dot_product_flash_attention.default"} <= names
+    assert "torch_attn._varlen_attn.default" in names
+
+
+@pytest.mark.filterwarnings("ignore")  # torch reads .grad of activations while it traces
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+def test_blocks_are_compiled_once_whatever_is_recomputed_and_validated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recompute: str
+) -> None:
+    """Windows of a validation have many shapes; none of them is compiled."""
+    from torch._dynamo.utils import counters
+
+    plain = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: plain(module, backend="aot_eager"))
+
+    def validate(network: Any, step: int) -> dict[str, float]:
+        return {f"loss{n}": network(torch.ones(2, n, dtype=torch.int64)).logits.float().std() for n in (10, 20, 33)}
+
+    run = {"steps": 4, "log_every": 1, "validate": validate, "validate_every": 2, "precision": "fp32"}
+    run |= {"activation_checkpointing": recompute, "rounding": "nearest"}
+    train(tmp_path / "eager", **run)
+    torch.compiler.reset()
+    counters.clear()
+    train(tmp_path / "compiled", **run, compile=True)
+    # transformers gives no mask where all windows of a micro-batch hold one document.
+    assert 1 <= counters["stats"]["unique_graphs"] <= 2
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), rel=1e-4)
 
 
 @pytest.mark.parametrize("which", range(4))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_kit import MemoryStore, journal, losses, tiny_model, train, weights
+from training_kit import MemoryStore, Stop, crash_after, journal, losses, tiny_model, train, weights
 
 from langadapt.errors import DataError, LangadaptError, MismatchError, TrainingStopped
 from langadapt.training import checkpoint, meters
@@ -45,24 +45,6 @@ def test_killed_at_random_moments_the_final_weights_are_bit_identical(tmp_path: 
     assert same(tmp_path / "whole" / "final", tmp_path / "killed" / "final")
     steps = [line["step"] for line in journal(tmp_path / "killed")]
     assert steps == sorted(set(steps)) == [line["step"] for line in journal(tmp_path / "whole")]
-
-
-class Stop(Exception):
-    """Pretended crash."""
-
-
-def crash_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise `Stop` instead of doing the step after ``step``."""
-    from langadapt.training.step import Stepper
-
-    plain = Stepper.step
-
-    def crashing(self: Any, batch: Any, number: int, **rates: Any) -> None:
-        if number == step:
-            raise Stop
-        plain(self, batch, number, **rates)
-
-    monkeypatch.setattr(Stepper, "step", crashing)
 
 
 @pytest.mark.parametrize(
@@ -294,47 +276,3 @@ def test_asking_to_anneal_from_the_command_line(tmp_path: Path, capsys: pytest.C
     assert (folder / "anneal-now").exists()
     with Run(tmp_path / "run", lambda _: None).locked():
         assert ask() == (0, f"asked {folder} to anneal\n")
-
-
-def torchrun(processes: int, **run: Any) -> None:
-    """The kit's script under torchrun."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc_per_node={processes}",
-            str(KIT),
-            json.dumps(run),
-        ],
-        capture_output=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr.decode()[-4000:]
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_losses_of_one_and_resume_as_one_and_as_two(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny_model().save_pretrained(tmp_path / "model")
-    exact = {"precision": "fp32", "rounding": "nearest", "checkpoint_every": 4, "keep_checkpoints": 9, "log_every": 1}
-    run = {"model": str(tmp_path / "model"), "embeddings_first_steps": 2, "new_rows": [5, 40], **exact}
-    train(tmp_path / "one", run["model"], new_rows=[5, 40], embeddings_first_steps=2, **exact)
-    torchrun(2, out=str(tmp_path / "two"), **run)
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
-    one, two = weights(tmp_path / "one" / "final"), weights(tmp_path / "two" / "final")
-    for name in one:
-        torch.testing.assert_close(two[name].float(), one[name].float(), rtol=1e-2, atol=1e-4)
-    # Two processes' checkpoint in the middle, gone on with by one; that one's checkpoint, gone on with by two.
-    for step in ("00000012", "00000014"):
-        shutil.rmtree(tmp_path / "two" / "checkpoints" / f"step-{step}")
-    shutil.rmtree(tmp_path / "two" / "final")
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        crash_after(13, patch)
-        train(tmp_path / "two", run["model"], new_rows=[5, 40], embeddings_first_steps=2, **exact)
-    assert checkpoint.newest(tmp_path / "two" / "checkpoints")[0].name == "step-00000012"
-    torchrun(2, out=str(tmp_path / "two"), **run)
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)

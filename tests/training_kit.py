@@ -7,6 +7,8 @@ import json
 import os
 import random
 import signal
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -134,6 +136,47 @@ def killed_again_and_again(out: Path, seed: int, run: dict[str, Any]) -> int:
         # Short at first, so that a fast machine is killed often enough; then longer, so that a slow one gets there.
         longest *= 1.15
     return kills
+
+
+class Stop(Exception):
+    """Pretended crash."""
+
+
+def crash_after(step: int, monkeypatch: Any) -> None:
+    """Raise `Stop` instead of doing the step after ``step``."""
+    from langadapt.training.step import Stepper
+
+    plain = Stepper.step
+
+    def crashing(self: Any, batch: Any, number: int, **rates: Any) -> None:
+        if number == step:
+            raise Stop
+        plain(self, batch, number, **rates)
+
+    monkeypatch.setattr(Stepper, "step", crashing)
+
+
+def torchrun(processes: int, nodes: int = 1, **run: Any) -> None:
+    """This script under torchrun, on as many pretended machines."""
+    place = ["--standalone"]
+    if nodes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            place = [f"--nnodes={nodes}", "--master_addr=127.0.0.1", f"--master_port={free.getsockname()[1]}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *place, f"--nproc_per_node={processes}"]
+    started = []
+    for node in range(nodes):
+        extra = [f"--node_rank={node}"] if nodes > 1 else []
+        started.append(
+            subprocess.Popen(
+                [*command, *extra, __file__, json.dumps(run)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+        )
+    errors = [process.communicate(timeout=240)[1].decode()[-4000:] for process in started]
+    assert not any(process.returncode for process in started), "\n".join(errors)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,16 @@ from langadapt.training import piece_attention
 
 VARLEN = "langadapt_varlen"
 PIECES = "langadapt_pieces"
+VARLEN_TAKES = [frozenset[str]()]
+"""Names of the parameters of this torch's `varlen_attn`; read once, which compiled blocks could not."""
 DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 
 
-def packed_inputs(input_ids: Tensor, positions: Tensor, attention: str) -> dict[str, Any]:
+def packed_inputs(input_ids: Tensor, positions: Tensor, attention: str, documents: int | None = None) -> dict[str, Any]:
     """Arguments for a model's ``forward`` from ``[windows, length]`` ids and positions (0 = a document begins).
 
-    For `VARLEN` all windows become one row: its kernel knows no batches, and a document never crosses windows.
+    ``documents``: zeros in ``positions``, where the host knows without asking the device. For `VARLEN` all windows
+    become one row: its kernel knows no batches, and a document never crosses windows.
     """
     if attention == PIECES:
         return {
@@ -36,23 +39,32 @@ def packed_inputs(input_ids: Tensor, positions: Tensor, attention: str) -> dict[
         }
     if attention != VARLEN:
         return {"input_ids": input_ids, "position_ids": positions}
-    length = positions.shape[1]
     flat = positions.reshape(-1)
-    # One bound per token position and a fixed count of them: neither a host sync nor a new shape for the compiler.
-    begins = torch.where(flat == 0, 1, 0).cumsum(0)
-    bounds = torch.full((len(flat) + 1,), len(flat), dtype=torch.int32, device=flat.device)
-    bounds.scatter_(
-        0,
-        (begins - 1) * (flat == 0) + len(flat) * (flat != 0),
-        torch.arange(len(flat), dtype=torch.int32, device=flat.device),
-    )
-    bounds[-1] = len(flat)
     return {
         "input_ids": input_ids.reshape(1, -1),
         "position_ids": flat[None],
-        "document_bounds": bounds,
-        "longest_document": length,
+        # transformers looks for packed documents, and waits for the device with it, unless a mask is given: this one,
+        # which nobody reads.
+        "attention_mask": torch.zeros(1, 1, 1, 1, device=flat.device),
+        "document_bounds": document_bounds(flat, len(flat) if documents is None else documents),
+        "longest_document": positions.shape[1],
     }
+
+
+def document_bounds(positions: Tensor, documents: int) -> Tensor:
+    """First tokens of ``documents`` documents and the end, int32; empty ones at the end make it a power of two.
+
+    Few sizes, so that the compiler sees few shapes; hardly more than are needed, for the kernel starts its blocks of
+    threads for empty documents, too.
+    """
+    size = 1 << max(documents - 1, 15).bit_length()
+    begins = positions == 0
+    bounds = torch.full((size + 1,), len(positions), dtype=torch.int32, device=positions.device)
+    # Tokens inside of a document write to the last place, which is then set right.
+    place = torch.where(begins, begins.cumsum(0) - 1, size)
+    bounds.scatter_(0, place, torch.arange(len(positions), dtype=torch.int32, device=positions.device))
+    bounds[-1] = len(positions)
+    return bounds
 
 
 def varlen_forward(
@@ -82,7 +94,7 @@ def varlen_forward(
         # Rotary embeddings leave fp32 under autocast, and custom operators are not cast.
         q, k, v = q.to(torch.bfloat16), k.to(torch.bfloat16), v.to(torch.bfloat16)
     # The function is young: releases differ in what they take.
-    known = inspect.signature(varlen_attn).parameters
+    known = VARLEN_TAKES[0]
     extra: dict[str, Any] = {}
     if "window_size" in known:
         extra["window_size"] = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
@@ -92,7 +104,8 @@ def varlen_forward(
         raise ValueError("this torch's variable-length attention has no sliding windows")
     if "enable_gqa" in known:
         extra["enable_gqa"] = q.shape[1] != k.shape[1]
-    elif q.shape[1] != k.shape[1]:
+    elif "window_size" not in known and q.shape[1] != k.shape[1]:
+        # The first release; the second one shares keys and values among heads without being asked.
         k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
     if "scale" in known:
         extra["scale"] = scaling
@@ -167,12 +180,22 @@ def padding_mask(*args: Any, **kwargs: Any) -> Tensor | None:
 
 def register() -> None:
     """Make `VARLEN` and `PIECES` known to transformers."""
+    VARLEN_TAKES[0] = varlen_parameters()
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     for name, function in ((VARLEN, varlen_forward), (PIECES, pieces_forward)):
         ALL_ATTENTION_FUNCTIONS.register(name, function)
         ALL_MASK_ATTENTION_FUNCTIONS.register(name, padding_mask)
+
+
+def varlen_parameters() -> frozenset[str]:
+    """What this torch's `varlen_attn` takes."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def example(vocabulary: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -242,6 +265,8 @@ def choose(model: Any, wanted: str, device: torch.device, autocast: bool = False
 @torch.no_grad()
 def agrees(model: Any, candidate: str, vocabulary: int, device: torch.device) -> bool:
     """Whether ``candidate`` gives SDPA's logits on two packed documents, up to bf16 noise."""
+    if candidate == VARLEN and not gradients_agree(model.config.get_text_config(), device):
+        return False
     ids, positions = example(vocabulary, 128, device)
     with torch.autocast(device.type, torch.bfloat16):
         got = model(**packed_inputs(ids, positions, candidate), use_cache=False).logits.float()
@@ -249,3 +274,27 @@ def agrees(model: Any, candidate: str, vocabulary: int, device: torch.device) ->
         want = model(**packed_inputs(ids, positions, "sdpa"), use_cache=False).logits.float()
     model.set_attn_implementation(candidate)
     return bool((got - want).norm() <= 0.02 * want.norm())
+
+
+@torch.enable_grad()
+def gradients_agree(config: Any, device: torch.device) -> bool:
+    """Whether `varlen_forward` has SDPA's gradients for this config's heads: releases differ in whether theirs share
+    keys and values among heads, and a wrong sum over them would show in no logits."""
+    heads = int(config.num_attention_heads)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(1, count, 96, width, generator=generator).to(device, torch.bfloat16).requires_grad_()
+        for count in (heads, shared, shared)
+    )
+    positions = torch.cat([torch.arange(32), torch.arange(64)]).to(device)
+    document = (positions == 0).cumsum(0)
+    mask = (document[:, None] == document) & torch.ones(96, 96, dtype=torch.bool, device=device).tril()
+    bounds = document_bounds(positions, 2)
+    ours, _ = varlen_forward(nn.Module(), query, key, value, None, document_bounds=bounds, longest_document=64)
+    wide_key, wide_value = (tensor.repeat_interleave(heads // shared, dim=1) for tensor in (key, value))
+    theirs = torch.nn.functional.scaled_dot_product_attention(query, wide_key, wide_value, attn_mask=mask)
+    inputs = (query, key, value)
+    found = [torch.autograd.grad(output.float().square().sum(), inputs) for output in (ours, theirs.transpose(1, 2))]
+    return all(bool((one - other).norm() <= 0.03 * other.norm()) for one, other in zip(*found, strict=True))

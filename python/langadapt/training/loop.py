@@ -286,7 +286,7 @@ class Trainer:
         if self.validate is None:
             return
         self.model.eval()
-        with torch.no_grad(), self.stepper.compute():
+        with torch.no_grad(), self.stepper.compute(), self.stepper.uncompiled():
             self.validation = {key: float(value) for key, value in self.validate(self.model, self.step).items()}
         self.model.train()
         journal.write({"step": self.step, "validation": self.validation})

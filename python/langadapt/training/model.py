@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,13 +61,15 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, (nn.LayerNorm, nn.RMSNorm)) or type(module).__name__.lower().endswith("norm")
 
 
+def norms(model: nn.Module) -> list[nn.Module]:
+    """Modules that normalise and have weights for it."""
+    return [module for module in model.modules() if is_norm(module) and list(module.parameters(recurse=False))]
+
+
 def raise_norms(model: nn.Module) -> None:
     """Hold norm weights in fp32 and run norms in fp32, between activations that stay in bf16."""
-    for module in model.modules():
-        own = list(module.parameters(recurse=False))
-        if not is_norm(module) or not own:
-            continue
-        for parameter in own:
+    for module in norms(model):
+        for parameter in module.parameters(recurse=False):
             parameter.data = parameter.data.float()
         module.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:]))
         module.register_forward_hook(lambda _, args, output: output.to(torch.bfloat16))
@@ -128,7 +129,11 @@ def set_attention(model: Any, settings: TrainSettings, device: torch.device) -> 
     """
     if not settings.isolate_documents:
         return str(model.config._attn_implementation)
-    chosen = attention.choose(model, settings.attention, device, settings.precision == "mixed-bf16")
+    wanted = settings.attention
+    if wanted == "auto" and settings.compile and device.type == "cpu":
+        # Lists of pieces are other ones in every batch, and so would be the compiled code.
+        wanted = "sdpa"
+    chosen = attention.choose(model, wanted, device, settings.precision == "mixed-bf16")
     vocabulary = model.config.get_text_config().vocab_size
     was_training = model.training
     model.eval()
@@ -151,30 +156,49 @@ def recompute(model: nn.Module, how: str) -> None:
     """Activation checkpointing: ``none``, ``selective`` (keep matrix products and attention) or ``full``."""
     if how == "none":
         return
-    from torch.utils.checkpoint import checkpoint
-
-    arguments: dict[str, Any] = {"use_reentrant": False}
-    if how == "selective":
-        arguments["context_fn"] = keep_expensive
     for block in blocks(model):
         # Around `forward`, inside of `__call__`: hooks of FSDP stay outside of what is done again.
-        block.forward = functools.partial(checkpoint, block.forward, **arguments)
+        block.forward = again_in_backward(block.forward, how == "selective")
+
+
+def again_in_backward(forward: Any, selective: bool) -> Any:
+    """``forward`` as a function that keeps its inputs, or what is ``selective``, for the backward pass.
+
+    A plain function: the compiler does not look into a `functools.partial` of `checkpoint` and, without a word,
+    compiles nothing.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    def keeping_some(*inputs: Any, **named: Any) -> Any:
+        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=keep_expensive, **named)
+
+    def keeping_none(*inputs: Any, **named: Any) -> Any:
+        return checkpoint(forward, *inputs, use_reentrant=False, **named)
+
+    return keeping_some if selective else keeping_none
+
+
+def expensive() -> frozenset[Any]:
+    """Matrix products and attention."""
+    aten = torch.ops.aten
+    kept = {aten.mm.default, aten.addmm.default, aten.bmm.default}
+    for library, name in (
+        (aten, "_scaled_dot_product_flash_attention"),
+        (aten, "_scaled_dot_product_efficient_attention"),
+        (aten, "_scaled_dot_product_cudnn_attention"),
+        (aten, "_scaled_dot_product_flash_attention_for_cpu"),
+        (torch.ops.torch_attn, "_varlen_attn"),
+    ):
+        if hasattr(library, name):
+            kept.add(getattr(library, name).default)
+    return frozenset(kept)
 
 
 def keep_expensive() -> Any:
     """Policy of selective recomputation: what costs FLOPs is kept, what costs bandwidth is made again."""
     from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
-    aten = torch.ops.aten
-    kept = {aten.mm.default, aten.addmm.default, aten.bmm.default}
-    for name in (
-        "_scaled_dot_product_flash_attention",
-        "_scaled_dot_product_efficient_attention",
-        "_scaled_dot_product_cudnn_attention",
-        "_scaled_dot_product_flash_attention_for_cpu",
-    ):
-        if hasattr(aten, name):
-            kept.add(getattr(aten, name).default)
+    kept = expensive()
 
     def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> Any:
         return CheckpointPolicy.MUST_SAVE if operation in kept else CheckpointPolicy.PREFER_RECOMPUTE

@@ -140,16 +140,16 @@ class GradientSums:
 
 
 @torch.no_grad()
-def gradient_norm(parameters: list[nn.Parameter], sharded: bool) -> Tensor:
-    """Global 2-norm of all gradients, fp32, on the device; sums over shards when ``sharded``."""
+def gradient_norm(parameters: list[nn.Parameter], shards: Any = None) -> Tensor:
+    """Global 2-norm of all gradients, fp32, on the device; sums over the processes of the group ``shards``."""
     gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return torch.zeros(())
     # Squares of a bf16 norm would overflow nothing but lose half the digits: norms are asked for in fp32.
     norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
     total = torch.stack([norm.to(norms[0].device) for norm in norms]).square().sum()
-    if sharded:
-        torch.distributed.all_reduce(total)
+    if shards is not None:
+        torch.distributed.all_reduce(total, group=shards)
     return total.sqrt()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 
 from langadapt.errors import ConfigError
 from langadapt.machine import choose_device
-from langadapt.training.model import blocks
+from langadapt.training.model import blocks, norms
 from langadapt.training.settings import TrainSettings
+
+GLOO_REST = 0.2
+"""Seconds in which gloo's threads come to rest before a process exits."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,12 @@ def leave() -> None:
     """Part with the other processes, all at the same moment: who exits while others still talk may take them down."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+        gloo = dist.get_backend() == "gloo"
         dist.destroy_process_group()
+        if gloo:
+            # DTensor's caches keep the group's threads alive. One that has yet to let go of the last collective's
+            # tensors needs the interpreter for it, and aborts the process (torch 2.11) where that is gone already.
+            time.sleep(GLOO_REST)
 
 
 def spread(model: nn.Module, settings: TrainSettings, team: Team) -> bool:
@@ -114,7 +123,18 @@ def spread(model: nn.Module, settings: TrainSettings, team: Team) -> bool:
     compute = None if settings.precision == "fp32" else torch.bfloat16
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     reshard = settings.sharding not in {"grad-op", "none"}
+    if settings.norms_in_fp32:
+        # One dtype per group of parameters, and compute in it: norms travel by themselves.
+        whole = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+        for norm in norms(model):
+            fully_shard(norm, mesh=mesh, mp_policy=whole, reshard_after_forward=False)
     for block in blocks(model):
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     return True
+
+
+def shard_group(model: nn.Module) -> Any:
+    """The processes that hold the other shards of this one's parameters; none where each process holds all of them."""
+    mesh = getattr(next(model.parameters()), "device_mesh", None)
+    return None if mesh is None else mesh.get_group(mesh.ndim - 1)

@@ -46,6 +46,7 @@ def fastest_micro_batch(stepper: Stepper, windows: int) -> int:
     reserve = reserved_bytes(stepper)
     for size in sizes(windows):
         held: Any = None
+        fresh(stepper)
         try:
             held = torch.empty(reserve, dtype=torch.uint8, device=device)
             speed = tokens_per_second(stepper, size)
@@ -60,12 +61,19 @@ def fastest_micro_batch(stepper: Stepper, windows: int) -> int:
         if speed < best_speed * GAIN:
             break
         best, best_speed = size, speed
+    fresh(stepper)
     if not best:
         raise LangadaptError(
             f"one window of {stepper.settings.sequence_length} tokens does not fit into memory; "
             "lower sequence_length, or set activation_checkpointing: full; `langadapt plan` shows what fits"
         )
     return best
+
+
+def fresh(stepper: Stepper) -> None:
+    """Forget what was compiled: after a second shape the compiler makes slower code for any shape."""
+    if stepper.settings.compile:
+        torch.compiler.reset()
 
 
 def reserved_bytes(stepper: Stepper) -> int:
@@ -89,7 +97,7 @@ def tokens_per_second(stepper: Stepper, size: int, rounds: int = 3) -> float:
     for number in range(rounds + 1):
         synchronize(device)
         begun = time.perf_counter()
-        stepper.forward_backward(ids, ids, positions, 1.0 / ids.numel())
+        stepper.forward_backward(ids, ids, positions, 1.0 / ids.numel(), size)
         synchronize(device)
         if number:
             seconds.append(time.perf_counter() - begun)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,6 +78,7 @@ class Stepper:
         known = devices.named(torch.cuda.get_device_name(self.device)) if self.device.type == "cuda" else None
         self.peak_flops = known.flops if known is not None else None
         self.sharded = parallel.spread(self.model, settings, team)
+        self.shard_group = parallel.shard_group(self.model)
         if settings.compile:
             for block in models.blocks(self.model):
                 block.compile()
@@ -130,6 +132,14 @@ class Stepper:
         if self.settings.precision == "mixed-bf16" and not getattr(self, "sharded", False):
             return torch.autocast(self.device.type, torch.bfloat16)
         return contextlib.nullcontext()
+
+    def uncompiled(self) -> Any:
+        """The context for validations: their windows have many shapes, each of which would be compiled, and training's
+        after them for shapes that vary."""
+        # FlexAttention is nothing without its compiled kernel.
+        if not self.settings.compile or self.attention == "flex_attention":
+            return contextlib.nullcontext()
+        return torch.compiler.set_stance("force_eager")
 
     def begin_embeddings(self) -> None:
         """Switch to the phase that trains embeddings only."""
@@ -218,8 +228,9 @@ class Stepper:
             if self.sharded:
                 self.model.set_requires_gradient_sync(last or self.sums is not None)
             try:
+                documents = int(np.count_nonzero(batch.positions[part] == 0))
                 with contextlib.nullcontext() if last else self.accumulating():
-                    losses = self.forward_backward(ids[part], labels[part], positions[part], scale)
+                    losses = self.forward_backward(ids[part], labels[part], positions[part], scale, documents)
             except torch.OutOfMemoryError:
                 self.shrink(step)
                 done = 0
@@ -234,10 +245,12 @@ class Stepper:
         begin = getattr(self.optimizer, "accumulating", contextlib.nullcontext)
         return begin()
 
-    def forward_backward(self, ids: Tensor, labels: Tensor, positions: Tensor, scale: float) -> Tensor:
-        """One micro-batch; returns the losses of its tokens, fp32."""
+    def forward_backward(
+        self, ids: Tensor, labels: Tensor, positions: Tensor, scale: float, documents: int | None = None
+    ) -> Tensor:
+        """One micro-batch, of so many documents; returns the losses of its tokens, fp32."""
         if self.settings.isolate_documents:
-            inputs = packed_inputs(ids, positions, self.attention)
+            inputs = packed_inputs(ids, positions, self.attention, documents)
         else:
             inputs = {"input_ids": ids}
         with self.compute():
@@ -267,7 +280,7 @@ class Stepper:
     def update(self, step: int) -> None:
         """Clip and step."""
         if self.clip_apart:
-            self.grad_norm = optimizers.gradient_norm(self.parameters, self.sharded)
+            self.grad_norm = optimizers.gradient_norm(self.parameters, self.shard_group)
             if self.settings.max_grad_norm is not None:
                 optimizers.clip(self.parameters, self.grad_norm, self.settings.max_grad_norm)
         due = self.metered and (step + 1) % self.settings.stale_every == 0
