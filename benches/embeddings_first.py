@@ -40,7 +40,7 @@ from langadapt.evaluate import bits_per_byte
 from langadapt.machine import describe_device, versions
 from langadapt.manifest import write_atomically
 from langadapt.model_folder import read_new_rows
-from langadapt.swap_folder import swap_folder
+from langadapt.swap_files import swap_folder
 from langadapt.tokenizer import Tokenizer
 from langadapt.training import StoreShare, TrainSettings
 from langadapt.training.rehearsal import rehearse

@@ -48,7 +48,7 @@ from langadapt.scratch import make_untrained_model, train_from_scratch
 from langadapt.stages import Run
 from langadapt.store import TokenStore, tokenize_corpus
 from langadapt.swap import swap_tokenizer
-from langadapt.swap_folder import input_rows
+from langadapt.swap_files import input_rows
 from langadapt.tokenizer import Tokenizer
 from langadapt.training import StoreShare, TrainSettings, train_model
 from langadapt.training.rehearsal import rehearse

@@ -19,7 +19,7 @@ import transformers
 import langadapt.demo
 import langadapt.pipeline
 import langadapt.report
-import langadapt.swap_folder
+import langadapt.swap_files
 import langadapt.training
 from langadapt.plain_values import build
 from langadapt.recipe import Recipe

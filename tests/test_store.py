@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,3 +182,22 @@ def test_a_tokenizer_may_come_in_any_form(tokenizer: Tokenizer, tmp_path: Path) 
         assert "/tmp/tmp" not in store.manifest["summary"]["tokenizer"]
     with pytest.raises(ConfigError, match="int"):
         tokenize_corpus(iter(TEXTS), 5, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"summary": None},
+        {"summary": {"dtype": "float99", "vocab_size": 300}},
+        {"summary": {"dtype": "uint16", "vocab_size": "many"}},
+        {"files": []},
+        {"files": {"tokens.bin": 5}},
+        {"stage": 5},
+    ],
+    ids=str,
+)
+def test_a_manifest_of_something_else_is_no_store(tokenizer: Tokenizer, tmp_path: Path, change: dict[str, Any]) -> None:
+    store = tokenize_corpus(iter(TEXTS), tokenizer, tmp_path / "store")
+    (store.folder / "manifest.json").write_text(json.dumps({**store.manifest, **change}))
+    with pytest.raises(DataError, match="store"):
+        TokenStore.open(store.folder)

@@ -206,9 +206,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder}: no {MANIFEST_NAME}; this is no finished langadapt folder, make it again") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a valid manifest ({error}); delete the folder and make it again") from None
-    if not isinstance(manifest, dict) or not {"stage", "files", "settings", "inputs"} <= manifest.keys():
+    whole = isinstance(manifest, dict) and {"stage", "files", "settings", "inputs"} <= manifest.keys()
+    if not whole or not are_described(manifest["files"]):
         raise DataError(f"{path}: not a langadapt manifest; delete the folder and make it again")
-    return manifest
+    return dict(manifest)
+
+
+def are_described(files: Any) -> bool:
+    """Whether a value from a manifest is one that :func:`describe_files` once gave."""
+    return isinstance(files, dict) and all(
+        isinstance(entry, dict) and {"bytes", "xxh3_128"} <= entry.keys() for entry in files.values()
+    )
 
 
 def matches(folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:

@@ -113,7 +113,7 @@ class MethodInputs:
             return {**self.counts, "vectors": target, "source_vectors": source}
         if method == "clp" and self.helper is not None:
             from langadapt.model_folder import resolve_model
-            from langadapt.swap_folder import input_rows
+            from langadapt.swap_files import input_rows
 
             return {**self.counts, "helper_rows": input_rows(resolve_model(self.helper))}
         return dict(self.counts)

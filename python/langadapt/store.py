@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from langadapt import _core
 from langadapt.corpus import Inputs, path_names, read_documents
 from langadapt.errors import DataError, MismatchError
-from langadapt.manifest import fingerprint, matches, new_folder, read_manifest, verify, write_manifest
+from langadapt.manifest import (
+    MANIFEST_NAME,
+    fingerprint,
+    matches,
+    new_folder,
+    read_manifest,
+    verify,
+    write_manifest,
+)
 from langadapt.tokenizer import TOKENIZER_FILE, Tokenizer, thread_count
 from langadapt.tokenizer_opening import open_tokenizer
 
@@ -50,6 +58,10 @@ class TokenStore:
         manifest = read_manifest(folder)
         if manifest["stage"] != STAGE:
             raise DataError(f"{folder}: made by stage `{manifest['stage']}`; not a token store")
+        summary = manifest.get("summary")
+        found = summary if isinstance(summary, dict) else {}
+        if not isinstance(found.get("vocab_size"), int) or found.get("dtype") not in ("uint16", "uint32"):
+            raise DataError(f"{folder / MANIFEST_NAME}: says nothing of the ids; delete the folder and make it again")
         return cls(folder, verify(folder, hashes=False))
 
     @cached_property

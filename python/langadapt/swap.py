@@ -18,7 +18,7 @@ from langadapt.initialize import check_rows, plan_rows
 from langadapt.methods import METHODS, VECTOR_METHODS
 from langadapt.row_plan import RowPlan
 from langadapt.special_ids import doubts, translated_ids
-from langadapt.swap_folder import swap_folder
+from langadapt.swap_files import swap_folder
 from langadapt.swap_report import SwapReport, make_report
 from langadapt.vocabulary import VocabularyMatch, match_vocabularies
 

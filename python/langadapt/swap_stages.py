@@ -13,7 +13,7 @@ from langadapt.method_inputs import MethodInputs
 from langadapt.method_probe import ProbeText, default_candidates, probe_methods, probe_settings
 from langadapt.methods import AUTO, VECTOR_METHODS
 from langadapt.pipeline import BAKE_OFF
-from langadapt.swap_folder import swap_folder
+from langadapt.swap_files import swap_folder
 from langadapt.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -51,7 +51,7 @@ def train_bpe(
     U+2581, digits stay alone, what is not covered is written as bytes; pieces, order and scores equal ``sentencepiece``
     0.2.2 and later (``model_type=bpe``, ``byte_fallback``, ``split_digits``, ``allow_whitespace_only_pieces``,
     ``remove_extra_whitespaces=False``). Both give back any text exactly, unless ``normalization`` is asked for, and in
-    the second style but for U+2581 itself.
+    the second style but for U+2581 itself and a space after what reads like a special token.
 
     The result depends on the documents alone: not on their order, the files they lie in or the number of threads
     (except with ``max_words``).

@@ -43,8 +43,8 @@ def command(
         int | None, typer.Option(help="Tokens per forward pass [default: context, at most 2048].")
     ] = None,
     stride: Annotated[int | None, typer.Option(help="Tokens scored per window of a long text [default: half].")] = None,
-    limit: Annotated[int | None, typer.Option(help="Items per task of a suite, at most.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Requests per forward pass of a suite.")] = 8,
+    limit: Annotated[int | None, typer.Option(help="Items per task of a suite, at most.", min=1)] = None,
+    batch_size: Annotated[int, typer.Option(help="Requests per forward pass of a suite.", min=1)] = 8,
     text_field: Annotated[str, typer.Option(help="Field of JSON lines, column of Parquet files.")] = "text",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,

@@ -97,11 +97,14 @@ def command(
     if out is None and not dry_run and compare is None:
         raise ConfigError("give --out FOLDER, or --dry-run to write nothing")
     from langadapt.corpus import FileNames, read_documents
+    from langadapt.manifest import check_replaceable
     from langadapt.method_inputs import MethodInputs, ProbeWish, choose_method
     from langadapt.methods import AUTO
     from langadapt.model_folder import resolve_model
     from langadapt.swap import swap_folder
 
+    if out is not None and compare is None and not dry_run:
+        check_replaceable(out)
     folder = resolve_model(model)
     if tokenizer is None and compare is None:
         raise ConfigError("give the new tokenizer's folder as --tokenizer, or --compare replace,extend,trim")
