@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 RUST := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
 
-.PHONY: help setup setup-dev demo test quick format lint rust-test python-test wheels bench fuzz clean
+.PHONY: help setup setup-dev demo test quick format lint rust-test python-test docs wheels bench fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ rust-test: ## unit, property and documentation tests of the core
 
 python-test: setup-dev ## Python tests, Triton kernels in the interpreter
 	$(BIN)/python -m pytest -q
+
+docs: setup ## write docs/recipe.md from the docstrings of the settings
+	$(BIN)/python .ci/recipe_reference.py > docs/recipe.md
 
 wheels: setup-dev ## both wheels and both sdists into dist/
 	rm -rf dist

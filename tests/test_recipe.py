@@ -1,5 +1,6 @@
 """Recipes: defaults, overrides, and errors that name the key and the remedy."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_examples_are_valid(file: Path) -> None:
     assert Recipe.from_yaml(file).name == file.stem
+
+
+def test_reference_page_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = EXAMPLES[0].parent.parent
+    monkeypatch.syspath_prepend(str(root / ".ci"))
+    page = importlib.import_module("recipe_reference").page()
+    assert (root / "docs" / "recipe.md").read_text(encoding="utf-8") == page, "run `make docs`"
 
 
 def test_round_trip(tmp_path: Path) -> None:

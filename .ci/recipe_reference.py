@@ -1,0 +1,99 @@
+"""Writes docs/recipe.md: every setting of a recipe, from the docstrings beside the fields.
+
+python .ci/recipe_reference.py > docs/recipe.md
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import sys
+import textwrap
+import types
+import typing
+from typing import Any
+
+import yaml
+
+from langadapt.recipe import Recipe
+
+HEAD = """# Recipe
+
+Every setting of a recipe, with its type and default. Made from the code by `make docs`; a test holds that it is up to
+date. [examples/](../examples) has whole recipes; `langadapt adapt RECIPE.yaml --set train.steps=100` changes a setting
+for one run. `none` is `null` in YAML. Paths are relative to the working directory; unknown settings are errors.
+"""
+
+
+def explained(kind: type) -> dict[str, str]:
+    """What the docstring beside each field says, in one line, by the field's name."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for statement, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            assert isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant), statement.target.id
+            found[statement.target.id] = " ".join(str(after.value.value).split()).replace("``", "`")
+    return found
+
+
+def default_of(field: dataclasses.Field[Any]) -> str:
+    """The default as YAML, or what stands for one."""
+    if field.default is not dataclasses.MISSING:
+        value = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    else:
+        return "required"
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        value = list(value)
+    return f"`{yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix('...' + chr(10)).strip()}`"
+
+
+WORDS = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", type(None): "none"}
+
+
+def spoken(hint: Any) -> str:
+    """A type in words that a reader of YAML knows."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(spoken(part) for part in parts)
+    if origin is typing.Literal:
+        return ("one of " if len(parts) > 1 else "") + ", ".join(f"`{part}`" for part in parts)
+    if origin in (list, tuple):
+        return f"list of {WORDS[parts[0]]}s"
+    return WORDS[hint]
+
+
+def table(kind: type, fields: list[dataclasses.Field[Any]]) -> str:
+    """Settings of one class as a table."""
+    meaning, hints = explained(kind), typing.get_type_hints(kind)
+    lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    for field in fields:
+        cells = [f"`{field.name}`", spoken(hints[field.name]), default_of(field), meaning[field.name]]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """The whole page."""
+    fields = dataclasses.fields(Recipe)
+    sections = {field.name: kind for field in fields if (kind := section_of(field)) is not None}
+    parts = [HEAD, table(Recipe, [field for field in fields if field.name not in sections])]
+    for name, kind in sections.items():
+        about = " ".join((inspect.getdoc(kind) or "").split()).replace("``", "`")
+        parts.append(f"## {name}\n\n{about}\n\n{table(kind, list(dataclasses.fields(kind)))}")
+    return "\n".join(parts)
+
+
+def section_of(field: dataclasses.Field[Any]) -> type | None:
+    """The class behind a field that is a section of its own."""
+    kind = typing.get_type_hints(Recipe)[field.name]
+    return kind if dataclasses.is_dataclass(kind) else None
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
