@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from langadapt.budget import devices, pilot
 from langadapt.budget.flops import Shape
 from langadapt.budget.memory import Layout, activation_bytes, checkpoint_bytes, estimate
 from langadapt.budget.plan import Corpus, Plan, plan
+from langadapt.budget.speed import communication_seconds
 from langadapt.errors import ConfigError
 from langadapt.training import model as models
 from langadapt.training import optimizer as optimizers
@@ -226,6 +228,14 @@ def test_sharding_and_rounding_move_memory_the_right_way() -> None:
     assert peak(gpus=4, sharding="full") < peak(gpus=4, sharding="grad-op") < peak(gpus=4)
     assert peak(gpus=8, sharding="full") < peak(gpus=4, sharding="full")
     assert peak(micro_batches=2, accumulate="bf16") < peak(micro_batches=2)
+    # Whole sums are on every GPU, and are sent once.
+    sharded = Layout(gpus=2, sharding="full", micro_batches=8)
+    whole = replace(sharded, whole_sums=True)
+    assert (
+        estimate(shape, whole, 4096).gradients == 4 * shape.parameters == 2 * estimate(shape, sharded, 4096).gradients
+    )
+    gpu = devices.DEVICES["h100-80gb"]
+    assert communication_seconds(shape, whole, gpu) < 0.6 * communication_seconds(shape, sharded, gpu)
 
 
 def test_drivers_names_find_devices() -> None:
@@ -236,6 +246,7 @@ def test_drivers_names_find_devices() -> None:
         ("NVIDIA H200", "h200"),
         ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
         ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+        ("NVIDIA GH200 480GB", None),
         ("Quadro K2000", None),
     ):
         found = devices.named(text)

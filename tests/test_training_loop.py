@@ -203,6 +203,26 @@ def test_a_budget_of_hours_ends_in_time_with_the_decay_complete(tmp_path: Path) 
     assert 2.0 < result.seconds < 6.0 and result.steps > 12
 
 
+def test_steps_that_take_long_are_looked_at_one_by_one() -> None:
+    """On a GPU, where a step of a large model takes minutes: ten of them may be more than a deadline leaves."""
+    from types import SimpleNamespace
+
+    from langadapt.training.loop import Trainer
+    from langadapt.training.parallel import Team
+
+    for pace, meets in ((None, True), (0.1, False), (40.0, True)):
+        course = SimpleNamespace(step_seconds=pace)
+        for team in (Team(device=torch.device("cuda")), Team(size=2)):
+            assert Trainer.meeting(SimpleNamespace(team=team, course=course, due_log=lambda: False)) == meets
+
+
+def test_a_finished_run_is_known_after_its_deadline(tmp_path: Path) -> None:
+    result = train(tmp_path, steps=2)
+    assert train(tmp_path, steps=2, deadline="2020-01-01T00:00") == result
+    with pytest.raises(ConfigError, match="already past"):
+        train(tmp_path / "other", steps=2, deadline="2020-01-01T00:00")
+
+
 def test_a_loss_that_is_no_number_stops_names_the_documents_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     from langadapt.training import step
 
@@ -244,8 +264,8 @@ def test_out_of_memory_halves_the_micro_batch_and_loses_nothing(tmp_path: Path) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step.Stepper, "forward_backward", tight)
-        train(tmp_path / "tight", micro_batch=4, accumulate="fp32")
-    train(tmp_path / "one", micro_batch=1, accumulate="fp32")
+        train(tmp_path / "tight", micro_batch=4)
+    train(tmp_path / "one", micro_batch=1)
     assert losses(tmp_path / "tight") == losses(tmp_path / "one")
 
 

@@ -82,6 +82,29 @@ def test_under_hours_the_decay_is_complete_before_time_is_up(base: float, factor
     assert course.seconds <= 300 * base + 5 * base * max(factors)
 
 
+def test_what_the_first_step_compiles_is_time_but_no_pace() -> None:
+    plan = make("cosine", steps=None, hours=200 / 3600)
+    course = Course.start(plan, None)
+    before = course.per_step
+    course.advance()
+    course.measure(120.0, 1, cold=True)
+    course.replan(plan, reserve=10.0)
+    assert course.step_seconds is None and course.per_step == before and course.seconds == 120.0
+    course.advance()
+    course.measure(1.0, 1)
+    course.replan(plan, reserve=10.0)
+    assert course.step_seconds == 1.0 and course.steps_left == 69
+    # On going on, compiling takes its time again.
+    course.measure(60.0, 1, cold=True)
+    course.replan(plan, reserve=10.0)
+    assert course.step_seconds == 1.0 and course.steps_left == 9
+    late = Course.start(plan, None)
+    late.measure(195.0, 1, cold=True)
+    late.replan(plan, reserve=10.0)
+    late.advance()
+    assert late.finished
+
+
 def test_a_deadline_shortens_a_run_of_steps_but_never_lengthens_it() -> None:
     soon = (datetime.now() + timedelta(seconds=50)).isoformat()
     plan = make("cosine", steps=1000, deadline=soon)

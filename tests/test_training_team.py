@@ -39,10 +39,11 @@ def test_two_processes_give_the_losses_of_one_and_resume_as_one_and_as_two(
 
 @pytest.mark.slow
 def test_two_machines_of_two_processes_shard_inside_and_replicate_between(tmp_path: Path) -> None:
-    """Norms are of another dtype than the rest and travel by themselves; the norm counts each shard once."""
+    """Norms are of another dtype than the rest and travel by themselves; the norm counts each shard once; gradients of
+    two micro-batches are summed before they are sent."""
     tiny_model().save_pretrained(tmp_path / "model")
     run = {"model": str(tmp_path / "model"), "embeddings_first_steps": 2, "new_rows": [5, 40], "log_every": 1}
-    run |= {"norms_in_fp32": True, "steps": 4}
+    run |= {"norms_in_fp32": True, "steps": 4, "batch_sequences": 8, "micro_batch": 1}
     train(tmp_path / "one", **run)
     torchrun(2, nodes=2, out=str(tmp_path / "four"), sharding="hybrid", **run)
     assert losses(tmp_path / "four") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
@@ -50,3 +51,22 @@ def test_two_machines_of_two_processes_shard_inside_and_replicate_between(tmp_pa
     assert four == pytest.approx(one, rel=5e-2)
     saved = list((tmp_path / "four" / "checkpoints" / "step-00000006").glob("*.safetensors"))
     assert len(saved) == 4
+
+
+def test_processes_of_one_launch_know_each_other_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    from langadapt.pipeline import launch
+
+    names = []
+    for parent, port in ((10, "29500"), (20, "29500"), (30, "29501")):
+        monkeypatch.setattr("os.getppid", lambda parent=parent: parent)
+        for name, value in {
+            "WORLD_SIZE": "4",
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "a",
+            "MASTER_PORT": port,
+        }.items():
+            monkeypatch.setenv(name, value)
+        names.append(launch())
+    assert names[0] == names[1] != names[2]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert launch() != names[2] and "30" in launch()

@@ -58,7 +58,7 @@ def train(recipe: Recipe, *, progress: Progress | None = None, extend: bool = Fa
     go on with a larger budget or at other rates.
     """
     run = Run(Path(recipe.out), log.info)
-    ready = run.folder / "stages" / f".ready-{os.environ.get('TORCHELASTIC_RUN_ID', 'alone')}-{os.getppid()}"
+    ready = run.folder / "stages" / f".ready-{launch()}"
     adaptation = Adaptation(recipe, run, progress)
     adaptation.extend = extend
     if int(os.environ.get("RANK", "0")) > 0:
@@ -78,6 +78,16 @@ def train(recipe: Recipe, *, progress: Progress | None = None, extend: bool = Fa
             return adaptation.train(method, start, tokenizer)
         finally:
             ready.unlink()
+
+
+def launch() -> str:
+    """A name that the processes of one launch of ``torchrun`` share, and none of an earlier launch."""
+    known = os.environ.get
+    place = str(os.getppid())
+    if known("WORLD_SIZE", "1") != known("LOCAL_WORLD_SIZE", "1"):
+        # On another machine they have another parent; where to meet is the same, and chosen anew by each launch.
+        place = f"{known('MASTER_ADDR')}-{known('MASTER_PORT')}"
+    return f"{known('TORCHELASTIC_RUN_ID', 'alone')}-{place}"
 
 
 class Adaptation(TextStages):

@@ -39,7 +39,7 @@ DEVICES = {
         Device("h100-80gb", int(79.1 * GIB), 989e12, 3.35e12, 450e9, r"H100(?!.*(PCIe|NVL))"),
         Device("h100-pcie", int(79.1 * GIB), 756e12, 2.0e12, 64e9, r"H100 PCIe"),
         Device("h100-nvl", int(93.1 * GIB), 835e12, 3.9e12, 300e9, r"H100 NVL"),
-        Device("h200", int(139.8 * GIB), 989e12, 4.8e12, 450e9, r"H200"),
+        Device("h200", int(139.8 * GIB), 989e12, 4.8e12, 450e9, r"\bH200"),
         Device("b200", int(178.0 * GIB), 2250e12, 8.0e12, 900e9, r"B200"),
         Device("l40s", int(44.4 * GIB), 362e12, 0.864e12, 32e9, r"L40S"),
         Device("l4", int(22.0 * GIB), 121e12, 0.3e12, 32e9, r"L4$"),

@@ -42,6 +42,13 @@ class Layout:
     accumulate: str = "auto"
     compiled: bool = False
     """Compiled blocks keep less for the backward pass."""
+    whole_sums: bool = False
+    """Each of several GPUs sums whole gradients over micro-batches, in fp32, and sends them once per step."""
+
+    @property
+    def sums_whole(self) -> bool:
+        """Whether there is something to sum that way."""
+        return self.whole_sums and self.gpus > 1 and self.micro_batches > 1
 
     @property
     def exact_sums(self) -> bool:
@@ -91,6 +98,8 @@ def estimate(shape: Shape, layout: Layout, sequence_length: int, loss_chunk: int
     parameters = int(count * (2 if pure else 4) / shards)
     states = int(count * (STATES[layout.rounding] if pure else 8.0) / shards)
     gradients = int(count * (4 if layout.exact_sums or not pure else 2) / shards)
+    if layout.sums_whole:
+        gradients = 4 * count
     tokens = layout.micro_batch * sequence_length
     saved = activation_bytes(shape, layout.activation_checkpointing, layout.compiled) * shape.layers * tokens
     # Recomputation brings one layer back in full.

@@ -201,7 +201,12 @@ def price_of(
     shape: Shape, layout: Layout, settings: TrainSettings, device: Device, measured: dict[str, float] | None
 ) -> Option:
     """Memory and speed of one layout; of measured ones only the recomputation is predicted."""
+    # Training does the same: gradients are sent once per step where there is room for whole sums.
+    layout = replace(layout, whole_sums=True)
     needed = memory.estimate(shape, layout, settings.sequence_length, settings.loss_chunk)
+    if needed.peak > device.memory and layout.sharding != "none":
+        layout = replace(layout, whole_sums=False)
+        needed = memory.estimate(shape, layout, settings.sequence_length, settings.loss_chunk)
     known = None
     if measured is not None:
         known = measured["tokens_per_second"] * speed.RECOMPUTE[settings.activation_checkpointing]

@@ -69,5 +69,6 @@ def communication_seconds(shape: Shape, layout: Layout, device: Device) -> float
     if layout.gpus == 1:
         return 0.0
     gathers = {"full": 2, "grad-op": 1, "none": 0}[layout.sharding]
-    sent = shape.parameters * (2 * gathers + (4 if layout.sharding != "none" else 8)) * (layout.gpus - 1) / layout.gpus
+    reduced = (4 if layout.sharding != "none" else 8) / (layout.micro_batches if layout.sums_whole else 1)
+    sent = shape.parameters * (2 * gathers + reduced) * (layout.gpus - 1) / layout.gpus
     return sent / (0.75 * device.link)

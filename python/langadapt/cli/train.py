@@ -34,12 +34,16 @@ def command(
         for folder in ask_to_anneal(Path(loaded.out)):
             typer.echo(f"asked {folder} to anneal{later}")
         return
+    from langadapt.errors import TrainingStopped
     from langadapt.pipeline import train
+    from langadapt.training import parallel
 
-    summary = train(loaded, extend=extend)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from langadapt.training import parallel
-
+    try:
+        summary = train(loaded, extend=extend)
+    except TrainingStopped:
+        # All processes stop at the same step.
         parallel.leave()
+        raise
+    parallel.leave()
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(Path(summary["out"]) / "final")

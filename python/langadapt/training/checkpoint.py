@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -68,6 +69,8 @@ class Writer:
         self.root, self.team, self.keep = root, team, keep
         self.pool = ThreadPoolExecutor(1, "langadapt-checkpoint") if background and not team.many else None
         self.pending: Future[None] | None = None
+        self.seconds: float | None = None
+        """What the last write took."""
         if team.leads:
             root.mkdir(parents=True, exist_ok=True)
             for leftover in root.glob(".step-*"):
@@ -106,6 +109,7 @@ class Writer:
         protect: set[str],
     ) -> None:
         """Write this process' shard; the lead adds the state and renames."""
+        begun = time.monotonic()
         target = folder_of(self.root, step)
         temporary = target.with_name(f".{target.name}.tmp")
         shard = temporary / f"shard-{self.team.rank:05d}.safetensors"
@@ -126,6 +130,7 @@ class Writer:
                 sync_folder(self.root)
                 self.delete_old(protect)
             self.team.wait()
+            self.seconds = time.monotonic() - begun
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise LangadaptError(self.explain(error, target)) from error

@@ -82,19 +82,27 @@ class Course:
         """Steps to the end of the segment at the present pace."""
         return 0 if self.finished else max(1, round((1 - self.done) / self.per_step))
 
-    def measure(self, seconds: float, steps: int) -> None:
-        """Take in the wall-clock time of the last ``steps`` steps and of what was done between them."""
+    def measure(self, seconds: float, steps: int, cold: bool = False) -> None:
+        """Take in the wall-clock time of the last ``steps`` steps and of what was done between them.
+
+        ``cold``: the first ones of a process, which load, compile and warm up. That is time, but not the pace.
+        """
         self.seconds += seconds
+        if cold:
+            return
         if self.step_seconds is None:
             self.step_seconds = seconds / steps
         else:
-            # The first steps compile and warm up; a mean that forgets gets over them soon.
             self.step_seconds += (seconds / steps - self.step_seconds) * (1 - 0.9**steps)
 
     def replan(self, settings: TrainSettings, reserve: float) -> None:
         """Set the pace so that the end comes ``reserve`` seconds before time is up (no clock, no change)."""
         left = self.seconds_left(settings)
-        if left is None or self.step_seconds is None or self.finished:
+        if left is None or self.finished:
+            return
+        if self.step_seconds is None:
+            if left <= reserve:
+                self.per_step = 1.0
             return
         affordable = max(1, math.floor((left - reserve) / max(self.step_seconds, 1e-6)))
         pace = (1 - self.done) / affordable

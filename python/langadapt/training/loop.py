@@ -21,6 +21,7 @@ from langadapt.training.batches import Batch, StoreShare, prefetch
 from langadapt.training.course import Course, check_deadline
 from langadapt.training.display import Display
 from langadapt.training.meters import Journal, peak_memory
+from langadapt.training.optimizer import local
 from langadapt.training.result import TrainResult
 from langadapt.training.schedule import embeddings_first_rate
 from langadapt.training.settings import TrainSettings
@@ -28,6 +29,11 @@ from langadapt.training.signals import Requests
 from langadapt.training.step import Stepper
 
 log = logging.getLogger(__name__)
+
+LONG_STEP = 1.0
+"""Seconds of a step beside which a sync and a few bytes between processes are nothing."""
+MODEST_DISK = 5e8
+"""Bytes per second that a checkpoint is written with, until one was."""
 
 Validate = Callable[[Any, int], dict[str, float]]
 Progress = Callable[[str, int, "int | None", str], None]
@@ -71,11 +77,11 @@ def train_model(
     """
     out = Path(out)
     shares = [share if isinstance(share, StoreShare) else StoreShare(*share) for share in stores]
-    check_deadline(settings)
     described = resume.describe_run(model, shares, settings)
     done = resume.finished(out, described, extend)
     if done is not None:
         return TrainResult(**{**done, "out": str(out)})
+    check_deadline(settings)
     team = parallel.join(settings)
     if team.leads:
         out.mkdir(parents=True, exist_ok=True)
@@ -124,7 +130,8 @@ class Trainer:
             settings.asynchronous_checkpoints and team.device.type == "cuda",
         )
         self.protected: list[int] = []
-        self.checkpoint_seconds = 0.0
+        self.validation_seconds = 0.0
+        self.cold = True
         self.saved_at = self.measured_at = time.monotonic()
         self.measured_step = self.logged_step = 0
 
@@ -156,7 +163,7 @@ class Trainer:
                         batch = next(batches)
                     before = self.course.done
                     self.one_step(batch)
-                    if self.at_sync():
+                    if self.meeting():
                         self.measure()
                     if self.due_log():
                         self.write_log(journal)
@@ -189,24 +196,35 @@ class Trainer:
             self.course.advance()
         self.step += 1
 
-    def at_sync(self) -> bool:
-        """Whether host and device, and all processes, may meet: each step on a CPU, with each log line elsewhere."""
+    def meeting(self) -> bool:
+        """Whether host and device, and all processes, may meet: after each step on a CPU, with each log line elsewhere,
+        and where a step takes so long, or nothing is known of it yet, that a wait costs nothing. All processes agree.
+        """
         if self.team.device.type == "cpu" and not self.team.many:
             return True
-        return self.due_log() or self.course.finished
+        pace = self.course.step_seconds
+        return pace is None or pace >= LONG_STEP or self.due_log()
 
     def measure(self) -> None:
         """Find a lost run, count time, set the pace."""
         self.stepper.check_finite(self.step, self.out)
         now = time.monotonic()
         steps = max(self.step - self.measured_step, 1)
-        self.course.measure(now - self.measured_at, steps)
-        self.measured_at, self.measured_step = now, self.step
-        # What comes after the last step: a validation, a checkpoint and the export, which is like a checkpoint.
-        reserve = 3 * self.checkpoint_seconds + self.course.step_seconds if self.course.step_seconds else 0.0
-        self.course.replan(self.settings, reserve)
+        self.course.measure(now - self.measured_at, steps, self.cold)
+        self.measured_at, self.measured_step, self.cold = now, self.step, False
+        # What comes after the last step: a validation, a checkpoint, and the export, which is smaller than one; and a
+        # step that takes twice as long as any before it.
+        after = self.validation_seconds + 2 * self.writing_seconds()
+        self.course.replan(self.settings, after + (self.course.step_seconds or 0.0))
         if self.team.many:
             self.course = Course(**self.team.share(self.course.to_dict()))
+
+    def writing_seconds(self) -> float:
+        """What a checkpoint takes, as the last one did, or as a modest disk will."""
+        if self.writer.seconds is None:
+            tensors = resume.tensors_of(self.model, self.stepper.named, self.stepper.optimizer).values()
+            self.writer.seconds = sum(local(tensor).nbytes for tensor in tensors) / MODEST_DISK
+        return self.writer.seconds
 
     def heed(self, requests: Requests) -> None:
         """Do what was asked for from outside since the last step.
@@ -216,7 +234,7 @@ class Trainer:
         """
         stop, anneal = requests.stop, requests.anneal
         if self.team.many:
-            if self.step % self.settings.log_every:
+            if not self.meeting():
                 return
             asked = self.team.gather((stop, anneal))
             stop = next((name for name, _ in asked if name), None)
@@ -261,7 +279,7 @@ class Trainer:
                 return True
         if self.course.finished or (settings.checkpoint_every and self.step % settings.checkpoint_every == 0):
             return True
-        if settings.checkpoint_minutes is None or not self.at_sync():
+        if settings.checkpoint_minutes is None or not self.meeting():
             return False
         return bool(self.team.share(time.monotonic() - self.saved_at >= settings.checkpoint_minutes * 60))
 
@@ -285,10 +303,12 @@ class Trainer:
         """Let the caller measure the model as it is."""
         if self.validate is None:
             return
+        begun = time.monotonic()
         self.model.eval()
         with torch.no_grad(), self.stepper.compute(), self.stepper.uncompiled():
             self.validation = {key: float(value) for key, value in self.validate(self.model, self.step).items()}
         self.model.train()
+        self.validation_seconds = time.monotonic() - begun
         journal.write({"step": self.step, "validation": self.validation})
         shown = ", ".join(f"{key} {value:.4f}" for key, value in self.validation.items())
         self.display.say(f"step {self.step}: {shown}")
@@ -296,7 +316,6 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint, after making sure that it is worth having."""
         self.stepper.check_finite(self.step, self.out)
-        begun = time.monotonic()
         state = {
             "run": self.described,
             "course": self.course.to_dict(),
@@ -310,7 +329,6 @@ class Trainer:
         tensors = resume.tensors_of(self.model, self.stepper.named, self.stepper.optimizer)
         self.writer.save(self.step, tensors, state, self.protected)
         self.saved_at = time.monotonic()
-        self.checkpoint_seconds = self.saved_at - begun
 
     def resume(self, extend: bool) -> None:
         """Go back to the newest whole checkpoint, if there is one."""

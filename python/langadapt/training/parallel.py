@@ -77,7 +77,11 @@ def join(settings: TrainSettings) -> Team:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     if size == 1:
-        return Team(device=torch.device(wanted))
+        device = torch.device(wanted)
+        if device.type == "cuda" and device.index is not None:
+            # Events and pinned memory belong to the present device.
+            torch.cuda.set_device(device)
+        return Team(device=device)
     if settings.sequences_per_step % size:
         raise ConfigError(
             f"{settings.sequences_per_step} windows per step (batch_tokens / sequence_length) do not divide among "
@@ -134,7 +138,7 @@ def spread(model: nn.Module, settings: TrainSettings, team: Team) -> bool:
     return True
 
 
-def shard_group(model: nn.Module) -> Any:
-    """The processes that hold the other shards of this one's parameters; none where each process holds all of them."""
+def shards(model: nn.Module) -> tuple[int, Any]:
+    """How many shards parameters are in, and the processes that hold them; (1, none) for a model that is not spread."""
     mesh = getattr(next(model.parameters()), "device_mesh", None)
-    return None if mesh is None else mesh.get_group(mesh.ndim - 1)
+    return (1, None) if mesh is None else (mesh.shape[-1], mesh.get_group(mesh.ndim - 1))

@@ -78,7 +78,7 @@ class Stepper:
         known = devices.named(torch.cuda.get_device_name(self.device)) if self.device.type == "cuda" else None
         self.peak_flops = known.flops if known is not None else None
         self.sharded = parallel.spread(self.model, settings, team)
-        self.shard_group = parallel.shard_group(self.model)
+        self.shards, self.shard_group = parallel.shards(self.model)
         if settings.compile:
             for block in models.blocks(self.model):
                 block.compile()
@@ -108,24 +108,33 @@ class Stepper:
         fitting = [size for size in probe.sizes(local_windows) if self.should_fit(size)]
         return max(fitting, default=1)
 
-    def should_fit(self, size: int) -> bool:
+    def should_fit(self, size: int, whole_sums: bool = False) -> bool:
         """By prediction. A team does not try: one process out of memory would leave the others waiting."""
         if self.device.type != "cuda":
             return size * self.settings.sequence_length <= CPU_MICRO_TOKENS
-        sharding = {"auto": "full", "hybrid": "full"}.get(self.settings.sharding, self.settings.sharding)
+        settings = self.settings
         layout = Layout(
-            "mixed-bf16" if self.settings.precision == "fp32" else self.settings.precision,
-            self.settings.rounding,
-            self.team.size,
-            sharding,
-            self.settings.activation_checkpointing,
+            "mixed-bf16" if settings.precision == "fp32" else settings.precision,
+            settings.rounding,
+            self.team.size if settings.sharding == "none" else self.shards,
+            {"auto": "full", "hybrid": "full"}.get(settings.sharding, settings.sharding),
+            settings.activation_checkpointing,
             size,
             2,
-            self.settings.accumulate,
-            self.settings.compile,
+            settings.accumulate,
+            settings.compile,
+            whole_sums or settings.sharding == "none",
         )
-        needed = estimate(self.shape, layout, self.settings.sequence_length, self.settings.loss_chunk).peak
+        needed = estimate(self.shape, layout, settings.sequence_length, settings.loss_chunk).peak
         return needed <= 0.95 * torch.cuda.get_device_properties(self.device).total_memory
+
+    def reduces_once(self) -> bool:
+        """Whether a team sums gradients over micro-batches before it sums them over processes: whole and in fp32, so
+        that nothing is lost and each is sent once, where every process has room for that."""
+        if not self.sharded or not self.several():
+            return False
+        room = self.device.type != "cuda" or self.should_fit(self.micro_batch, whole_sums=True)
+        return self.settings.sharding == "none" or room
 
     def compute(self) -> Any:
         """The context for forward passes."""
@@ -178,9 +187,8 @@ class Stepper:
         self.parameters = [parameter for _, parameter in self.named]
         # Shards of single rows are no DTensors: their norm is summed over processes here.
         self.clip_apart = settings.optimizer != "adamw" or (self.rows is not None and self.sharded)
-        micro_batches = -(-(settings.sequences_per_step // self.team.size) // self.micro_batch)
-        exact = settings.accumulate == "fp32" or (settings.accumulate == "auto" and micro_batches > 1)
-        exact = exact and settings.precision == "pure-bf16"
+        self.once = self.reduces_once()
+        exact = self.exact_sums()
         # On a CPU the hooks push what the backward pass needs next out of the caches, and cost more than they save.
         whole = self.device.type == "cuda" and not (exact or self.team.many or self.rows is not None)
         self.optimizer = optimizers.make(groups, settings, self.clip_apart, whole)
@@ -191,6 +199,16 @@ class Stepper:
         if exact:
             trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
             self.sums = optimizers.GradientSums(trained)
+
+    def exact_sums(self) -> bool:
+        """Whether gradients are summed here, in fp32 beside bf16 parameters."""
+        settings = self.settings
+        wanted = settings.accumulate == "fp32" or (settings.accumulate == "auto" and self.several())
+        return wanted and settings.precision == "pure-bf16" and not self.once
+
+    def several(self) -> bool:
+        """Whether a step has more than one micro-batch."""
+        return self.settings.sequences_per_step // self.team.size > self.micro_batch
 
     def step(self, batch: Batch, step: int, *, rate: float = 0.0, embeddings_rate: float | None = None) -> None:
         """One update. ``rate`` is of everything but embeddings, whose rate follows it or is ``embeddings_rate``."""
@@ -226,7 +244,7 @@ class Stepper:
             part = slice(done, done + self.micro_batch)
             last = part.stop >= len(ids)
             if self.sharded:
-                self.model.set_requires_gradient_sync(last or self.sums is not None)
+                self.model.set_requires_gradient_sync(last or not self.once)
             try:
                 documents = int(np.count_nonzero(batch.positions[part] == 0))
                 with contextlib.nullcontext() if last else self.accumulating():
@@ -273,6 +291,8 @@ class Stepper:
         self.model.zero_grad(set_to_none=True)
         if self.sums is not None:
             self.sums.clear()
+        elif self.exact_sums():
+            self.sums = optimizers.GradientSums([p for p in self.model.parameters() if p.requires_grad])
         self.losses.forget()
         torch.cuda.empty_cache()
         log.warning("out of memory: going on with %d windows per forward pass", self.micro_batch)
@@ -318,7 +338,7 @@ class Stepper:
         if lost < 0 and math.isfinite(norm):
             return
         bad = lost if lost >= 0 else step - 1
-        batch = self.mixture.batch(bad, self.team.rank, self.team.size)
+        batch = self.mixture.batch(bad)
         names: dict[str, list[int]] = {}
         for source, found in zip(batch.sources.tolist(), batch.documents, strict=True):
             names.setdefault(self.mixture.sources[source].name, []).extend(found)
