@@ -19,6 +19,7 @@ from langadapt.bake_off import Probe, Ranking, bake_off
 from langadapt.errors import ConfigError
 from langadapt.evaluate import bits_per_byte
 from langadapt.methods import METHODS, VECTOR_METHODS
+from langadapt.model_folder import load_model
 from langadapt.store import TokenStore, tokenize_corpus
 from langadapt.swap import swap_tokenizer
 from langadapt.tokenizer import Tokenizer
@@ -188,11 +189,9 @@ def probe_methods(
     own = source_tokenizer if source_tokenizer is not None else Path(model)
 
     def probe(method: str) -> Probe:
-        from transformers import AutoModelForCausalLM
-
         dtype = torch.bfloat16 if settings.precision == "pure-bf16" else torch.float32
         with no_bars():
-            loaded = AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype, trust_remote_code=trust_remote_code)
+            loaded = load_model(model, dtype=dtype, trust_remote_code=trust_remote_code)
         swap_tokenizer(loaded, own, tokenizer, method=method, **dict((options or {}).get(method, {})), **swap)
         return short_training(loaded, tokenizer, text, settings, named(progress, f"probe {method}"))
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, DataError, LangadaptError
 from langadapt.manifest import SWAP_REPORT_NAME
+from langadapt.tokenizer import shorten
 
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 """Fields of a config that say how many tokens a model was made for; architectures differ."""
@@ -47,3 +51,36 @@ def read_new_rows(folder: Path) -> list[int] | None:
         return None
     spans = json.loads(file.read_text(encoding="utf-8"))["new_rows"]
     return [row for first, last in spans for row in range(first, last + 1)]
+
+
+def load_model(folder: str | Path, **options: Any) -> Any:
+    """``AutoModelForCausalLM.from_pretrained``, whose errors are of a dozen kinds and seldom name the folder.
+
+    Raises:
+        DataError: transformers cannot load what is there, or would draw missing parameters at random.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with readable(folder):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), output_loading_info=True, **options)
+    model, found = loaded
+    missing = sorted(set(found["missing_keys"]) & {name for name, _ in model.named_parameters()})
+    if missing:
+        raise DataError(
+            f"{folder}: the weights lack {len(missing)} parameters of {type(model).__name__}, the first is "
+            f"`{missing[0]}`; they are of another model, or not whole"
+        )
+    return model
+
+
+@contextmanager
+def readable(folder: str | Path) -> Iterator[None]:
+    """Errors of transformers and safetensors become one that names the model's folder; want of memory stays itself."""
+    try:
+        yield
+    except (LangadaptError, MemoryError):
+        raise
+    except Exception as error:
+        if "memory" in str(error).lower():
+            raise
+        raise DataError(f"{folder}: transformers cannot load this model: {shorten(str(error))}") from error

@@ -20,7 +20,7 @@ from typing import Any
 from langadapt.machine import choose_device, describe_device, quiet_transformers, versions
 from langadapt.manifest import remove_leftovers, write_atomically
 from langadapt.methods import AUTO, KEEP
-from langadapt.model_folder import read_new_rows, resolve_model, tokenizer_file
+from langadapt.model_folder import load_model, read_new_rows, resolve_model, tokenizer_file
 from langadapt.precheck import check_run
 from langadapt.recipe import Recipe
 from langadapt.stages import Run
@@ -255,13 +255,12 @@ class Adaptation(TextStages):
     def measure(self, model: Path, tokenizer: Path) -> dict[str, Any]:
         """Numbers of one model."""
         import torch
-        from transformers import AutoModelForCausalLM
 
         from langadapt.evaluate import evaluate_suites, measure_bits_per_byte
         from langadapt.tokenizer import Tokenizer
 
         settings = self.recipe.evaluate
-        loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+        loaded: Any = load_model(model, dtype=torch.bfloat16)
         loaded.to(choose_device(self.recipe.train.device)).eval()
         its_tokenizer = Tokenizer.from_pretrained(tokenizer)
         bits = {

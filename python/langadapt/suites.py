@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from langadapt.errors import ConfigError, DataError, LangadaptError
+from langadapt.model_folder import load_model
 
 GERMAN = (
     "arc_de",
@@ -165,10 +166,9 @@ def loaded_model(model: Any) -> Any:
     if not isinstance(model, (str, Path)):
         return model
     import torch
-    from transformers import AutoModelForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded: Any = AutoModelForCausalLM.from_pretrained(str(model), dtype="auto")
+    loaded: Any = load_model(model, dtype="auto")
     return loaded.to(device).eval()
 
 

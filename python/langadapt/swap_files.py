@@ -17,6 +17,7 @@ from langadapt.bake_off import Ranking
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.initialize import check_rows, plan_rows
 from langadapt.manifest import MANIFEST_NAME, SWAP_REPORT_NAME, new_folder
+from langadapt.model_folder import readable
 from langadapt.row_plan import RowPlan
 from langadapt.special_ids import doubts, translated_ids
 from langadapt.swap_report import SwapReport, make_report
@@ -174,8 +175,8 @@ def find_layout(folder: Path, trust_remote_code: bool = False) -> Layout:
     entries: dict[str, Entry] = {}
     for file in weight_files(folder):
         entries.update(read_header(file)[0])
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    with torch.device("meta"):
+    with readable(folder), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     table, head = embedding_modules(skeleton)
     check_other_tables(skeleton, table, head)

@@ -23,6 +23,7 @@ from langadapt.evaluate import measure_bits_per_byte
 from langadapt.method_inputs import MethodInputs, ProbeWish, brief_settings, source_documents
 from langadapt.method_probe import ProbeText, named, probe_settings, sample_text, short_training, split_documents
 from langadapt.methods import AUTO
+from langadapt.model_folder import load_model
 from langadapt.swap import count_parameters, swap_tokenizer
 from langadapt.tokenizer import Tokenizer
 from langadapt.tokenizer_editing import extend_tokenizer, trim_tokenizer
@@ -170,12 +171,8 @@ def try_choice(
     trust_remote_code: bool,
 ) -> Choice:
     """Swap, train, measure one choice."""
-    from transformers import AutoModelForCausalLM
-
     with no_bars():
-        model = AutoModelForCausalLM.from_pretrained(
-            str(inputs.model), dtype=torch.bfloat16, trust_remote_code=trust_remote_code
-        )
+        model = load_model(inputs.model, dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
     kind = kind_of(match_vocabularies(inputs.own, tokenizer))
     if kind != KEEP:
         swap_tokenizer(model, inputs.own, tokenizer, **swap)

@@ -74,6 +74,12 @@ def read_header(file: Path) -> tuple[dict[str, Entry], dict[str, str]]:
             header = json.loads(handle.read(length))
     except (struct.error, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not a safetensors file: {error}") from None
+    described = isinstance(header, dict) and all(
+        name == "__metadata__" or (isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} <= entry.keys())
+        for name, entry in header.items()
+    )
+    if not described:
+        raise DataError(f"{file}: not a safetensors file: its header lists no tensors")
     metadata = header.pop("__metadata__", {})
     entries = {}
     for name, tensor in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):

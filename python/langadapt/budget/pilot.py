@@ -217,12 +217,12 @@ def pilot_recipe(recipe: Any, shares: Sequence[float] = SHARES, steps: int = STE
 def source_bits(adaptation: Any) -> float:
     """Bits per byte of the source language before anything was done: the swap costs some of it, too."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     from langadapt.machine import choose_device
+    from langadapt.model_folder import load_model
 
     with torch.inference_mode():
-        model = AutoModelForCausalLM.from_pretrained(str(adaptation.model), dtype=torch.bfloat16).eval()
+        model = load_model(adaptation.model, dtype=torch.bfloat16).eval()
         model.to(choose_device(adaptation.recipe.train.device))
         measured: dict[str, float] = adaptation.validator(adaptation.model)(model, 0)
     return measured["bits_per_byte_source"]

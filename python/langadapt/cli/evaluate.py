@@ -85,17 +85,15 @@ def named_corpus(text: str) -> tuple[str, str]:
 
 def measure_models(models: Sequence[str], tokenizer: str | None, device: str, measure: Measure) -> dict[str, Any]:
     """What ``measure`` finds of each model, one in memory at a time."""
-    from transformers import AutoModelForCausalLM
-
     from langadapt.machine import choose_device, quiet_transformers
-    from langadapt.model_folder import resolve_model
+    from langadapt.model_folder import load_model, resolve_model
 
     quiet_transformers()
     chosen = choose_device(device)
     results = {}
     for name in models:
         folder = resolve_model(name)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+        model: Any = load_model(folder, dtype="auto")
         results[name] = measure(model.to(chosen).eval(), tokenizer or str(folder))
         del model
     return results

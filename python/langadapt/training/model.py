@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from langadapt.errors import ConfigError, MismatchError
+from langadapt.model_folder import load_model
 from langadapt.training import attention
 from langadapt.training.settings import TrainSettings
 
@@ -22,14 +23,12 @@ def load(model: str | Path | nn.Module, settings: TrainSettings, device: torch.d
     would turn positions beyond 256 into noise.
 
     Raises:
-        OSError: no such model folder.
+        DataError: the folder holds no whole model.
     """
     dtype = torch.bfloat16 if settings.precision == "pure-bf16" else torch.float32
     if isinstance(model, (str, Path)):
-        from transformers import AutoModelForCausalLM
-
         with no_bars():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(str(model), dtype=dtype)
+            loaded: Any = load_model(model, dtype=dtype)
     else:
         loaded = model
     for parameter in loaded.parameters():
