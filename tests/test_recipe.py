@@ -79,6 +79,9 @@ def test_a_swap_raises_the_rate_of_embeddings_in_all_arms(
 def test_rates_may_be_written_without_a_point(tmp_path: Path) -> None:
     recipe = Recipe.from_yaml(write(tmp_path, MINIMAL + "train: {learning_rate: 4e-5, steps: 1e3}\n"))
     assert recipe.train.learning_rate == 4e-5
+    # YAML reads an unquoted time as one.
+    timed = Recipe.from_yaml(write(tmp_path, MINIMAL + "train: {deadline: 2036-01-31T18:00:00+02:00}\n"))
+    assert timed.train.deadline == "2036-01-31T18:00:00+02:00"
     assert recipe.train.steps == 1000
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_kit import MemoryStore, Stop, crash_after, journal, losses, tiny_model, train, weights
+from training_kit import MemoryStore, Stop, crash_after, in_background, journal, losses, tiny_model, train, weights
 
 from langadapt.errors import DataError, LangadaptError, MismatchError, TrainingStopped
 from langadapt.training import checkpoint, meters
@@ -135,6 +135,38 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_says_so(
     train(tmp_path / "run", checkpoint_every=4)
     train(tmp_path / "whole")
     assert same(tmp_path / "run" / "final", tmp_path / "whole" / "final")
+
+
+def test_checkpoints_written_in_the_background_are_those_of_their_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: training goes on while a checkpoint is written, and what it changes is not in it."""
+    train(tmp_path / "whole", checkpoint_every=4, keep_checkpoints=9)
+    for name in ("save_file", "Writer"):
+        monkeypatch.setattr(checkpoint, name, getattr(checkpoint, name))
+    monkeypatch.setattr(checkpoint.Writer, "__init__", checkpoint.Writer.__init__)
+    in_background()
+    done: list[int] = []
+    plain = checkpoint.Writer.look
+    monkeypatch.setattr(checkpoint.Writer, "look", lambda self: (done.append(self.draft is not None), plain(self)))
+    train(tmp_path / "run", checkpoint_every=4, keep_checkpoints=9)
+    assert sum(done) > 2
+    for step in (4, 8, 12):
+        shards = [
+            tmp_path / run / "checkpoints" / f"step-{step:08d}" / "shard-00000.safetensors" for run in ("whole", "run")
+        ]
+        assert shards[0].read_bytes() == shards[1].read_bytes()
+
+    def full(tensors: Any, file: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(
+            LangadaptError, match=r"step-00000004: cannot write the checkpoint: the disk is full; there"
+        ):
+            train(tmp_path / "full", checkpoint_every=4)
+    assert not list((tmp_path / "full" / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])

@@ -40,12 +40,12 @@ def test_two_processes_give_the_losses_of_one_and_resume_as_one_and_as_two(
 @pytest.mark.slow
 def test_two_machines_of_two_processes_shard_inside_and_replicate_between(tmp_path: Path) -> None:
     """Norms are of another dtype than the rest and travel by themselves; the norm counts each shard once; gradients of
-    two micro-batches are summed before they are sent."""
+    two micro-batches are summed before they are sent; checkpoints are written meanwhile."""
     tiny_model().save_pretrained(tmp_path / "model")
     run = {"model": str(tmp_path / "model"), "embeddings_first_steps": 2, "new_rows": [5, 40], "log_every": 1}
     run |= {"norms_in_fp32": True, "steps": 4, "batch_sequences": 8, "micro_batch": 1}
     train(tmp_path / "one", **run)
-    torchrun(2, nodes=2, out=str(tmp_path / "four"), sharding="hybrid", **run)
+    torchrun(2, nodes=2, out=str(tmp_path / "four"), sharding="hybrid", checkpoint_every=2, background=True, **run)
     assert losses(tmp_path / "four") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
     one, four = ([line["grad_norm"] for line in journal(tmp_path / name) if "loss" in line] for name in ("one", "four"))
     assert four == pytest.approx(one, rel=5e-2)

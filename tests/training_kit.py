@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from langadapt.training import StoreShare, TrainResult, TrainSettings, parallel, train_model
+from langadapt.training import StoreShare, TrainResult, TrainSettings, checkpoint, parallel, train_model
 
 VOCABULARY = 64
 
@@ -156,6 +156,21 @@ def crash_after(step: int, monkeypatch: Any) -> None:
     monkeypatch.setattr(Stepper, "step", crashing)
 
 
+def in_background() -> None:
+    """From now on checkpoints are written while training goes on, as on a GPU, and slowly."""
+    plain, save = checkpoint.Writer.__init__, checkpoint.save_file
+
+    def writer(self: Any, root: Path, team: Any, keep: int, background: bool) -> None:
+        plain(self, root, team, keep, True)
+
+    def slow(tensors: Any, file: Path) -> None:
+        time.sleep(0.1)
+        save(tensors, file)
+
+    checkpoint.Writer.__init__ = writer  # type: ignore[method-assign]
+    checkpoint.save_file = slow
+
+
 def torchrun(processes: int, nodes: int = 1, **run: Any) -> None:
     """This script under torchrun, on as many pretended machines."""
     place = ["--standalone"]
@@ -182,6 +197,8 @@ def torchrun(processes: int, nodes: int = 1, **run: Any) -> None:
 if __name__ == "__main__":
     run = json.loads(sys.argv[1])
     out, seed = Path(run.pop("out")), run.pop("kill", None)
+    if run.pop("background", False):
+        in_background()
     if seed is not None:
         sys.stdout.write(str(killed_again_and_again(out, seed, run)))
     else:

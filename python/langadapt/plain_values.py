@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -149,6 +150,9 @@ def convert_scalar(value: Any, hint: Any, where: str) -> Any:
             number = 0.5
         if number.is_integer():
             return int(number)
+    if hint is str and isinstance(value, date):
+        # YAML reads a date or a full time, unquoted, as one.
+        value = value.isoformat()
     if hint in (int, float, str, bool) and (type(value) is not hint):
         raise ConfigError(f"`{where}`: expected {kind(hint())}, got {kind(value)} {value!r}")
     return value

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,30 @@ def good_checkpoints(root: Path, lost: int) -> str:
     )
 
 
+@dataclass
+class Draft:
+    """A checkpoint that is being written: this process' part of it, and what all processes make of their parts."""
+
+    step: int
+    state: dict[str, Any]
+    """For ``state.json``, without the shards."""
+    protect: set[str]
+    written: Future[dict[str, Any]]
+    """Describes this process' shard, once it is on the disk."""
+
+
 class Writer:
-    """Writes checkpoints, in the background where asked."""
+    """Writes checkpoints, in the background where asked.
+
+    Every process writes its own shard; none waits for another but in calls that all of them make: `save`, `wait`,
+    `look` and `close`.
+    """
 
     def __init__(self, root: Path, team: Team, keep: int, background: bool) -> None:
         """``keep``: how many to leave; ``background``: copy to memory and write while training goes on."""
         self.root, self.team, self.keep = root, team, keep
-        self.pool = ThreadPoolExecutor(1, "langadapt-checkpoint") if background and not team.many else None
-        self.pending: Future[None] | None = None
+        self.pool = ThreadPoolExecutor(1, "langadapt-checkpoint") if background else None
+        self.draft: Draft | None = None
         self.seconds: float | None = None
         """What the last write took."""
         if team.leads:
@@ -83,57 +100,80 @@ class Writer:
             LangadaptError: this or the previous background write failed; earlier checkpoints are whole.
         """
         self.wait()
-        self.team.wait()
         parts = {key: part_of(tensor, self.team) for key, tensor in tensors.items()}
         copies = {key: part for key, part in parts.items() if part is not None}
-        shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
-        kept = {folder_of(self.root, number).name for number in protect}
+        state = {**state, "step": step, "shapes": {key: list(tensor.shape) for key, tensor in tensors.items()}}
+        written: Future[dict[str, Any]]
+        if self.pool is not None:
+            copies = {key: (first, tensor.to("cpu", copy=True)) for key, (first, tensor) in copies.items()}
+            written = self.pool.submit(self.write_shard, step, copies)
+        else:
+            written = Future()
+            try:
+                written.set_result(self.write_shard(step, copies))
+            except (OSError, SafetensorError) as error:
+                written.set_exception(error)
+        self.draft = Draft(step, state, {folder_of(self.root, number).name for number in protect}, written)
         if self.pool is None:
-            self.write(step, copies, shapes, state, kept)
-            return
-        copies = {key: (first, tensor.to("cpu", copy=True)) for key, (first, tensor) in copies.items()}
-        self.pending = self.pool.submit(self.write, step, copies, shapes, state, kept)
+            self.wait()
+
+    def write_shard(self, step: int, parts: dict[str, tuple[int, Tensor]]) -> dict[str, Any]:
+        """Write this process' shard and describe it."""
+        begun = time.monotonic()
+        shard = self.temporary(step) / f"shard-{self.team.rank:05d}.safetensors"
+        shard.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: own_memory(tensor) for key, (_, tensor) in parts.items()}, shard)
+        sync_file(shard)
+        entry = {"file": shard.name, "bytes": shard.stat().st_size, "xxh3_128": _core.hash_file(shard)}
+        entry["rows"] = {key: [first, len(tensor) if tensor.ndim else 1] for key, (first, tensor) in parts.items()}
+        self.seconds = time.monotonic() - begun
+        return entry
+
+    def temporary(self, step: int) -> Path:
+        """Where a checkpoint lies until it is whole."""
+        return self.root / f".{folder_of(self.root, step).name}.tmp"
+
+    def look(self) -> None:
+        """Complete a background write if all processes are done with theirs."""
+        if self.draft is not None and all(self.team.gather(self.draft.written.done())):
+            self.wait()
 
     def wait(self) -> None:
-        """Until the background write is done."""
-        if self.pending is not None:
-            pending, self.pending = self.pending, None
-            pending.result()
+        """Until the background write is done; then the checkpoint is there, for all processes, or an error for all.
 
-    def write(
-        self,
-        step: int,
-        parts: dict[str, tuple[int, Tensor]],
-        shapes: dict[str, list[int]],
-        state: dict[str, Any],
-        protect: set[str],
-    ) -> None:
-        """Write this process' shard; the lead adds the state and renames."""
-        begun = time.monotonic()
-        target = folder_of(self.root, step)
-        temporary = target.with_name(f".{target.name}.tmp")
-        shard = temporary / f"shard-{self.team.rank:05d}.safetensors"
+        Raises:
+            LangadaptError: a process could not write its shard.
+        """
+        if self.draft is None:
+            return
+        draft, self.draft = self.draft, None
+        target, entry, problem = folder_of(self.root, draft.step), None, None
         try:
-            temporary.mkdir(parents=True, exist_ok=True)
-            save_file({key: own_memory(tensor) for key, (_, tensor) in parts.items()}, shard)
-            sync_file(shard)
-            entry = {"file": shard.name, "bytes": shard.stat().st_size, "xxh3_128": _core.hash_file(shard)}
-            entry["rows"] = {key: [first, len(tensor) if tensor.ndim else 1] for key, (first, tensor) in parts.items()}
-            shards = self.team.gather(entry)
-            if self.team.leads:
-                content = {**state, "step": step, "shapes": shapes, "shards": shards}
-                write_atomically(temporary / STATE, json.dumps(content, ensure_ascii=False) + "\n")
-                sync_folder(temporary)
-                if target.exists():
-                    shutil.rmtree(target)
-                temporary.rename(target)
-                sync_folder(self.root)
-                self.delete_old(protect)
-            self.team.wait()
-            self.seconds = time.monotonic() - begun
+            entry = draft.written.result()
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise LangadaptError(self.explain(error, target)) from error
+            problem = self.explain(error, target)
+        shards, problems = zip(*self.team.gather((entry, problem)), strict=True)
+        problem = next(filter(None, problems), None)
+        if problem is None and self.team.leads:
+            try:
+                self.complete(target, {**draft.state, "shards": shards}, draft.protect)
+            except OSError as error:
+                problem = self.explain(error, target)
+        problem = self.team.share(problem)
+        if problem is not None:
+            shutil.rmtree(self.temporary(draft.step), ignore_errors=True)
+            raise LangadaptError(problem)
+
+    def complete(self, target: Path, state: dict[str, Any], protect: set[str]) -> None:
+        """Add the state to shards that are all there, and give the checkpoint its name."""
+        temporary = self.temporary(state["step"])
+        write_atomically(temporary / STATE, json.dumps(state, ensure_ascii=False) + "\n")
+        sync_folder(temporary)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        sync_folder(self.root)
+        self.delete_old(protect)
 
     def explain(self, error: Exception, target: Path) -> str:
         """What failed, what is left, what to do."""

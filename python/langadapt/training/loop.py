@@ -165,6 +165,7 @@ class Trainer:
                     self.one_step(batch)
                     if self.meeting():
                         self.measure()
+                        self.writer.look()
                     if self.due_log():
                         self.write_log(journal)
                     if self.due_validation(before):
@@ -207,7 +208,7 @@ class Trainer:
 
     def measure(self) -> None:
         """Find a lost run, count time, set the pace."""
-        self.stepper.check_finite(self.step, self.out)
+        self.check_finite()
         now = time.monotonic()
         steps = max(self.step - self.measured_step, 1)
         self.course.measure(now - self.measured_at, steps, self.cold)
@@ -218,6 +219,14 @@ class Trainer:
         self.course.replan(self.settings, after + (self.course.step_seconds or 0.0))
         if self.team.many:
             self.course = Course(**self.team.share(self.course.to_dict()))
+
+    def check_finite(self) -> None:
+        """Raise LangadaptError for a lost run, after what is being written is whole."""
+        try:
+            self.stepper.check_finite(self.step, self.out)
+        except LangadaptError:
+            self.writer.wait()
+            raise
 
     def writing_seconds(self) -> float:
         """What a checkpoint takes, as the last one did, or as a modest disk will."""
@@ -247,7 +256,7 @@ class Trainer:
             self.team.wait()
         if stop is not None:
             if self.step:
-                self.stepper.check_finite(self.step, self.out)
+                self.check_finite()
                 self.save()
                 self.writer.wait()
             text = f"{stop}: stopped after step {self.step}, checkpoint in {self.writer.root}; the same command goes on"
@@ -315,7 +324,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint, after making sure that it is worth having."""
-        self.stepper.check_finite(self.step, self.out)
+        self.check_finite()
         state = {
             "run": self.described,
             "course": self.course.to_dict(),

@@ -119,7 +119,8 @@ class HeadLoss:
         flat = hidden.reshape(-1, hidden.shape[-1])
         loss, losses = ChunkedCrossEntropy.apply(flat, weight, bias, targets.reshape(-1), scale, self.chunk)
         self.result = (loss, losses)
-        return loss.reshape(1, 1, 1)
+        # Not a view: FSDP hooks its backward pass to what leaves the model, and warns of views.
+        return loss.reshape(1, 1, 1).clone()
 
     def __call__(self, inputs: dict[str, Tensor], labels: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """(sum over tokens of loss times ``scale``, for the backward pass; losses fp32 per token, detached)."""

@@ -121,7 +121,8 @@ class TrainSettings:
     """Keep norm weights in fp32 under `pure-bf16`: they are near 1, where bf16 cannot hold small updates."""
     accumulate: Literal["auto", "bf16", "fp32"] = "auto"
     """Gradient sums over micro-batches: fp32 loses nothing and costs 2 bytes per parameter; auto = fp32 if there is
-    more than one micro-batch per step."""
+    more than one micro-batch per step. Under `torchrun` gradients are summed whole, in fp32, and sent once per step
+    where each GPU has room for 4 bytes per parameter."""
 
     isolate_documents: bool = True
     """No attention from one document of a window to another."""
