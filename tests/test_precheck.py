@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tiny import tiny_llama
 
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, DataError
 from langadapt.plain_values import build
 from langadapt.precheck import check_run, context_length
 from langadapt.recipe import Recipe
@@ -53,3 +53,10 @@ def test_what_cannot_work_is_named(model: Path, changes: dict[str, Any], arms: l
 def test_no_vocabulary_of_nothing(model: Path) -> None:
     with pytest.raises(ConfigError, match=r"tokenizer\.vocab_size: -5"):
         recipe(model, tokenizer={"vocab_size": -5})
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "5", '{"text_config": 5}'])
+def test_a_broken_configuration_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(DataError, match=r"config\.json"):
+        context_length(tmp_path)

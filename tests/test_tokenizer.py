@@ -259,3 +259,11 @@ def test_texts_from_any_iterable_and_ids_of_any_integers(reference: Reference) -
     for bad in ([1.5], "abc", None, [True]):
         with pytest.raises(TypeError, match="integers"):
             tokenizer.decode(bad)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "5"])
+def test_a_broken_configuration_is_named_with_its_tokenizer(folder: Path, content: str) -> None:
+    (folder / "tokenizer_config.json").write_text(content)
+    with pytest.raises(DataError, match=r"tokenizer_config\.json") as caught:
+        Tokenizer.from_pretrained(folder)
+    assert str(folder) in str(caught.value)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, DataError
 from langadapt.machine import choose_device
 from langadapt.methods import AUTO, check_methods
 from langadapt.model_folder import CONTEXT_FIELDS
@@ -33,12 +33,22 @@ def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
 
 
 def context_length(model: Path) -> int | None:
-    """Tokens that a model was made for, by its ``config.json``; none where that does not say."""
+    """Tokens that a model was made for, by its ``config.json``; none where that does not say.
+
+    Raises:
+        DataError: it is no model's configuration.
+    """
+    file = model / "config.json"
     try:
-        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return None
-    config = config.get("text_config", config)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not valid JSON: {error}; get the file again") from None
+    if isinstance(config, dict):
+        config = config.get("text_config", config)
+    if not isinstance(config, dict):
+        raise DataError(f"{file}: not a model's configuration; get the file again")
     for name in CONTEXT_FIELDS:
         if isinstance(config.get(name), int) and config[name] > 0:
             return int(config[name])

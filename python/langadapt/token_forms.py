@@ -278,7 +278,7 @@ def folder_json(path: Path) -> tuple[str, dict[str, str]]:
     if not file.is_file():
         # Converts a SentencePiece model, asks the hub, or says what is missing.
         return tokenizer_json(Tokenizer.from_pretrained(path))
-    roles = special_tokens(read_companions(file.parent))
+    roles = special_tokens(read_companions(file.parent), str(file))
     found = {role: roles[f"{role}_token"] for role in ROLE_KEYS if f"{role}_token" in roles}
     return file.read_text(encoding="utf-8"), found
 

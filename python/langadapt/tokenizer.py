@@ -92,7 +92,7 @@ class Tokenizer:
         """The native encoder, for other parts of the core; ``None`` with the other backend."""
         self.vocab_size: int = self._backend.vocab_size
         """One more than the largest id, added tokens included: the rows that an embedding matrix needs."""
-        self._special = special_tokens(self._companions)
+        self._special = special_tokens(self._companions, self.name)
         self._transformers: PreTrainedTokenizerFast | None = None
 
     @classmethod
@@ -338,8 +338,12 @@ def read_companions(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).is_file()}
 
 
-def special_tokens(companions: Mapping[str, bytes]) -> dict[str, str]:
-    """Role (``"bos_token"``, ...) to token, from the configuration files."""
+def special_tokens(companions: Mapping[str, bytes], tokenizer: str = "tokenizer") -> dict[str, str]:
+    """Role (``"bos_token"``, ...) to token, from the configuration files of ``tokenizer``.
+
+    Raises:
+        DataError: one of them is no JSON object.
+    """
     tokens: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if name not in companions:
@@ -347,7 +351,9 @@ def special_tokens(companions: Mapping[str, bytes]) -> dict[str, str]:
         try:
             settings = json.loads(companions[name])
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{name}: not valid JSON: {error}") from None
+            raise DataError(f"{tokenizer}: the {name} beside it is not valid JSON: {error}") from None
+        if not isinstance(settings, dict):
+            raise DataError(f"{tokenizer}: the {name} beside it is no JSON object")
         for role, token in settings.items():
             content = token.get("content") if isinstance(token, dict) else token
             if role.endswith("_token") and isinstance(content, str):
