@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import tiny_llama
 
 from langadapt.errors import DataError
@@ -17,6 +18,11 @@ from langadapt.weight_files import read_header
 
 def no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
+
+
+def pickled_weights(folder: Path) -> None:
+    torch.save(tiny_llama().state_dict(), folder / "pytorch_model.bin")
+    no_weights(folder)
 
 
 def half_the_weights(folder: Path) -> None:
@@ -32,7 +38,7 @@ def broken_config(folder: Path) -> None:
     (folder / "config.json").write_text("{")
 
 
-@pytest.mark.parametrize("damage", [no_weights, half_the_weights, unknown_architecture, broken_config])
+@pytest.mark.parametrize("damage", [no_weights, pickled_weights, half_the_weights, unknown_architecture, broken_config])
 def test_a_damaged_model_is_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     tiny_llama().save_pretrained(tmp_path)
     damage(tmp_path)

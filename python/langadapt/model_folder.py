@@ -56,13 +56,17 @@ def read_new_rows(folder: Path) -> list[int] | None:
 def load_model(folder: str | Path, **options: Any) -> Any:
     """``AutoModelForCausalLM.from_pretrained``, whose errors are of a dozen kinds and seldom name the folder.
 
+    Reads safetensors alone, as everything here does: other formats can hold code.
+
     Raises:
         DataError: transformers cannot load what is there, or would draw missing parameters at random.
     """
     from transformers import AutoModelForCausalLM
 
     with readable(folder):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), output_loading_info=True, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder), use_safetensors=True, output_loading_info=True, **options
+        )
     model, found = loaded
     missing = sorted(set(found["missing_keys"]) & {name for name, _ in model.named_parameters()})
     if missing:
