@@ -14,9 +14,20 @@ from typing import Any
 
 import pytest
 import torch
-from training_kit import MemoryStore, Stop, crash_after, in_background, journal, losses, tiny_model, train, weights
+from training_kit import (
+    MemoryStore,
+    Stop,
+    crash_after,
+    in_background,
+    journal,
+    losses,
+    settings,
+    tiny_model,
+    train,
+    weights,
+)
 
-from langadapt.errors import DataError, LangadaptError, MismatchError, TrainingStopped
+from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError, TrainingStopped
 from langadapt.training import checkpoint, meters
 
 KIT = Path(__file__).with_name("training_kit.py")
@@ -308,3 +319,61 @@ def test_asking_to_anneal_from_the_command_line(tmp_path: Path, capsys: pytest.C
     assert (folder / "anneal-now").exists()
     with Run(tmp_path / "run", lambda _: None).locked():
         assert ask() == (0, f"asked {folder} to anneal\n")
+
+
+@pytest.mark.parametrize("name", ["adamw-8bit", "galore-adamw"])
+@pytest.mark.filterwarnings("ignore")
+def test_optimizers_of_other_libraries_resume_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pytest.importorskip({"adamw-8bit": "torchao", "galore-adamw": "galore_torch"}[name])
+    wide = {"hidden_size": 256, "intermediate_size": 512}
+    run = {"optimizer": name, "rounding": "nearest", "steps": 6, "checkpoint_every": 3}
+    train(tmp_path / "whole", tiny_model(**wide), **run)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash_after(4, patch)
+        train(tmp_path / "run", tiny_model(**wide), **run)
+    train(tmp_path / "run", tiny_model(**wide), **run)
+    assert same(tmp_path / "whole" / "final", tmp_path / "run" / "final")
+
+
+def test_an_optimizer_that_takes_its_rate_as_a_tensor_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchao's do; its states keep their own dtype, which torch would change."""
+    from types import ModuleType
+
+    class AdamW8bit(torch.optim.AdamW):
+        def __init__(self, groups: Any, lr: float, **settings: Any) -> None:
+            super().__init__(groups, lr=torch.tensor(lr), foreach=False, **settings)
+
+        def step(self, closure: Any = None) -> Any:
+            tensors = [group["lr"] for group in self.param_groups]
+            assert all(isinstance(rate, torch.Tensor) for rate in tensors)
+            for group in self.param_groups:
+                group["lr"] = float(group["lr"])
+            super().step(closure)
+            for group, rate in zip(self.param_groups, tensors, strict=True):
+                group["lr"] = rate
+            for state in self.state.values():
+                assert state.setdefault("kept", torch.ones(3, dtype=torch.float64)).dtype == torch.float64
+
+    library, fake = ModuleType("torchao"), ModuleType("torchao.optim")
+    fake.AdamW8bit = AdamW8bit  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchao", library)
+    monkeypatch.setitem(sys.modules, "torchao.optim", fake)
+    run = {"optimizer": "adamw-8bit", "rounding": "nearest", "steps": 6, "checkpoint_every": 3}
+    train(tmp_path / "whole", **run)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash_after(4, patch)
+        train(tmp_path / "run", **run)
+    train(tmp_path / "run", **run)
+    assert same(tmp_path / "whole" / "final", tmp_path / "run" / "final")
+    rates = [line["learning_rate"]["matrices"] for line in journal(tmp_path / "run") if "loss" in line]
+    assert rates[-1] == pytest.approx(1e-3)
+
+
+def test_optimizers_of_other_libraries_train_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    from langadapt.training.parallel import join
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="adamw-8bit works in one process, but there are 2; use adamw"):
+        join(settings(optimizer="adamw-8bit", rounding="nearest"))

@@ -198,9 +198,7 @@ class Trainer:
         self.step += 1
 
     def meeting(self) -> bool:
-        """Whether host and device, and all processes, may meet: after each step on a CPU, with each log line elsewhere,
-        and where a step takes so long, or nothing is known of it yet, that a wait costs nothing. All processes agree.
-        """
+        """Whether host and device, and all processes, may meet: with each log line, and where that costs nothing."""
         if self.team.device.type == "cpu" and not self.team.many:
             return True
         pace = self.course.step_seconds
@@ -213,8 +211,7 @@ class Trainer:
         steps = max(self.step - self.measured_step, 1)
         self.course.measure(now - self.measured_at, steps, self.cold)
         self.measured_at, self.measured_step, self.cold = now, self.step, False
-        # What comes after the last step: a validation, a checkpoint, and the export, which is smaller than one; and a
-        # step that takes twice as long as any before it.
+        # What comes at the end: a validation, a checkpoint, the export, and a step that takes twice as long.
         after = self.validation_seconds + 2 * self.writing_seconds()
         self.course.replan(self.settings, after + (self.course.step_seconds or 0.0))
         if self.team.many:

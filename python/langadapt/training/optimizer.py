@@ -65,9 +65,9 @@ def galore(parameter_groups: list[dict[str, Any]], common: dict[str, Any]) -> to
     """GaLore (arXiv 2403.03507) on matrices, AdamW on the rest."""
     try:
         from galore_torch import GaLoreAdamW
-    except ImportError:
+    except ImportError as error:
         raise ConfigError(
-            "optimizer: galore-adamw needs the package `galore-torch`; pip install galore-torch"
+            f"optimizer: galore-adamw needs the package `galore-torch`; pip install galore-torch ({error})"
         ) from None
     for group in parameter_groups:
         if group["name"] == "matrices":

@@ -82,6 +82,8 @@ def join(settings: TrainSettings) -> Team:
             # Events and pinned memory belong to the present device.
             torch.cuda.set_device(device)
         return Team(device=device)
+    if settings.optimizer != "adamw":
+        raise ConfigError(f"optimizer: {settings.optimizer} works in one process, but there are {size}; use adamw")
     if settings.sequences_per_step % size:
         raise ConfigError(
             f"{settings.sequences_per_step} windows per step (batch_tokens / sequence_length) do not divide among "

@@ -19,6 +19,8 @@ from langadapt.training.optimizer import Named
 from langadapt.training.settings import BUDGET, FREE_TO_CHANGE, RATES, TrainSettings
 
 RUN_NAME = "run.json"
+PROJECTION = "ortho_matrix"
+"""Of GaLore's projectors, which are no tensors: the matrix that they would otherwise make anew, of another gradient."""
 
 
 def describe_run(model: Any, shares: Sequence[StoreShare], settings: TrainSettings) -> dict[str, Any]:
@@ -92,8 +94,17 @@ def tensors_of(model: nn.Module, named: Named, optimizer: torch.optim.Optimizer)
     for name, parameter in named:
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer.{name}.{key}"] = value
+                tensors |= {f"optimizer.{name}.{part}": tensor for part, tensor in plain_parts(key, value)}
+            elif isinstance(getattr(value, PROJECTION, None), Tensor):
+                tensors[f"optimizer.{name}.{key}/{PROJECTION}"] = getattr(value, PROJECTION)
     return tensors
+
+
+def plain_parts(key: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    """A state as tensors with memory of their own: torchao's 8-bit states are codes and scales under one wrapper."""
+    if not hasattr(value, "__tensor_flatten__") or hasattr(value, "device_mesh"):
+        return [(key, value)]
+    return [(f"{key}/{part}", getattr(value, part)) for part in value.__tensor_flatten__()[0]]
 
 
 def plain_states(named: Named, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
@@ -129,10 +140,35 @@ def restore_optimizer(
         name = names[parameter]
         state: dict[str, Any] = dict(plain.get(name, {}))
         for state_key in keys.get(name, []):
-            state[state_key] = read_like(reader, f"optimizer.{name}.{state_key}", parameter)
+            whole, _, part = state_key.partition("/")
+            if not part:
+                state[state_key] = read_like(reader, f"optimizer.{name}.{state_key}", parameter)
+                continue
+            key = f"optimizer.{name}.{state_key}"
+            if part == PROJECTION:
+                state[whole] = galore_projector(optimizer, parameter)
+                setattr(state[whole], part, reader.whole(key).to(parameter.device))
+                continue
+            if whole not in state:
+                # Of torchao's optimizers; only the first moment has a sign.
+                state[whole] = optimizer._new_buffer(parameter, whole == "exp_avg")  # type: ignore[attr-defined]
+            reader.fill(key, getattr(state[whole], part))
         if state:
             content["state"][number] = state
-    optimizer.load_state_dict(content)
+        if state and not hasattr(optimizer, "stale_meter"):
+            # torch would cast the states of other libraries to the parameter's dtype.
+            optimizer.state[parameter] = state
+    if hasattr(optimizer, "stale_meter"):
+        optimizer.load_state_dict(content)
+
+
+def galore_projector(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> Any:
+    """What GaLore projects the gradients of ``parameter`` with, before it is given its matrix."""
+    from galore_torch.galore_projector import GaLoreProjector
+
+    group = next(group for group in optimizer.param_groups if any(one is parameter for one in group["params"]))
+    named = {key: group[key] for key in ("update_proj_gap", "scale", "proj_type")}
+    return GaLoreProjector(group["rank"], **named)
 
 
 def read_like(reader: Reader, key: str, parameter: nn.Parameter) -> Tensor:

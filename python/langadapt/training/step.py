@@ -216,9 +216,14 @@ class Stepper:
         # Dropout of a step is a function of seed, step and rank, so a resumed run draws the same.
         torch.manual_seed(settings.seed * 1_000_003 + step * self.team.size + self.team.rank)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            its = rate
             if group["name"] == "embeddings":
-                group["lr"] = embeddings_rate if embeddings_rate is not None else rate * self.embedding_ratio
+                its = embeddings_rate if embeddings_rate is not None else rate * self.embedding_ratio
+            if isinstance(group["lr"], Tensor):
+                # torchao's optimizers compile their step and take rates that change as tensors only.
+                group["lr"].fill_(its)
+            else:
+                group["lr"] = its
         self.backward(batch, step)
         if self.sums is not None:
             self.sums.hand_over()
@@ -364,7 +369,7 @@ class Stepper:
             line["loss_by_source"] = {
                 name: total / count for name, total, count in zip(names, sums, counts, strict=True) if count
             }
-        line["learning_rate"] = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+        line["learning_rate"] = {group["name"]: float(group["lr"]) for group in self.optimizer.param_groups}
         line["grad_norm"] = float(self.grad_norm)
         line["tokens_per_second"] = round(tokens / seconds, 1)
         if all(size is not None for size in bytes_per_token):
