@@ -360,7 +360,7 @@ def test_an_optimizer_that_takes_its_rate_as_a_tensor_gets_one(tmp_path: Path, m
     fake.AdamW8bit = AdamW8bit  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torchao", library)
     monkeypatch.setitem(sys.modules, "torchao.optim", fake)
-    run = {"optimizer": "adamw-8bit", "rounding": "nearest", "steps": 6, "checkpoint_every": 3}
+    run = {"optimizer": "adamw-8bit", "precision": "fp32", "rounding": "nearest", "steps": 6, "checkpoint_every": 3}
     train(tmp_path / "whole", **run)
     with monkeypatch.context() as patch, pytest.raises(Stop):
         crash_after(4, patch)
