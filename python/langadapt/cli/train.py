@@ -21,7 +21,8 @@ def command(
 ) -> None:
     """Train on a recipe's token stores; goes on where an interrupted run stopped.
 
-    SIGTERM, SIGUSR1 and Ctrl-C write a checkpoint first; the same command then goes on.
+    SIGTERM, SIGUSR1 and Ctrl-C write a checkpoint first; the same command then goes on. `torchrun` passes SIGUSR1 on
+    if told to: `torchrun --signals-to-handle SIGTERM,SIGINT,SIGUSR1 ...`; it ends with code 1 itself.
     """
     from langadapt.recipe import Recipe
 
