@@ -36,6 +36,23 @@ def resolve_model(name: str) -> Path:
         raise ConfigError(f"model: {name} is no folder here, and the hub did not give it: {reason}") from None
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a model's folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DataError: it is no model's configuration.
+    """
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not valid JSON: {error}; get the file again") from None
+    if not isinstance(config, dict):
+        raise DataError(f"{file}: not a model's configuration; get the file again")
+    return config
+
+
 def tokenizer_file(folder: Path) -> Path:
     """What identifies the tokenizer in ``folder``."""
     for name in ("tokenizer.json", "tokenizer.model"):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from langadapt.errors import ConfigError, DataError
 from langadapt.machine import choose_device
 from langadapt.methods import AUTO, check_methods
-from langadapt.model_folder import CONTEXT_FIELDS
+from langadapt.model_folder import CONTEXT_FIELDS, read_config
 from langadapt.recipe import Recipe
 
 
@@ -38,17 +37,13 @@ def context_length(model: Path) -> int | None:
     Raises:
         DataError: it is no model's configuration.
     """
-    file = model / "config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_config(model)
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not valid JSON: {error}; get the file again") from None
-    if isinstance(config, dict):
-        config = config.get("text_config", config)
+    config = config.get("text_config", config)
     if not isinstance(config, dict):
-        raise DataError(f"{file}: not a model's configuration; get the file again")
+        raise DataError(f"{model / 'config.json'}: not a model's configuration; get the file again")
     for name in CONTEXT_FIELDS:
         if isinstance(config.get(name), int) and config[name] > 0:
             return int(config[name])

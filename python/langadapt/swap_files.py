@@ -17,7 +17,7 @@ from langadapt.bake_off import Ranking
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.initialize import check_rows, plan_rows
 from langadapt.manifest import MANIFEST_NAME, SWAP_REPORT_NAME, new_folder
-from langadapt.model_folder import readable
+from langadapt.model_folder import read_config, readable
 from langadapt.row_plan import RowPlan
 from langadapt.special_ids import doubts, translated_ids
 from langadapt.swap_report import SwapReport, make_report
@@ -101,7 +101,7 @@ def swap_folder(
     before = sum(entry.size for entry in layout.entries.values())
     old_rows, width = layout.entries[layout.table].shape
     after = before - changed + changed // old_rows * rows
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(folder)
     warnings = doubts(config.get("text_config") or config, match, old_rows)
 
     def report(notes: list[str]) -> SwapReport:
@@ -273,7 +273,7 @@ def write_configs(folder: Path, out: Path, match: VocabularyMatch, rows: int) ->
         stale = path.suffix in LEFT_OUT or path.name in (INDEX, SWAP_REPORT_NAME, MANIFEST_NAME, *TOKENIZER_FILES)
         if path.is_file() and not stale and not path.name.startswith("."):
             shutil.copyfile(path, out / path.name)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_config(folder)
     sections = [config, *(config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict))]
     sized = [section for section in sections if "vocab_size" in section] or [sections[-1]]
     for section in sized:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from langadapt.model_folder import read_config
 from langadapt.tokenizer import Tokenizer, shorten
 
 if TYPE_CHECKING:
@@ -334,7 +335,7 @@ def model_config(model: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: ``model`` is no folder of a model.
     """
-    config: dict[str, Any] = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = read_config(model)
     return {**config, **config.get("text_config", {})}
 
 

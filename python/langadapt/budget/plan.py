@@ -311,9 +311,9 @@ def peaks(settings: TrainSettings, swapped: bool) -> dict[str, float]:
 
 def plan_recipe(recipe: Any, measured: dict[str, float] | None = None) -> Plan:
     """Plan the training of a recipe: its model's config, its tokenizer's size, its text."""
-    from langadapt.model_folder import resolve_model
+    from langadapt.model_folder import read_config, resolve_model
 
-    config = json.loads((resolve_model(recipe.model) / "config.json").read_text(encoding="utf-8"))
+    config = read_config(resolve_model(recipe.model))
     budget = recipe.budget
     return plan(
         config,
