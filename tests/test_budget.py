@@ -257,22 +257,30 @@ def test_drivers_names_find_devices() -> None:
 
 
 def test_calibration_times_real_steps() -> None:
-    from langadapt.training.probe import calibrate, fastest_micro_batch, sizes
+    from langadapt.training.probe import calibrate
 
     found = calibrate(tiny_model().config, settings(batch_sequences=4, micro_batch=2), steps=3)
     assert found["tokens_per_second"] > 0 and found["step_seconds"] >= found["optimizer_seconds"] > 0
-    assert sizes(12) == [1, 2, 4, 12] and sizes(7) == [1, 7]
-    assert callable(fastest_micro_batch)
+    assert (found["micro_batch"], found["activation_checkpointing"]) == (2, "none")
 
 
 def test_a_calibrated_plan_knows_one_micro_batch_and_predicts_recomputation_alone() -> None:
     config = tiny_model().config.to_dict()
-    wanted = settings(batch_sequences=8, micro_batch="auto", activation_checkpointing="none")
-    made = plan(config, wanted, gpus="1 x h100-80gb", measured={"tokens_per_second": 1e5, "micro_batch": 4.0})
+    wanted = settings(batch_sequences=8, micro_batch="auto")
+    measured = {"tokens_per_second": 1e5, "micro_batch": 4, "activation_checkpointing": "none"}
+    made = plan(config, wanted, gpus="1 x h100-80gb", measured=measured)
     assert {option.layout.micro_batch for option in made.options} == {4}
     speeds = {option.layout.activation_checkpointing: option.tokens_per_second for option in made.options}
     assert speeds["none"] == pytest.approx(1e5, rel=0.05) and speeds["full"] < 0.8 * speeds["none"]
     assert made.best.layout.activation_checkpointing == "none"
+    measured["activation_checkpointing"] = "full"
+    assert plan(config, wanted, gpus="1 x h100-80gb", measured=measured).best.tokens_per_second > 1.2e5
+
+
+def test_a_plan_keeps_to_the_recomputation_that_is_asked_for() -> None:
+    assert mistral_plan(activation_checkpointing="full").best.layout.activation_checkpointing == "full"
+    with pytest.raises(ConfigError, match=r"nothing fits: .*selective recompute.* would fit"):
+        mistral_plan(gpus="h100-80gb", activation_checkpointing="selective", precision="mixed-bf16")
 
 
 def law_points(error: float = 0.0) -> tuple[list[pilot.Point], list[pilot.Point]]:

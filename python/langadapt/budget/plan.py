@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -95,7 +95,7 @@ def plan(
     hours: float | None = None,
     price: float | None = None,
     corpus: Corpus | None = None,
-    measured: dict[str, float] | None = None,
+    measured: Mapping[str, Any] | None = None,
     now: datetime | None = None,
 ) -> Plan:
     """Plan a training.
@@ -106,8 +106,8 @@ def plan(
         gpus: such as ``2 x h100-80gb``; none = what this machine has.
         hours: wall-clock limit beside the settings' own budget.
         price: per GPU and hour.
-        measured: ``tokens_per_second`` of one GPU and the ``micro_batch`` that it was measured with, from
-            `langadapt.training.probe.calibrate`.
+        measured: ``tokens_per_second`` of one GPU and the ``micro_batch`` and ``activation_checkpointing`` that it was
+            measured with, from `langadapt.training.probe.calibrate`.
 
     Raises:
         ConfigError: nothing fits; the message says what would.
@@ -167,7 +167,7 @@ def plan(
 
 
 def enumerate_options(
-    shape: Shape, settings: TrainSettings, gpus: int, device: Device, measured: dict[str, float] | None
+    shape: Shape, settings: TrainSettings, gpus: int, device: Device, measured: Mapping[str, Any] | None
 ) -> Iterator[Option]:
     """The fastest micro-batch that fits, or the smallest one, of every combination."""
     wanted = (settings.precision, settings.rounding)
@@ -198,7 +198,7 @@ def enumerate_options(
 
 
 def price_of(
-    shape: Shape, layout: Layout, settings: TrainSettings, device: Device, measured: dict[str, float] | None
+    shape: Shape, layout: Layout, settings: TrainSettings, device: Device, measured: Mapping[str, Any] | None
 ) -> Option:
     """Memory and speed of one layout; of measured ones only the recomputation is predicted."""
     # Training does the same: gradients are sent once per step where there is room for whole sums.
@@ -209,7 +209,7 @@ def price_of(
         needed = memory.estimate(shape, layout, settings.sequence_length, settings.loss_chunk)
     known = None
     if measured is not None:
-        known = measured["tokens_per_second"] * speed.RECOMPUTE[settings.activation_checkpointing]
+        known = measured["tokens_per_second"] * speed.RECOMPUTE[measured["activation_checkpointing"]]
         known /= speed.RECOMPUTE[layout.activation_checkpointing]
     times = speed.predict(shape, layout, device, settings.sequence_length, settings.compile, known)
     fits = needed.peak <= device.memory
@@ -231,6 +231,7 @@ def choose(
         for option in options
         if (option.layout.precision, option.layout.rounding, option.layout.accumulate) == wanted
         and settings.sharding in {"auto", "hybrid", option.layout.sharding}
+        and settings.activation_checkpointing in {"auto", option.layout.activation_checkpointing}
     ] or options
     fitting = [option for option in mine if option.fits]
     if not fitting:
@@ -309,7 +310,7 @@ def peaks(settings: TrainSettings, swapped: bool) -> dict[str, float]:
     return {**first, "embeddings": settings.embedding_peak(swapped), "all else": settings.learning_rate}
 
 
-def plan_recipe(recipe: Any, measured: dict[str, float] | None = None) -> Plan:
+def plan_recipe(recipe: Any, measured: Mapping[str, Any] | None = None) -> Plan:
     """Plan the training of a recipe: its model's config, its tokenizer's size, its text."""
     from langadapt.model_folder import read_config, resolve_model
 

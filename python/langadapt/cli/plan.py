@@ -48,7 +48,7 @@ def command(
         show(made, measured)
 
 
-def show(made: Plan, measured: dict[str, float] | None) -> None:
+def show(made: Plan, measured: dict[str, Any] | None) -> None:
     """The plan for people."""
     from rich.console import Console
 

@@ -326,7 +326,7 @@ class Trainer:
             "run": self.described,
             "course": self.course.to_dict(),
             "phase": self.stepper.phase,
-            "micro_batch": self.stepper.micro_batch,
+            "layout": self.stepper.layout(),
             "validation": self.validation,
             "loss": self.loss if math.isfinite(self.loss) else None,
             "protected": self.protected,
@@ -349,7 +349,7 @@ class Trainer:
         self.validation, self.protected = state["validation"], state["protected"]
         self.loss = math.nan if state["loss"] is None else state["loss"]
         resume.restore_model(reader, self.model)
-        self.stepper.prepare(state["micro_batch"], state["phase"])
+        self.stepper.prepare(state.get("layout"), state["phase"])
         resume.restore_optimizer(reader, self.stepper.named, self.stepper.optimizer, state["optimizer_states"])
         changed = resume.check_same(state["run"], self.described, self.out, extend)
         if changed:

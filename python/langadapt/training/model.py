@@ -152,12 +152,14 @@ def set_attention(model: Any, settings: TrainSettings, device: torch.device) -> 
 
 
 def recompute(model: nn.Module, how: str) -> None:
-    """Activation checkpointing: ``none``, ``selective`` (keep matrix products and attention) or ``full``."""
-    if how == "none":
-        return
+    """Activation checkpointing: ``none``, ``selective`` (keep matrix products and attention) or ``full``.
+
+    Takes the place of what was set before.
+    """
     for block in blocks(model):
+        plain = getattr(block.forward, "plain", block.forward)
         # Around `forward`, inside of `__call__`: hooks of FSDP stay outside of what is done again.
-        block.forward = again_in_backward(block.forward, how == "selective")
+        block.forward = plain if how == "none" else again_in_backward(plain, how == "selective")
 
 
 def again_in_backward(forward: Any, selective: bool) -> Any:
@@ -174,7 +176,9 @@ def again_in_backward(forward: Any, selective: bool) -> Any:
     def keeping_none(*inputs: Any, **named: Any) -> Any:
         return checkpoint(forward, *inputs, use_reentrant=False, **named)
 
-    return keeping_some if selective else keeping_none
+    chosen: Any = keeping_some if selective else keeping_none
+    chosen.plain = forward
+    return chosen
 
 
 def expensive() -> frozenset[Any]:

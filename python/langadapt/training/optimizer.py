@@ -104,9 +104,13 @@ class GradientSums:
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         """Attach to the parameters; `release` detaches."""
         self.sums: dict[nn.Parameter, Tensor] = {}
-        for parameter in parameters:
-            if hasattr(parameter, "grad_dtype") and not hasattr(parameter, "device_mesh"):
-                parameter.grad_dtype = torch.float32
+        self.widened = [
+            parameter
+            for parameter in parameters
+            if hasattr(parameter, "grad_dtype") and not hasattr(parameter, "device_mesh")
+        ]
+        for parameter in self.widened:
+            parameter.grad_dtype = torch.float32
         self.handles = [parameter.register_post_accumulate_grad_hook(self.add) for parameter in parameters]
 
     @torch.no_grad()
@@ -137,6 +141,9 @@ class GradientSums:
         for handle in self.handles:
             handle.remove()
         self.clear()
+        for parameter in self.widened:
+            parameter.grad = None
+            parameter.grad_dtype = parameter.dtype
 
 
 @torch.no_grad()

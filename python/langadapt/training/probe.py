@@ -1,4 +1,4 @@
-"""Trying things out on the machine itself: which micro-batch is fastest, and how fast real steps are."""
+"""Trying things out on the machine itself: which layout is fastest, and how fast real steps are."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from langadapt.budget.memory import STATES, Layout
+from langadapt.budget.plan import Option
 from langadapt.errors import LangadaptError
 from langadapt.training.batches import Mixture, Windows
+from langadapt.training.layout import ALIKE
 from langadapt.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -20,76 +23,109 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GAIN = 1.02
-"""A larger micro-batch must be this much faster to be taken: smaller ones leave room for long documents."""
+LIMIT = 90.0
+"""Seconds after which no other layout is tried."""
+OPTIMISM = 1.05
+"""A layout that was not tried may be this much faster than predicted beside those that were."""
+STRETCH = 1.15
+"""Layouts are tried up to this much above the memory that there is: predictions err to both sides."""
+ROUND_SECONDS = 3.0
+"""Seconds of passes after which a layout's speed is known well enough."""
 
 
-def sizes(windows: int) -> list[int]:
-    """Micro-batches worth trying: divisors of a process' windows, so that all passes are alike, at most doubling."""
-    found: list[int] = []
-    for size in range(1, windows + 1):
-        if windows % size == 0 and (not found or size >= 2 * found[-1] or size == windows):
-            found.append(size)
-    return found
+def fastest_layout(stepper: Stepper, options: list[Option], memory: float) -> Layout:
+    """Time forward and backward passes of the most promising of ``options`` until no other promises more.
 
-
-def fastest_micro_batch(stepper: Stepper, windows: int) -> int:
-    """Time forward and backward passes of growing size until memory is full or speed grows no more.
-
-    Memory for optimizer states and gradient sums, which the first real step will take, is held while probing. No weight
-    moves. Takes a few seconds; with compiled blocks, as long as compiling takes.
+    Tried first is what the plan holds for the fastest; how far off it was corrects what it holds of the others. What
+    runs out of ``memory`` (bytes, as planned with) rules out all that need more. Optimizer states and gradient sums are
+    held meanwhile, as in training. No weight moves.
 
     Raises:
-        LangadaptError: not even one window fits.
+        LangadaptError: not even the smallest fits.
     """
-    device, best, best_speed = stepper.device, 0, 0.0
-    reserve = reserved_bytes(stepper)
-    for size in sizes(windows):
-        held: Any = None
-        fresh(stepper)
-        try:
-            held = torch.empty(reserve, dtype=torch.uint8, device=device)
-            speed = tokens_per_second(stepper, size)
-        except torch.OutOfMemoryError:
+    begun, tried = time.monotonic(), Trials()
+    least = min(option.memory.peak for option in options)
+    open_ = [option for option in options if option.memory.peak <= max(STRETCH * memory, least)]
+    while open_:
+        option = max(open_, key=tried.promise)
+        if tried.speeds and (tried.promise(option) * OPTIMISM <= tried.best or time.monotonic() - begun > LIMIT):
             break
-        finally:
-            stepper.model.zero_grad(set_to_none=True)
-            del held
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-        log.info("micro-batch %d: %s tokens/s", size, f"{speed:,.0f}")
-        if speed < best_speed * GAIN:
-            break
-        best, best_speed = size, speed
-    fresh(stepper)
-    if not best:
+        speed = attempt(stepper, option.layout)
+        if speed is None:
+            log.info("%s: out of memory", option.layout.describe())
+            open_ = [other for other in open_ if other.memory.peak < option.memory.peak]
+        else:
+            log.info("%s: %s tokens/s", option.layout.describe(), f"{speed:,.0f}")
+            open_.remove(option)
+            tried.speeds[option] = speed
+    if not tried.speeds:
         raise LangadaptError(
             f"one window of {stepper.settings.sequence_length} tokens does not fit into memory; "
             "lower sequence_length, or set activation_checkpointing: full; `langadapt plan` shows what fits"
         )
-    return best
+    return tried.chosen()
 
 
-def fresh(stepper: Stepper) -> None:
-    """Forget what was compiled: after a second shape the compiler makes slower code for any shape."""
-    if stepper.settings.compile:
-        torch.compiler.reset()
+class Trials:
+    """Speeds that were measured, and what they say about others."""
+
+    def __init__(self) -> None:
+        self.speeds: dict[Option, float] = {}
+
+    @property
+    def best(self) -> float:
+        """Of all measured speeds."""
+        return max(self.speeds.values())
+
+    def promise(self, option: Option) -> float:
+        """Predicted speed, corrected by how the likest measured layout kept its promise."""
+        if not self.speeds:
+            return option.tokens_per_second
+        likest = min(
+            self.speeds,
+            key=lambda other: (
+                other.layout.activation_checkpointing != option.layout.activation_checkpointing,
+                abs(math.log(other.layout.micro_batch / option.layout.micro_batch)),
+            ),
+        )
+        return option.tokens_per_second * self.speeds[likest] / likest.tokens_per_second
+
+    def chosen(self) -> Layout:
+        """The fastest; of those that are alike, the one that leaves most room for long documents."""
+        alike = [option for option, speed in self.speeds.items() if speed * ALIKE >= self.best]
+        return min(alike, key=lambda option: option.memory.peak).layout
 
 
-def reserved_bytes(stepper: Stepper) -> int:
-    """What the optimizer's states and gradient sums will take."""
-    from langadapt.budget.memory import STATES
+def attempt(stepper: Stepper, layout: Layout) -> float | None:
+    """Tokens per second of a layout on this machine; none if memory does not suffice."""
+    device, held = stepper.device, None
+    stepper.take_layout(layout.micro_batch, layout.activation_checkpointing)
+    try:
+        held = torch.empty(states_bytes(stepper), dtype=torch.uint8, device=device)
+        with stepper.summing():
+            return tokens_per_second(stepper, layout.micro_batch)
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        stepper.model.zero_grad(set_to_none=True)
+        del held
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
+
+def states_bytes(stepper: Stepper) -> int:
+    """What the optimizer's states will take with the first real step."""
     settings = stepper.settings
-    pure = settings.precision == "pure-bf16"
-    per_parameter = STATES[settings.rounding] if pure else 8.0
-    if pure and settings.accumulate != "bf16":
-        per_parameter += 4.0
+    per_parameter = STATES[settings.rounding] if settings.precision == "pure-bf16" else 8.0
     return int(per_parameter * sum(parameter.numel() for parameter in stepper.model.parameters()))
 
 
 def tokens_per_second(stepper: Stepper, size: int, rounds: int = 3) -> float:
-    """Median speed of a forward and backward pass over ``size`` windows; the first pass is not counted."""
+    """Median speed of forward and backward passes over ``size`` windows; the first is not counted.
+
+    At most ``rounds`` are, and no more once they have taken long enough. Gradients are left as they come, so that the
+    second and later passes add to sums, as in training.
+    """
     length, device = stepper.settings.sequence_length, stepper.device
     ids = torch.randint(stepper.head_rows, (size, length), device=device)
     positions = torch.arange(length, device=device).expand(size, -1).contiguous()
@@ -101,7 +137,8 @@ def tokens_per_second(stepper: Stepper, size: int, rounds: int = 3) -> float:
         synchronize(device)
         if number:
             seconds.append(time.perf_counter() - begun)
-        stepper.model.zero_grad(set_to_none=True)
+        if sum(seconds) > ROUND_SECONDS:
+            break
     return ids.numel() / statistics.median(seconds)
 
 
@@ -122,12 +159,12 @@ class NoiseStore:
         self.manifest: dict[str, Any] = {"summary": {}, "inputs": {}}
 
 
-def calibrate(config: Any, settings: TrainSettings, steps: int = 4) -> dict[str, float]:
+def calibrate(config: Any, settings: TrainSettings, steps: int = 4) -> dict[str, Any]:
     """Run real optimizer steps of an untrained model of this config, on this machine alone.
 
     Returns:
-        ``tokens_per_second`` of forward and backward passes, ``step_seconds``, ``optimizer_seconds``, ``micro_batch``
-        and ``peak_bytes``.
+        ``tokens_per_second`` of forward and backward passes, ``step_seconds``, ``optimizer_seconds``, ``micro_batch``,
+        ``activation_checkpointing`` and ``peak_bytes``.
     """
     from transformers import AutoModelForCausalLM
 
@@ -162,12 +199,13 @@ def calibrate(config: Any, settings: TrainSettings, steps: int = 4) -> dict[str,
         "tokens_per_second": speed,
         "step_seconds": step_seconds,
         "optimizer_seconds": update,
-        "micro_batch": float(stepper.micro_batch),
+        "micro_batch": stepper.micro_batch,
+        "activation_checkpointing": stepper.settings.activation_checkpointing,
         "peak_bytes": float(peak_memory(team.device)),
     }
 
 
-def calibrate_recipe(recipe: Any, target_seconds: float = 60.0) -> dict[str, float]:
+def calibrate_recipe(recipe: Any, target_seconds: float = 60.0) -> dict[str, Any]:
     """`calibrate` for a recipe's model with its new vocabulary, on a batch that takes about a minute in all."""
     from dataclasses import replace
 

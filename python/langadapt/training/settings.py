@@ -82,7 +82,8 @@ class TrainSettings:
     batch_sequences: int | None = None
     """Windows per optimizer step over all processes; instead of ``batch_tokens``. Default 256."""
     micro_batch: int | Literal["auto"] = "auto"
-    """Windows per forward pass and process; `auto` finds the fastest that fits."""
+    """Windows per forward pass and process; auto = the fastest that fits, found by trial on one GPU, predicted under
+    `torchrun`."""
 
     learning_rate: float = 4e-5
     """Peak rate of everything but embeddings."""
@@ -160,14 +161,15 @@ class TrainSettings:
 
     compile: bool = False
     """Compile each block of the model."""
-    activation_checkpointing: Literal["none", "selective", "full"] = "none"
-    """Recompute in the backward pass: nothing, all but matrix products and attention, whole blocks."""
+    activation_checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
+    """Recompute in the backward pass: nothing, all but matrix products and attention, whole blocks; auto = whatever is
+    fastest with the micro-batch that it leaves room for: found by trial on one GPU, predicted under `torchrun`."""
     loss_chunk: int | Literal["auto"] = "auto"
     """Tokens whose logits are held at once; auto = 32 MB of logits (and 512 tokens), 256 MB on a GPU; 0 = the
     model's own loss."""
     sharding: Literal["auto", "none", "full", "grad-op", "hybrid"] = "auto"
     """Under `torchrun`: nothing, everything (FSDP2), parameters kept gathered between forward and backward, or full
-    inside a node and replicated between nodes; auto = full."""
+    inside a node and replicated between nodes; auto = the fastest of the first three that should fit."""
     attention: Literal["auto", "varlen", "flex", "sdpa"] = "auto"
     """Kernel for packed documents; auto = the fastest that agrees with `sdpa` on this machine."""
     device: str = "auto"

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from langadapt.budget import devices
 from langadapt.budget.flops import Shape
-from langadapt.budget.memory import Layout, estimate
 from langadapt.errors import ConfigError, LangadaptError
+from langadapt.training import layout as layouts
 from langadapt.training import model as models
 from langadapt.training import optimizer as optimizers
 from langadapt.training import parallel, probe
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 STALE_WARNING = 0.9
 """Share of unmoved weights from which on a run is warned of."""
-CPU_MICRO_TOKENS = 8192
-"""Tokens per forward pass that a CPU is given: enough for full speed, small enough for its caches."""
 
 
 class Stepper:
@@ -50,6 +49,8 @@ class Stepper:
         self.data_wait, self.optimizer_time = Stopwatch(torch.device("cpu")), Stopwatch(self.device)
         self.phase = ""
         self.micro_batch = 0
+        self.may_recompute = settings.activation_checkpointing == "auto" and not team.many
+        self.once = False
         self.sums: optimizers.GradientSums | None = None
         self.rows: optimizers.RowTrainer | None = None
         # First step whose loss was no number, or -1; stays on the device until somebody looks.
@@ -60,34 +61,50 @@ class Stepper:
         self.reported_at = time.monotonic()
         self.named: optimizers.Named = []
 
-    def prepare(self, micro_batch: int | None, phase: str | None = None) -> None:
-        """Make the model ready: attention, loss, recomputation, sharding, compilation, optimizer.
+    def prepare(self, before: Mapping[str, Any] | None, phase: str | None = None) -> None:
+        """Make the model ready: attention, loss, layout, sharding, compilation, optimizer.
 
-        ``micro_batch`` and ``phase``: of the checkpoint that the run goes on from.
+        ``before`` and ``phase``: of the checkpoint that the run goes on from; ``before`` as `layout` describes it.
         """
-        settings, team = self.settings, self.team
-        self.attention = models.set_attention(self.model, settings, self.device)
-        self.head_loss = HeadLoss(self.model, settings.loss_chunk)
+        team = self.team
+        self.attention = models.set_attention(self.model, self.settings, self.device)
+        self.head_loss = HeadLoss(self.model, self.settings.loss_chunk)
         with self.compute():
             self.check_loss()
-        models.recompute(self.model, settings.activation_checkpointing)
         self.embedding_weights = models.embeddings(self.model)
         self.head_rows = self.model.get_input_embeddings().weight.shape[0]
         self.shape = Shape.of(self.model.config.to_dict(), self.head_rows)
-        self.flops_per_token = self.shape.flops_per_token(settings.sequence_length / 2)
+        self.flops_per_token = self.shape.flops_per_token(self.settings.sequence_length / 2)
         known = devices.named(torch.cuda.get_device_name(self.device)) if self.device.type == "cuda" else None
         self.peak_flops = known.flops if known is not None else None
-        self.sharded = parallel.spread(self.model, settings, team)
+        self.settings = layouts.settle(self.settings, self.shape, team, before)
+        if self.settings.activation_checkpointing != "auto":
+            models.recompute(self.model, self.settings.activation_checkpointing)
+        self.sharded = parallel.spread(self.model, self.settings, team)
         self.shards, self.shard_group = parallel.shards(self.model)
-        if settings.compile:
+        if self.settings.compile:
             for block in models.blocks(self.model):
                 block.compile()
-        local_windows = settings.sequences_per_step // team.size
-        self.micro_batch = self.choose_micro_batch(local_windows, micro_batch)
-        if phase == "embeddings" or (phase is None and settings.embeddings_first_steps > 0):
+        if "auto" in (self.settings.micro_batch, self.settings.activation_checkpointing):
+            self.try_layouts()
+        self.micro_batch = int(self.settings.micro_batch)
+        if phase == "embeddings" or (phase is None and self.settings.embeddings_first_steps > 0):
             self.begin_embeddings()
         else:
             self.begin_main()
+
+    def try_layouts(self) -> None:
+        """Find the fastest layout of one GPU by trial."""
+        gpu = layouts.this_gpu(self.device)
+        options = layouts.options(self.settings, self.shape, self.team, gpu)
+        found = probe.fastest_layout(self, options, gpu.memory)
+        self.take_layout(found.micro_batch, found.activation_checkpointing)
+        self.settings = layouts.settled(self.settings, found)
+
+    def layout(self) -> dict[str, Any]:
+        """What a checkpoint remembers, so that a run that goes on need not search again."""
+        chosen = {name: getattr(self.settings, name) for name in ("activation_checkpointing", "sharding")}
+        return {"micro_batch": self.micro_batch, **chosen, "processes": self.team.size}
 
     def check_loss(self) -> None:
         """Hand the head back if this architecture does more with logits than hand them out."""
@@ -96,45 +113,30 @@ class Stepper:
         if not self.head_loss.fits(inputs, torch.roll(windows, -1, 1)):
             log.info("this architecture transforms its logits; its loss is computed on all of them at once")
 
-    def choose_micro_batch(self, local_windows: int, before: int | None) -> int:
-        """Windows per forward pass: as set, as it was, as was found to be fastest (one GPU), or as should fit."""
-        settings = self.settings
-        if settings.micro_batch != "auto":
-            return min(settings.micro_batch, local_windows)
-        if before is not None:
-            return min(before, local_windows)
-        if self.device.type == "cuda" and not self.team.many:
-            return probe.fastest_micro_batch(self, local_windows)
-        fitting = [size for size in probe.sizes(local_windows) if self.should_fit(size)]
-        return max(fitting, default=1)
-
-    def should_fit(self, size: int, whole_sums: bool = False) -> bool:
-        """By prediction. A team does not try: one process out of memory would leave the others waiting."""
-        if self.device.type != "cuda":
-            return size * self.settings.sequence_length <= CPU_MICRO_TOKENS
-        settings = self.settings
-        layout = Layout(
-            "mixed-bf16" if settings.precision == "fp32" else settings.precision,
-            settings.rounding,
-            self.team.size if settings.sharding == "none" else self.shards,
-            {"auto": "full", "hybrid": "full"}.get(settings.sharding, settings.sharding),
-            settings.activation_checkpointing,
-            size,
-            2,
-            settings.accumulate,
-            settings.compile,
-            whole_sums or settings.sharding == "none",
-        )
-        needed = estimate(self.shape, layout, settings.sequence_length, settings.loss_chunk).peak
-        return needed <= 0.95 * torch.cuda.get_device_properties(self.device).total_memory
+    def take_layout(self, micro_batch: int, recompute: str) -> None:
+        """Windows per forward pass, and what is made again in the backward pass."""
+        self.micro_batch = micro_batch
+        models.recompute(self.model, recompute)
+        if self.settings.compile:
+            # After a second shape the compiler makes slower code for any shape.
+            torch.compiler.reset()
 
     def reduces_once(self) -> bool:
         """Whether a team sums gradients over micro-batches before it sums them over processes: whole and in fp32, so
         that nothing is lost and each is sent once, where every process has room for that."""
         if not self.sharded or not self.several():
             return False
-        room = self.device.type != "cuda" or self.should_fit(self.micro_batch, whole_sums=True)
-        return self.settings.sharding == "none" or room
+        return layouts.has_room_for_whole_sums(self.settings, self.shape, self.team)
+
+    @contextlib.contextmanager
+    def summing(self) -> Iterator[None]:
+        """Gradient sums for passes before the first step, if its layout has them."""
+        sums = optimizers.GradientSums(list(self.model.parameters())) if self.exact_sums() else None
+        try:
+            yield
+        finally:
+            if sums is not None:
+                sums.release()
 
     def compute(self) -> Any:
         """The context for forward passes."""
@@ -282,17 +284,21 @@ class Stepper:
         return losses
 
     def shrink(self, step: int) -> None:
-        """Start the step again with half the micro-batch; no weight has moved yet.
+        """Start the step again with half the micro-batch, or with more recomputation; no weight has moved yet.
 
         Raises:
             LangadaptError: one window alone does not fit, or other processes cannot follow.
         """
-        if self.micro_batch == 1 or self.team.many:
+        recompute = self.settings.activation_checkpointing
+        if self.micro_batch == 1 and self.may_recompute and recompute != "full":
+            recompute = "full"
+        elif self.micro_batch == 1 or self.team.many:
             raise LangadaptError(
                 f"step {step + 1}: out of memory with {self.micro_batch} windows of {self.settings.sequence_length} "
                 "tokens per forward pass; lower micro_batch or sequence_length, or set activation_checkpointing: full"
             ) from None
-        self.micro_batch = max(self.micro_batch // 2, 1)
+        self.take_layout(max(self.micro_batch // 2, 1), recompute)
+        self.settings = replace(self.settings, activation_checkpointing=recompute)
         self.model.zero_grad(set_to_none=True)
         if self.sums is not None:
             self.sums.clear()
@@ -300,7 +306,9 @@ class Stepper:
             self.sums = optimizers.GradientSums([p for p in self.model.parameters() if p.requires_grad])
         self.losses.forget()
         torch.cuda.empty_cache()
-        log.warning("out of memory: going on with %d windows per forward pass", self.micro_batch)
+        log.warning(
+            "out of memory: going on with %d windows per forward pass, %s recompute", self.micro_batch, recompute
+        )
 
     def update(self, step: int) -> None:
         """Clip and step."""

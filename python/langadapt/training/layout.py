@@ -1,0 +1,146 @@
+"""What `auto` comes to: micro-batch, recomputation and sharding, by trial on one GPU and by prediction for a team."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from langadapt.budget import devices
+from langadapt.budget.devices import Device
+from langadapt.budget.flops import Shape
+from langadapt.budget.memory import Layout, estimate
+from langadapt.budget.plan import Option, price_of
+from langadapt.budget.speed import RECOMPUTE
+from langadapt.training.parallel import Team
+from langadapt.training.settings import TrainSettings
+
+log = logging.getLogger(__name__)
+
+CPU_MICRO_TOKENS = 8192
+"""Tokens per forward pass that a CPU is given: enough for full speed, small enough for its caches."""
+ROOM = 0.92
+"""Share of a GPU's memory that a prediction may fill in a team, which does not try: one process out of memory would
+leave the others waiting."""
+ALIKE = 1.02
+"""Layouts whose speeds are closer than this are alike: the one that needs least memory is taken."""
+
+
+def settle(settings: TrainSettings, shape: Shape, team: Team, before: Mapping[str, Any] | None) -> TrainSettings:
+    """``settings`` without `auto` wherever that takes no trial: as the checkpoint ``before`` had it, or as predicted.
+
+    On one GPU ``micro_batch`` and ``activation_checkpointing`` may still be `auto` afterwards.
+    """
+    settings = remembered(settings, team, before)
+    windows = settings.sequences_per_step // team.size
+    if settings.micro_batch != "auto":
+        settings = replace(settings, micro_batch=min(settings.micro_batch, windows))
+    if team.device.type != "cuda":
+        return on_cpu(settings, windows)
+    if not team.many:
+        return replace(settings, sharding="none")
+    if "auto" not in (settings.micro_batch, settings.activation_checkpointing, settings.sharding):
+        return settings
+    gpu = this_gpu(team.device)
+    chosen = predicted(options(settings, shape, team, replace(gpu, memory=int(ROOM * gpu.memory))))
+    log.info("layout, as predicted: %s", chosen.describe())
+    return settled(settings, chosen)
+
+
+def settled(settings: TrainSettings, layout: Layout) -> TrainSettings:
+    """``settings`` with every `auto` as ``layout`` has it."""
+    chosen: dict[str, Any] = {
+        "micro_batch": layout.micro_batch,
+        "activation_checkpointing": layout.activation_checkpointing,
+        "sharding": layout.sharding,
+    }
+    return replace(settings, **{key: value for key, value in chosen.items() if getattr(settings, key) == "auto"})
+
+
+def remembered(settings: TrainSettings, team: Team, before: Mapping[str, Any] | None) -> TrainSettings:
+    """What a run had found before it was interrupted, if it goes on with as many processes and the same wishes."""
+    if before is None or before.get("processes", team.size) != team.size:
+        return settings
+    names = [name for name in ("micro_batch", "activation_checkpointing", "sharding") if name in before]
+    # The micro-batch is chosen beside the others: of another recomputation it tells nothing.
+    if any(getattr(settings, name) not in {"auto", before[name]} for name in names if name != "micro_batch"):
+        return settings
+    return replace(settings, **{name: before[name] for name in names if getattr(settings, name) == "auto"})
+
+
+def on_cpu(settings: TrainSettings, windows: int) -> TrainSettings:
+    """Memory is seldom short there, and caches are small."""
+    fitting = [size for size in sizes(windows) if size * settings.sequence_length <= CPU_MICRO_TOKENS]
+    return settled(settings, Layout(sharding="full", micro_batch=max(fitting, default=1)))
+
+
+def sizes(windows: int) -> list[int]:
+    """Micro-batches worth trying: divisors of a process' windows, so that all passes are alike, at most doubling."""
+    found: list[int] = []
+    for size in range(1, windows + 1):
+        if windows % size == 0 and (not found or size >= 2 * found[-1] or size == windows):
+            found.append(size)
+    return found
+
+
+def this_gpu(device: torch.device) -> Device:
+    """As the table has it, with the memory that it really has."""
+    properties = torch.cuda.get_device_properties(device)
+    # Of a GPU that is not in the table only the order of layouts is wanted, which depends little on its speed.
+    known = devices.named(properties.name) or devices.DEVICES["h100-80gb"]
+    return replace(known, memory=properties.total_memory)
+
+
+def options(settings: TrainSettings, shape: Shape, team: Team, device: Device) -> list[Option]:
+    """All layouts that the settings leave open, with predicted memory and speed."""
+    windows = settings.sequences_per_step // team.size
+    many = sizes(windows) if settings.micro_batch == "auto" else [settings.micro_batch]
+    recomputations = (
+        tuple(RECOMPUTE) if settings.activation_checkpointing == "auto" else (settings.activation_checkpointing,)
+    )
+    shardings = ("none", "grad-op", "full") if settings.sharding == "auto" and team.many else (settings.sharding,)
+    return [
+        price_of(shape, layout_of(settings, team, sharding, how, size), settings, device, None)
+        for sharding, how, size in itertools.product(shardings, recomputations, many)
+    ]
+
+
+def layout_of(settings: TrainSettings, team: Team, sharding: str, recompute: str, size: int) -> Layout:
+    """A layout of these settings as `langadapt.budget` understands it."""
+    hybrid = sharding == "hybrid"
+    return Layout(
+        precision="mixed-bf16" if settings.precision == "fp32" else settings.precision,
+        rounding=settings.rounding,
+        # Parameters are spread over one node; what is exchanged between nodes is not foreseen.
+        gpus=int(os.environ.get("LOCAL_WORLD_SIZE", str(team.size))) if hybrid else team.size,
+        sharding="full" if hybrid else sharding,
+        activation_checkpointing=recompute,
+        micro_batch=size,
+        micro_batches=-(-(settings.sequences_per_step // team.size) // size),
+        accumulate=settings.accumulate,
+        compiled=settings.compile,
+    )
+
+
+def predicted(found: list[Option]) -> Layout:
+    """The fastest that should fit, or the smallest."""
+    fitting = [option for option in found if option.fits]
+    if not fitting:
+        return min(found, key=lambda option: option.memory.peak).layout
+    best = max(option.tokens_per_second for option in fitting)
+    alike = [option for option in fitting if option.tokens_per_second * ALIKE >= best]
+    return min(alike, key=lambda option: option.memory.peak).layout
+
+
+def has_room_for_whole_sums(settings: TrainSettings, shape: Shape, team: Team) -> bool:
+    """Whether every process of a team can hold all gradients in fp32; ``settings`` are settled."""
+    if team.device.type != "cuda" or settings.sharding == "none":
+        return True
+    layout = layout_of(settings, team, settings.sharding, settings.activation_checkpointing, int(settings.micro_batch))
+    needed = estimate(shape, replace(layout, whole_sums=True), settings.sequence_length, settings.loss_chunk).peak
+    return needed <= ROOM * torch.cuda.get_device_properties(team.device).total_memory
