@@ -50,6 +50,20 @@ def test_what_cannot_work_is_named(model: Path, changes: dict[str, Any], arms: l
         check_run(recipe(model, **changes), model, arms)
 
 
+def test_damaged_weights_are_named(model: Path) -> None:
+    weights = model / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    with pytest.raises(DataError, match=r"model\.safetensors: cut short, `.*` ends at byte"):
+        check_run(recipe(model), model, ["focus"])
+    weights.write_bytes(whole[:100])
+    with pytest.raises(DataError, match="the file is cut or no safetensors"):
+        check_run(recipe(model), model, ["focus"])
+    weights.unlink()
+    with pytest.raises(DataError, match="missing; langadapt reads safetensors only"):
+        check_run(recipe(model), model, ["focus"])
+
+
 def test_no_vocabulary_of_nothing(model: Path) -> None:
     with pytest.raises(ConfigError, match=r"tokenizer\.vocab_size: -5"):
         recipe(model, tokenizer={"vocab_size": -5})

@@ -13,14 +13,19 @@ from langadapt.recipe import Recipe
 
 
 def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
-    """Raise ConfigError for what would only fail hours later.
+    """Refuse what would only fail hours later.
 
     Args:
         recipe: of the run.
         model: folder of the source model.
         arms: methods of the comparison, the recipe's own first.
+
+    Raises:
+        ConfigError: the recipe cannot work with this model.
+        DataError: the model's weights are missing, in another format than safetensors, or cut short.
     """
     choose_device(recipe.train.device)
+    check_weights(model)
     context, length = context_length(model), recipe.train.sequence_length
     if context is not None and length > context:
         raise ConfigError(f"train.sequence_length: {length} tokens exceed the model's context of {context} ({model})")
@@ -29,6 +34,14 @@ def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
     for method, needed in (("wechsel", "words"), ("clp", "helper")):
         if method in (*methods, *recipe.swap.candidates) and not getattr(recipe.swap, needed):
             raise ConfigError(f"method `{method}` needs `swap.{needed}`, which the recipe does not set")
+
+
+def check_weights(model: Path) -> None:
+    """Raise DataError unless all files of a model's weights are there and as long as their headers say."""
+    from langadapt.weight_files import read_header, weight_files
+
+    for file in weight_files(model):
+        read_header(file)
 
 
 def context_length(model: Path) -> int | None:
