@@ -225,15 +225,81 @@ def test_anneal_now_by_signal_or_file_ends_the_run_early(tmp_path: Path, monkeyp
     assert not list(tmp_path.rglob("anneal-now"))
 
 
-def test_a_finished_run_is_extended(tmp_path: Path) -> None:
-    train(tmp_path, schedule="wsd")
-    # The checkpoint before the anneal is kept beside the last ones.
-    assert (tmp_path / "checkpoints" / "step-00000011").exists()
-    result = train(tmp_path, schedule="wsd", steps=20, extend=True)
-    assert result.steps == 20 and journal(tmp_path)[-1]["step"] == 20
-    assert train(tmp_path, schedule="wsd", steps=20) == result
+def rates(out: Path) -> dict[int, float]:
+    """Rate of matrices by step."""
+    return {line["step"]: line["learning_rate"]["matrices"] for line in journal(out) if "loss" in line}
+
+
+@pytest.mark.parametrize("schedule", ["wsd", "infinite"])
+def test_a_finished_run_is_extended_as_if_it_had_been_longer_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    plan = {"schedule": schedule, "log_every": 1, "cooldown": 0.2}
+    train(tmp_path / "run", **plan)
+    # The last checkpoint before the decay is kept beside the last ones.
+    kept = [path.name for path in checkpoint.found(tmp_path / "run" / "checkpoints")]
+    assert kept == ["step-00000010", "step-00000012"]
     with pytest.raises(MismatchError, match="go on by `extend`"):
-        train(tmp_path, schedule="wsd", steps=30)
+        train(tmp_path / "run", **plan, steps=20)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash_after(11, patch)
+        train(tmp_path / "run", **plan, steps=20, extend=True)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash_after(14, patch)
+        train(tmp_path / "run", **plan, steps=20, extend=True, checkpoint_every=1)
+    # Checkpoints of the decay that was left behind are gone, of the same number or not.
+    assert [path.name for path in checkpoint.found(tmp_path / "run" / "checkpoints")] == [
+        "step-00000010",
+        "step-00000013",
+        "step-00000014",
+    ]
+    result = train(tmp_path / "run", **plan, steps=20, extend=True)
+    assert result.steps == 20 and train(tmp_path / "run", **plan, steps=20) == result
+    if schedule == "wsd":
+        train(tmp_path / "long", **plan, steps=20)
+        assert rates(tmp_path / "run") == pytest.approx(rates(tmp_path / "long"), rel=1e-9)
+        assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "long"), rel=1e-6)
+    # The new decay's beginning is kept now, and the old one no longer.
+    assert checkpoint.found(tmp_path / "run" / "checkpoints")[0].name == "step-00000017"
+
+
+def test_an_extension_begins_at_the_checkpoint_that_is_named(tmp_path: Path) -> None:
+    run = {"schedule": "wsd", "log_every": 1, "checkpoint_every": 4, "keep_checkpoints": 3}
+    train(tmp_path, **run)
+    with pytest.raises(ConfigError, match="no checkpoint of step 5; there are those of steps 8, 10, 12"):
+        train(tmp_path, **run, steps=14, extend=5)
+    # Nothing has happened: the run is what it was.
+    assert json.loads((tmp_path / "run.json").read_text())["settings"]["steps"] == 12
+    # A short budget after a checkpoint of the constant phase is an anneal from there.
+    assert train(tmp_path, **run, steps=9, extend=8).steps == 9
+    assert rates(tmp_path)[8] == 1e-2 and rates(tmp_path)[9] == pytest.approx(1e-3)
+    assert train(tmp_path, **run, steps=9, extend=8).steps == 9
+    with pytest.raises(ConfigError, match="cannot extend to 8 steps: 8 are done"):
+        train(tmp_path, **run, steps=8, extend=8)
+    # From the newest, whose rate has fallen, up to the peak again.
+    train(tmp_path, **run, steps=29, warmup=0.3, extend="newest")
+    found = rates(tmp_path)
+    assert found[9] < found[10] < found[14] < found[15] == pytest.approx(1e-2)
+
+
+def test_an_early_anneal_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from langadapt.training.step import Stepper
+
+    plain = Stepper.step
+
+    def asking(self: Any, batch: Any, number: int, **rates: Any) -> None:
+        plain(self, batch, number, **rates)
+        if number == 11:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+    run = {"schedule": "wsd", "log_every": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", asking)
+        result = train(tmp_path, **run, steps=40)
+    names = [path.name for path in checkpoint.found(tmp_path / "checkpoints")]
+    assert result.steps == 14 and names == ["step-00000012", "step-00000014"]
+    train(tmp_path, **run, steps=20, extend=True)
+    assert all(rates(tmp_path)[step] == 1e-2 for step in range(12, 18))
 
 
 def test_a_run_that_is_lost_goes_on_from_its_last_good_checkpoint_at_a_lower_rate(

@@ -154,7 +154,7 @@ def test_an_extension_rises_again_and_ends_at_the_minimum() -> None:
     while not course.finished:
         course.advance()
     longer = make("cosine", steps=160, warmup=0.1)
-    course.extend(longer, 160, plan.min_learning_rate)
+    course.extend(longer, 160, plan)
     rates = []
     while not course.finished:
         rates.append(course.rate(longer))
@@ -162,7 +162,7 @@ def test_an_extension_rises_again_and_ends_at_the_minimum() -> None:
     assert len(rates) == 60 and course.step == 160
     assert rates[0] < max(rates) == pytest.approx(longer.learning_rate) and rates[-1] == pytest.approx(2e-6)
     with pytest.raises(ConfigError, match="160 are done"):
-        course.extend(longer, 160, 0.0)
+        course.extend(longer, 160, longer)
 
 
 def test_course_survives_json() -> None:

@@ -50,7 +50,7 @@ def adapt(recipe: Recipe, *, progress: Progress | None = None) -> dict[str, Any]
         return Adaptation(recipe, run, progress).results()
 
 
-def train(recipe: Recipe, *, progress: Progress | None = None, extend: bool = False) -> dict[str, Any]:
+def train(recipe: Recipe, *, progress: Progress | None = None, extend: bool | int | str = False) -> dict[str, Any]:
     """Run the stages of ``recipe`` up to its main training, and return that training's summary.
 
     Under ``torchrun`` the first process makes the stages before training while the others wait, then all train. Like
@@ -95,7 +95,7 @@ class Adaptation(TextStages):
 
     def __init__(self, recipe: Recipe, run: Run, progress: Progress | None) -> None:
         super().__init__(recipe, run, resolve_model(recipe.model), progress)
-        self.extend = False
+        self.extend: bool | int | str = False
         self.ranked: list[dict[str, Any]] | None = None
         check_run(recipe, self.model, [recipe.swap.method, *recipe.compare])
 

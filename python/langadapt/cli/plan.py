@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from langadapt.budget.plan import Plan
+    from langadapt.training import TrainSettings
 
 
 def command(
@@ -42,13 +43,19 @@ def command(
 
         measured = calibrate_recipe(loaded)
     made = plan_recipe(loaded, measured)
+    disk = disk_bytes(made, loaded.train)
     if as_json:
-        typer.echo(json.dumps(made.to_dict(), indent=2))
+        typer.echo(json.dumps({**made.to_dict(), "disk_bytes": disk}, indent=2))
     else:
-        show(made, measured)
+        show(made, measured, disk)
 
 
-def show(made: Plan, measured: dict[str, Any] | None) -> None:
+def disk_bytes(made: Plan, settings: TrainSettings) -> int:
+    """What the training may take of the disk at most: its checkpoints and the trained model in bf16."""
+    return settings.checkpoints_at_most * made.checkpoint_bytes + 2 * made.parameters
+
+
+def show(made: Plan, measured: dict[str, Any] | None, disk: int) -> None:
     """The plan for people."""
     from rich.console import Console
 
@@ -69,7 +76,11 @@ def show(made: Plan, measured: dict[str, Any] | None) -> None:
     console.print(f"buys:        {made.steps:,} steps, {made.tokens:,} tokens, {text} MB of text{epochs}")
     cost = f", cost {made.cost:,.2f}" if made.cost is not None else ""
     hours = f"{made.hours:.1f}" if made.hours >= 1 else f"{made.hours:.2g}"
-    console.print(f"takes:       {hours} hours{cost}; a checkpoint is {made.checkpoint_bytes / GIB:.2f} GiB")
+    console.print(f"takes:       {hours} hours{cost}")
+    console.print(
+        f"disk:        {disk / GIB:.2f} GiB at most: the trained model, and checkpoints of "
+        f"{made.checkpoint_bytes / GIB:.2f} GiB each"
+    )
     console.print(f"rates:       {', '.join(f'{name} {rate:.2g}' for name, rate in made.rates.items())} at the peak")
     for phase in made.schedule:
         first, last = phase["steps"]

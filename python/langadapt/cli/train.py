@@ -15,6 +15,15 @@ def command(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe.")
     ] = None,
     extend: Annotated[bool, typer.Option("--extend", help="Go on with a larger budget or at other rates.")] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STEP",
+            help="Of `--extend`: the checkpoint to go on from, or `newest`. Default: the newest; after the final decay "
+            "the one before it, which is always kept.",
+        ),
+    ] = None,
     anneal: Annotated[
         bool, typer.Option("--anneal", help="Ask the run that is under way to finish its schedule now, and leave.")
     ] = False,
@@ -23,9 +32,14 @@ def command(
 
     SIGTERM, SIGUSR1 and Ctrl-C write a checkpoint first; the same command then goes on. `torchrun` passes SIGUSR1 on
     if told to: `torchrun --signals-to-handle SIGTERM,SIGINT,SIGUSR1 ...`; it ends with code 1 itself.
+
+    An extension of `wsd`, `infinite` or `constant` from within the constant phase stays at that rate until the last
+    `anneal` of the larger budget, as if that had been the budget from the start; a budget just above `--from` anneals
+    from there. Others rise to the peak again. The extended run's `final` takes the place of the old one.
     """
     from langadapt.recipe import Recipe
 
+    where = starting_point(extend, start)
     loaded = Recipe.from_yaml(recipe, overrides or ())
     if anneal:
         from langadapt.stages import is_running
@@ -40,7 +54,7 @@ def command(
     from langadapt.training import parallel
 
     try:
-        summary = train(loaded, extend=extend)
+        summary = train(loaded, extend=where)
     except TrainingStopped:
         # All processes stop at the same step.
         parallel.leave()
@@ -48,3 +62,18 @@ def command(
     parallel.leave()
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(Path(summary["out"]) / "final")
+
+
+def starting_point(extend: bool, start: str | None) -> bool | int | str:
+    """What `--extend` and `--from` ask for together."""
+    from langadapt.errors import ConfigError
+
+    if start is None:
+        return extend
+    if not extend:
+        raise ConfigError("--from: says where `--extend` goes on from; without it a run goes on where it stopped")
+    if start == "newest":
+        return start
+    if not start.isdecimal():
+        raise ConfigError(f"--from: {start} is neither the step of a checkpoint nor `newest`")
+    return int(start)

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +173,7 @@ class Writer:
             shutil.rmtree(target)
         temporary.rename(target)
         sync_folder(self.root)
-        self.delete_old(protect)
+        self.delete_old(protect, target.name)
 
     def explain(self, error: Exception, target: Path) -> str:
         """What failed, what is left, what to do."""
@@ -183,10 +183,12 @@ class Writer:
         reason = "the disk is full" if full else str(error)
         return f"{target}: cannot write the checkpoint: {reason}{left}; free some space and run the same command again"
 
-    def delete_old(self, protect: set[str]) -> None:
-        """Keep the newest ``keep``."""
-        for old in found(self.root)[: -self.keep]:
-            if old.name not in protect:
+    def delete_old(self, protect: set[str], last: str) -> None:
+        """Keep the newest ``keep`` up to ``last``; later ones are of what an extension has left behind."""
+        whole = found(self.root)
+        mine = [path for path in whole if path.name <= last]
+        for old in whole:
+            if old not in mine or (old in mine[: -self.keep] and old.name not in protect):
                 # Out of sight first, so that a kill in the middle leaves no half checkpoint with a whole name.
                 hidden = old.with_name(f".{old.name}.old")
                 old.rename(hidden)
@@ -235,14 +237,27 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that is whole, with its state; damaged ones are named in a warning."""
-    for folder in reversed(found(root)):
+def newest(root: Path, run: Mapping[str, Any] | None = None) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that is whole, with its state; damaged ones are named in a warning.
+
+    Those of ``run`` come first: a run that was extended from an older checkpoint leaves the later ones behind, which
+    are deleted with its first own.
+    """
+    others = {path: run is not None and settings_of(path) != run["settings"] for path in reversed(found(root))}
+    for folder in sorted(others, key=others.__getitem__):
         try:
             return folder, read_state(folder)
         except DataError as error:
             log.warning("%s; trying an older checkpoint", error)
     return None
+
+
+def settings_of(folder: Path) -> Any:
+    """Settings of the run that a checkpoint is of; none where they cannot be read."""
+    try:
+        return json.loads((folder / STATE).read_text(encoding="utf-8"))["run"]["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class Reader:

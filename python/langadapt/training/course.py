@@ -1,8 +1,10 @@
 """How far a run is, and how fast it may go on: steps, hours and deadlines become one progress in [0, 1].
 
 A run is a sequence of segments, each with its own progress: the main one, perhaps an anneal that was asked for early,
-perhaps an extension. Every step adds ``per_step``. Under a clock ``per_step`` is set again and again from measured step
-times, so that progress reaches 1, and with it the decay its end, before time is up; progress never jumps or falls.
+perhaps an extension. An extension of a run that is in the constant phase of its schedule goes on in that phase
+(``stable``); any other rises to the peak once more and follows the schedule anew (``extension``). Every step adds
+``per_step``. Under a clock ``per_step`` is set again and again from measured step times, so that progress reaches 1,
+and with it the decay its end, before time is up; progress never jumps or falls.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class Course:
     steps_wanted: int | None
     """Steps of the current segment; none = as many as time allows."""
     kind: str = "main"
-    """``main``, ``anneal`` or ``extension``."""
+    """``main``, ``anneal``, ``extension`` or ``stable``."""
     done: float = 0.0
     """Progress of the current segment."""
     per_step: float = FIRST_GUESS
@@ -42,6 +44,10 @@ class Course:
     """Running mean of a step's wall-clock time, validations and checkpoints included."""
     until: float | None = None
     """Training time at which the run must be over, from `hours`."""
+    decay: float = 0.0
+    """Share of a ``stable`` segment, at its end, over which the rate falls."""
+    origin: int = 0
+    """Steps in all after which the present budget and rates took over; 0 for a run that was never extended."""
 
     @classmethod
     def start(cls, settings: TrainSettings, steps: int | None) -> Course:
@@ -56,12 +62,42 @@ class Course:
 
     def rate(self, settings: TrainSettings) -> float:
         """Learning rate of the next step."""
-        done = self.next_done()
+        return self.rate_of(self.next_done(), settings)
+
+    def rate_of(self, done: float, settings: TrainSettings) -> float:
+        """Learning rate of the step of this segment that ends at ``done``."""
+        low, shape = settings.min_learning_rate, schedule.anneal_shape(settings)
         if self.kind == "anneal":
-            return schedule.anneal(done, self.high, settings.min_learning_rate, schedule.anneal_shape(settings))
-        if self.kind == "extension" and done < settings.warmup:
-            return self.high + (settings.learning_rate - self.high) * done / settings.warmup
-        return schedule.rate_at(done, settings)
+            return schedule.anneal(done, self.high, low, shape)
+        if self.kind == "main":
+            return schedule.rate_at(done, settings)
+        level = schedule.constant_rate(settings) if self.kind == "stable" else None
+        top = settings.learning_rate if level is None else level
+        if done < settings.warmup:
+            top = self.high + (top - self.high) * done / settings.warmup
+        if self.kind == "stable":
+            falling = schedule.share(done, 1 - self.decay, 1.0)
+            return top if done <= 1 - self.decay else schedule.anneal(falling, top, low, shape)
+        return top if done < settings.warmup else schedule.rate_at(done, settings)
+
+    def turn(self, settings: TrainSettings) -> float | None:
+        """Progress of this segment at which the rate leaves the constant phase; none where there is no such moment."""
+        if self.kind == "stable":
+            return 1 - self.decay
+        if self.kind == "anneal" or schedule.constant_rate(settings) is None:
+            return None
+        return 1 - settings.anneal
+
+    def falling(self, settings: TrainSettings) -> bool:
+        """Whether the final decay has begun."""
+        turn = self.turn(settings)
+        return self.kind == "anneal" or (turn is not None and self.done > turn)
+
+    def steady(self, settings: TrainSettings) -> bool:
+        """Whether the last step was in a constant phase; ``settings``: those that it was done with."""
+        if self.kind == "stable":
+            return self.done <= 1 - self.decay
+        return self.kind != "anneal" and schedule.steady(self.done, settings)
 
     def next_done(self) -> float:
         """Progress once the next step is done; the last one lands on 1 exactly."""
@@ -133,9 +169,11 @@ class Course:
         self.kind, self.done, self.per_step, self.steps_wanted = "anneal", 0.0, 1 / steps, steps
         return steps
 
-    def extend(self, settings: TrainSettings, steps: int | None, last_rate: float) -> None:
-        """Go on until ``steps`` steps in all (or `hours` in all) are done: from the last rate up again to the peak over
-        the warm-up, then along the schedule.
+    def extend(self, settings: TrainSettings, steps: int | None, before: TrainSettings) -> None:
+        """Go on until ``steps`` steps in all (or `hours` in all) are done.
+
+        From within a constant phase: constant, until the last ``anneal`` of the whole run. From anywhere else: from the
+        last rate up again to the peak over the warm-up, then along the schedule. ``before``: settings until now.
 
         Raises:
             ConfigError: the new budget is no larger than what is done.
@@ -145,9 +183,19 @@ class Course:
             raise ConfigError(f"cannot extend to {steps} steps: {self.step} are done; set a larger budget")
         if settings.hours is not None and settings.hours * 3600 <= self.seconds:
             raise ConfigError(f"cannot extend to hours: {settings.hours}: {self.seconds / 3600:.2f} are used; set more")
-        self.kind, self.done, self.high, self.steps_wanted = "extension", 0.0, last_rate, more
+        until = settings.hours * 3600 if settings.hours is not None else None
+        stable = self.steady(before) and schedule.constant_rate(settings) is not None
+        # A rate that was lowered for a reason does not come back.
+        self.high = min(self.rate_of(self.done, before), settings.learning_rate) if self.step else 0.0
+        grown = 1.0
+        if more is not None:
+            grown = (self.step + more) / more
+        elif until is not None:
+            grown = until / (until - self.seconds)
+        self.decay = min(settings.anneal * grown, 1.0)
+        self.kind, self.done, self.steps_wanted = "stable" if stable else "extension", 0.0, more
         self.per_step = 1 / more if more else FIRST_GUESS
-        self.until = settings.hours * 3600 if settings.hours is not None else None
+        self.until, self.origin = until, self.step
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; floats survive JSON bit by bit."""

@@ -50,7 +50,7 @@ def train_model(
     validate: Validate | None = None,
     progress: Progress | None = None,
     new_rows: Sequence[int] | None = None,
-    extend: bool = False,
+    extend: resume.Extend = False,
 ) -> TrainResult:
     """Train a causal language model on token stores; the same call again goes on where it was interrupted.
 
@@ -65,7 +65,8 @@ def train_model(
         progress: called as ``progress(phase, done, total, unit)`` instead of the display on stderr.
         new_rows: embedding rows that have never been trained: where there are any, they raise the embeddings' rate
             (``embedding_learning_rate: auto``), and ``embeddings_first_steps`` trains them alone.
-        extend: go on with a larger budget, or at other rates, after a finished run or from its last checkpoint.
+        extend: go on with a larger budget, or at other rates: true = from the checkpoint before the final decay if that
+            decay is over, else from the newest; or the step of a checkpoint; or ``newest``.
 
     Raises:
         ConfigError: settings that cannot work here.
@@ -86,7 +87,7 @@ def train_model(
     if team.leads:
         out.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out / "final")
-        resume.begin(out, described, extend)
+        resume.check_folder(out, described, extend)
     team.wait()
     # Steps are seeded one by one; the caller's generators are left as they were.
     with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
@@ -119,9 +120,8 @@ class Trainer:
         self.mixture = data.open_mixture(shares, self.tokenizer, ids, self.model, settings)
         self.bytes_per_token = data.bytes_per_token(self.mixture)
         self.stepper = Stepper(self.model, self.mixture, settings, team, new_rows)
-        self.step = 0
+        self.step, self.loss = 0, math.nan
         self.validation: dict[str, float] = {}
-        self.loss = math.nan
         self.course = Course.start(settings, self.planned_steps())
         self.writer = checkpoint.Writer(
             out / "checkpoints",
@@ -130,8 +130,7 @@ class Trainer:
             settings.asynchronous_checkpoints and team.device.type == "cuda",
         )
         self.protected: list[int] = []
-        self.validation_seconds = 0.0
-        self.cold = True
+        self.validation_seconds, self.cold = 0.0, True
         self.saved_at = self.measured_at = time.monotonic()
         self.measured_step = self.logged_step = 0
 
@@ -148,9 +147,11 @@ class Trainer:
         windows = (settings.epochs or 1.0) * len(mixture.sources[0])
         return max(1, math.ceil(windows / (share * settings.sequences_per_step)))
 
-    def run(self, extend: bool) -> TrainResult:
+    def run(self, extend: resume.Extend) -> TrainResult:
         """Everything after preparation."""
         self.resume(extend)
+        if self.team.leads:
+            resume.note(self.out, self.described)
         journal = Journal(self.out, self.settings, self.step, self.team.leads)
         batches = prefetch(self.make_batch, itertools.count(self.step))
         try:
@@ -170,7 +171,7 @@ class Trainer:
                         self.write_log(journal)
                     if self.due_validation(before):
                         self.run_validation(journal)
-                    if self.due_checkpoint(before):
+                    if self.due_checkpoint():
                         self.save()
             self.writer.close()
             result = self.result()
@@ -246,6 +247,9 @@ class Trainer:
             stop = next((name for name, _ in asked if name), None)
             anneal = any(wish for _, wish in asked)
         if anneal and self.step >= self.settings.embeddings_first_steps:
+            if self.step and not self.course.falling(self.settings):
+                self.protected = [self.step]
+                self.save()
             steps = self.course.anneal_now(self.settings)
             self.display.say(f"annealing now: {steps} steps to the end")
             if self.team.leads:
@@ -275,14 +279,12 @@ class Trainer:
             return True
         return self.step % every == 0 if every else tenths(self.course.done) > tenths(before)
 
-    def due_checkpoint(self, before: float) -> bool:
-        """By steps, by time, before an anneal (from where a run is best extended), and at the end."""
-        settings = self.settings
-        if self.course.kind == "main" and settings.schedule in {"infinite", "wsd"}:
-            turn = 1 - settings.anneal
-            if before < turn <= self.course.done < 1:
-                self.protected.append(self.step)
-                return True
+    def due_checkpoint(self) -> bool:
+        """By steps, by time, before the final decay (from where a run is best extended), and at the end."""
+        settings, turn = self.settings, self.course.turn(self.settings)
+        if turn is not None and 0 < self.course.done <= turn < self.course.next_done():
+            self.protected = [self.step]
+            return True
         if self.course.finished or (settings.checkpoint_every and self.step % settings.checkpoint_every == 0):
             return True
         if settings.checkpoint_minutes is None or not self.meeting():
@@ -291,8 +293,7 @@ class Trainer:
 
     def write_log(self, journal: Journal) -> None:
         """One line of the log, and the display."""
-        steps = self.step - self.logged_step
-        self.logged_step = self.step
+        steps, self.logged_step = self.step - self.logged_step, self.step
         line = {"step": self.step, "progress": self.course.done, "tokens": self.step * self.settings.tokens_per_step}
         line |= self.stepper.report(steps, self.bytes_per_token)
         line |= {"seconds": round(self.course.seconds, 3), "peak_memory_bytes": peak_memory(self.team.device)}
@@ -336,9 +337,9 @@ class Trainer:
         self.writer.save(self.step, tensors, state, self.protected)
         self.saved_at = time.monotonic()
 
-    def resume(self, extend: bool) -> None:
-        """Go back to the newest whole checkpoint, if there is one."""
-        found = checkpoint.newest(self.writer.root)
+    def resume(self, extend: resume.Extend) -> None:
+        """Go back to the newest whole checkpoint, if there is one, or to that from which the run is extended."""
+        found = resume.starting_point(self.writer.root, self.described, extend)
         if found is None:
             self.stepper.prepare(None)
             return
@@ -353,8 +354,7 @@ class Trainer:
         resume.restore_optimizer(reader, self.stepper.named, self.stepper.optimizer, state["optimizer_states"])
         changed = resume.check_same(state["run"], self.described, self.out, extend)
         if changed:
-            last = self.course.rate(self.settings) if self.step else 0.0
-            self.course.extend(self.settings, self.planned_steps(), last)
+            self.course.extend(self.settings, self.planned_steps(), resume.earlier_settings(state))
         self.display.say(f"going on after step {self.step} from {folder}")
 
     def result(self) -> TrainResult:

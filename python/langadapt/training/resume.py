@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from langadapt import __version__
-from langadapt.errors import MismatchError
+from langadapt.errors import ConfigError, MismatchError
 from langadapt.manifest import fingerprint, read_manifest, write_atomically
 from langadapt.training.batches import StoreShare
-from langadapt.training.checkpoint import Reader, found
+from langadapt.training.checkpoint import STATE, Reader, folder_of, found, newest, read_state
+from langadapt.training.course import Course
 from langadapt.training.optimizer import Named
 from langadapt.training.settings import BUDGET, FREE_TO_CHANGE, RATES, TrainSettings
+
+Extend = bool | int | str
+"""Whether a run may be extended: no, from where it is best done, from the checkpoint of a step, or from ``newest``."""
 
 RUN_NAME = "run.json"
 PROJECTION = "ortho_matrix"
@@ -36,7 +41,7 @@ def describe_run(model: Any, shares: Sequence[StoreShare], settings: TrainSettin
     return {"langadapt": __version__, "settings": settings.to_dict(), "inputs": inputs}
 
 
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, extend: bool) -> bool:
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, extend: Extend) -> bool:
     """Compare a run with what ``out`` was begun with; whether its budget or its rates have changed.
 
     Raises:
@@ -50,10 +55,9 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, ext
             f"{out}: holds a run on another {' and '.join(differing)}; give another "
             "folder, or delete this one to start anew"
         )
-    old, new = before["settings"], now["settings"]
-    changed = [key for key in new if key not in FREE_TO_CHANGE and old.get(key) != new[key]]
+    old, new, changed = before["settings"], now["settings"], changes(before, now)
     other = [key for key in changed if key not in BUDGET | RATES]
-    if other or (changed and not extend):
+    if other or (changed and extend is False):
         listed = ", ".join(f"{key}: {old.get(key)} there, {new[key]} here" for key in other or changed)
         remedy = "" if other else "go on by `extend` (`langadapt train --extend`), "
         raise MismatchError(
@@ -63,7 +67,13 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, ext
     return bool(changed)
 
 
-def finished(out: Path, run: Mapping[str, Any], extend: bool) -> dict[str, Any] | None:
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that make another run of it."""
+    old, new = before["settings"], now["settings"]
+    return [key for key in new if key not in FREE_TO_CHANGE and old.get(key) != new[key]]
+
+
+def finished(out: Path, run: Mapping[str, Any], extend: Extend) -> dict[str, Any] | None:
     """The result of a run that is complete, if ``out`` holds this very run."""
     if not (out / "final" / "manifest.json").is_file():
         return None
@@ -75,8 +85,8 @@ def finished(out: Path, run: Mapping[str, Any], extend: bool) -> dict[str, Any] 
     return result
 
 
-def begin(out: Path, run: Mapping[str, Any], extend: bool) -> None:
-    """Note in ``out`` what the run is made of, after checking that its checkpoints belong to it."""
+def check_folder(out: Path, run: Mapping[str, Any], extend: Extend) -> None:
+    """Raise MismatchError if ``out`` holds checkpoints of another run."""
     path = out / RUN_NAME
     if path.is_file() and found(out / "checkpoints"):
         try:
@@ -85,7 +95,61 @@ def begin(out: Path, run: Mapping[str, Any], extend: bool) -> None:
         except (ValueError, KeyError, TypeError):
             raise MismatchError(f"{path}: cannot be read; delete {out} to start anew") from None
         check_same(before, run, out, extend)
-    write_atomically(path, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+
+
+def note(out: Path, run: Mapping[str, Any]) -> None:
+    """Write down in ``out`` what the run is made of, once it is sure to begin or go on."""
+    write_atomically(out / RUN_NAME, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+
+
+def starting_point(root: Path, run: Mapping[str, Any], extend: Extend) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint to go on from, and its state: the newest of this very run; else, to be extended, the one that
+    ``extend`` names.
+
+    A run that has come to the end of its decay, or is in it and gets a larger budget, is extended from the checkpoint
+    before the decay, if there is one: the decay is left behind.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or this run has begun elsewhere.
+    """
+    latest = newest(root, run)
+    asked = extend if isinstance(extend, int) and not isinstance(extend, bool) else None
+    if latest is None:
+        if asked is not None:
+            raise ConfigError(f"{root}: no checkpoint to extend from")
+        return None
+    state = latest[1]
+    if not changes(state["run"], run):
+        if asked not in {None, state["course"].get("origin", 0), int(state["step"])}:
+            raise ConfigError(
+                f"cannot extend from step {asked}: a run of these very settings stands at step {state['step']}; set "
+                "another budget or other rates to extend it"
+            )
+        return latest
+    if asked is None and extend is True:
+        asked = before_decay(root, state, run)
+    if asked is None or asked == int(state["step"]):
+        return latest
+    folder = folder_of(root, asked)
+    if not (folder / STATE).is_file():
+        kept = ", ".join(str(int(path.name.removeprefix("step-"))) for path in found(root))
+        raise ConfigError(f"{root}: no checkpoint of step {asked}; there are those of steps {kept}")
+    return folder, read_state(folder)
+
+
+def before_decay(root: Path, state: Mapping[str, Any], run: Mapping[str, Any]) -> int | None:
+    """Step of the checkpoint before the decay that the run of ``state`` has ended or is to leave; none if there is no
+    such decay or checkpoint."""
+    course, old = Course(**state["course"]), earlier_settings(state)
+    kept = [step for step in state["protected"] if step < state["step"] and (folder_of(root, step) / STATE).is_file()]
+    grown = any(key in BUDGET for key in changes(state["run"], run))
+    return max(kept) if kept and course.falling(old) and (course.finished or grown) else None
+
+
+def earlier_settings(state: Mapping[str, Any]) -> TrainSettings:
+    """The settings that a checkpoint was made with, as far as this version knows them."""
+    known = {field.name for field in fields(TrainSettings)}
+    return TrainSettings(**{key: value for key, value in state["run"]["settings"].items() if key in known})
 
 
 def tensors_of(model: nn.Module, named: Named, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

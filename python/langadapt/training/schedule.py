@@ -61,6 +61,18 @@ def anneal(done: float, high: float, low: float, shape: str) -> float:
     return low + (high - low) * (1 - math.sqrt(done))
 
 
+def constant_rate(settings: TrainSettings) -> float | None:
+    """Rate of the constant phase before a final decay; none for schedules that have no such phase."""
+    return {"wsd": settings.learning_rate, "infinite": settings.plateau_learning_rate}.get(settings.schedule)
+
+
+def steady(progress: float, settings: TrainSettings) -> bool:
+    """Whether a run of this schedule is in a constant phase, from which it may go on for any length."""
+    end = 1.0 if settings.schedule == "constant" else 1 - settings.anneal
+    start = settings.cooldown if settings.schedule == "infinite" else settings.warmup
+    return settings.schedule in {"constant", "wsd", "infinite"} and start <= progress <= end
+
+
 def anneal_shape(settings: TrainSettings) -> str:
     """How this schedule decays when told to finish now."""
     return "exponential" if settings.schedule == "infinite" else "sqrt"

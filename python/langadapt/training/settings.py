@@ -145,7 +145,7 @@ class TrainSettings:
     checkpoint_minutes: float | None = 30.0
     """Minutes between checkpoints; none = by steps only."""
     keep_checkpoints: int = 2
-    """Older ones are deleted."""
+    """Older ones are deleted, but for the last one before the final decay, from which a run is best extended."""
     asynchronous_checkpoints: bool = True
     """On a GPU: copy to memory, go on, write meanwhile."""
     validate_every: int | None = None
@@ -267,6 +267,11 @@ class TrainSettings:
     def tokens_per_step(self) -> int:
         """Tokens per optimizer step over all processes."""
         return self.sequences_per_step * self.sequence_length
+
+    @property
+    def checkpoints_at_most(self) -> int:
+        """Checkpoints on the disk at once: those that are kept, that before the final decay, one being written."""
+        return self.keep_checkpoints + (self.schedule in {"wsd", "infinite"}) + 1
 
     @property
     def plateau_learning_rate(self) -> float:
