@@ -25,13 +25,20 @@ def command(
         bool, typer.Option("--calibrate", help="Time a few real steps on this machine and plan with what they took.")
     ] = False,
     pilot: Annotated[
-        bool, typer.Option("--pilot", help="Train briefly at several shares of source text and recommend one.")
+        bool,
+        typer.Option(
+            "--pilot", help="Train briefly (4 x 40 steps) at several shares of source text and recommend one."
+        ),
     ] = False,
 ) -> None:
     """Plan a recipe's training from its budget: memory, layout, tokens, dates, cost."""
     from langadapt.recipe import Recipe
 
     loaded = Recipe.from_yaml(recipe, overrides or ())
+    if pilot and calibrate:
+        from langadapt.errors import ConfigError
+
+        raise ConfigError("--calibrate and --pilot answer different questions; give one of them")
     if pilot:
         show_pilot(loaded, as_json)
         return
@@ -146,3 +153,11 @@ def show_pilot(recipe: Any, as_json: bool) -> None:
         table.add_row(f"{100 * row['share']:.0f} %", f"{row['target']:.4f}", f"{row['source']:.4f}", style=chosen)
     console.print(table)
     console.print(f"recommended: corpus.source_share={advice.share:g} ({advice.reason})")
+    low, high = advice.between
+    # As many digits as tell a run from its pilots.
+    length = f"{advice.extrapolation:.0f}" if advice.extrapolation >= 10 else f"{advice.extrapolation:.2g}"
+    console.print(
+        f"certainty:   other fits of about the same error recommend {low:g} to {high:g}; "
+        f"the run is {length} x as long as a pilot; "
+        f"errors of the fits: target {advice.errors['target']:.4f}, source {advice.errors['source']:.4f} bits per byte"
+    )

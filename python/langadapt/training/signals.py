@@ -10,6 +10,8 @@ from typing import Any
 
 from langadapt.errors import ConfigError
 
+PILOTS = "pilots"
+"""Folder, in that of a run, of trainings that are too short to be asked for anything."""
 ANNEAL_NAME = "anneal-now"
 """A file of this name in the run's folder asks for the final decay."""
 
@@ -68,7 +70,11 @@ def ask_to_anneal(root: Path) -> list[Path]:
     Raises:
         ConfigError: there is none.
     """
-    runs = [file.parent for file in sorted(root.rglob("run.json")) if not (file.parent / "final").exists()]
+    runs = [
+        file.parent
+        for file in sorted(root.rglob("run.json"))
+        if not (file.parent / "final").exists() and PILOTS not in file.relative_to(root).parts
+    ]
     if not runs:
         raise ConfigError(f"{root}: no unfinished training run in it")
     for folder in runs:
