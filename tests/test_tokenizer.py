@@ -138,6 +138,8 @@ def test_bad_files_are_named(tmp_path: Path, reference: Reference) -> None:
         with pytest.raises(DataError, match=message) as caught:
             Tokenizer.from_file(file)
         assert str(file) in str(caught.value)
+    with pytest.raises(TypeError, match=r"Tokenizer\.from_pretrained reads paths"):
+        Tokenizer(str(file))  # type: ignore[arg-type]
     (tmp_path / "tokenizer.json").write_text(reference.to_str())
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(DataError, match="tokenizer_config"):

@@ -67,11 +67,14 @@ class Tokenizer:
 
     Raises:
         DataError: ``definition`` is not a ``tokenizer.json``.
+        TypeError: it is a path; :meth:`from_pretrained` reads those.
     """
 
     def __init__(
         self, definition: bytes, companions: Mapping[str, bytes] | None = None, name: str | Path = TOKENIZER_FILE
     ) -> None:
+        if not isinstance(definition, bytes):
+            raise TypeError(f"{definition!r}: not the bytes of a tokenizer.json; Tokenizer.from_pretrained reads paths")
         self.definition = definition
         """The bytes of ``tokenizer.json``."""
         self.name = str(name)

@@ -11,6 +11,7 @@
 //! | [`normalize`] | Unicode normalization forms, as the `tokenizers` package applies them |
 //! | [`added`] | added tokens: found before anything else, never cut |
 //! | [`piece_cache`] | ids of pieces seen before, per thread |
+//! | `piece_key` | a piece as two words |
 //! | `cuts` | where SentencePiece-style text may be cut |
 //! | [`sentencepiece`] | text to pieces for SentencePiece-style tokenizers (Llama-2, Mistral) |
 //! | [`byte_level`] | text to pieces for byte-level tokenizers (GPT-2, Llama-3, Qwen) |
@@ -32,6 +33,7 @@ pub mod normalize;
 mod numbering;
 pub mod pair_ranks;
 pub mod piece_cache;
+mod piece_key;
 pub mod piece_lists;
 pub mod reach;
 pub mod sentencepiece;

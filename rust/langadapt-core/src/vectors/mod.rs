@@ -2,7 +2,8 @@
 //!
 //! | file | concern |
 //! |---|---|
-//! | `cbow.rs` | the model: windows, negative sampling, Hogwild threads |
+//! | `cbow.rs` | the model, and how Hogwild threads share it |
+//! | `cbow/worker.rs` | one thread: windows, negative sampling, updates |
 //! | `subwords.rs` | which rows (the token's own, its character n-grams) make up a token |
 //! | `sampling.rs` | random numbers, noise distribution, subsampling of frequent tokens |
 //! | `rows.rs` | matrices that several threads write without locks, and the arithmetic on their rows |
