@@ -196,3 +196,19 @@ def test_a_micro_batch_of_one_that_runs_out_of_memory_is_recomputed(tmp_path: Pa
             train(tmp_path / "none", micro_batch=4, activation_checkpointing="none")
     train(tmp_path / "one", micro_batch=1)
     assert losses(tmp_path / "tight") == losses(tmp_path / "one")
+
+
+def test_the_layout_is_told_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from langadapt.training import train_model
+
+    result = train_model(tiny_model(), shares(), tmp_path, settings(steps=2, micro_batch="auto"))
+    assert result.layout == {
+        "micro_batch": 4,
+        "activation_checkpointing": "none",
+        "sharding": "none",
+        "processes": 1,
+    }
+    assert "layout: micro-batch 4, activation checkpointing none\n" in capsys.readouterr().err
+    assert "sharding grad-op over 2 processes" in layout.describe(
+        {**result.layout, "sharding": "grad-op", "processes": 2}
+    )

@@ -207,3 +207,8 @@ def check_deadline(settings: TrainSettings) -> None:
     deadline = settings.deadline_timestamp()
     if deadline is not None and deadline <= time.time():
         raise ConfigError(f"deadline: {settings.deadline} is already past")
+
+
+def tenths(done: float) -> int:
+    """Whole tenths of a progress that is a sum of rounded steps."""
+    return int(done * 10 + 1e-6)

@@ -37,13 +37,15 @@ def settle(settings: TrainSettings, shape: Shape, team: Team, before: Mapping[st
     On one GPU ``micro_batch`` and ``activation_checkpointing`` may still be `auto` afterwards.
     """
     settings = remembered(settings, team, before)
+    if not team.many:
+        settings = replace(settings, sharding="none")
     windows = settings.sequences_per_step // team.size
     if settings.micro_batch != "auto":
         settings = replace(settings, micro_batch=min(settings.micro_batch, windows))
     if team.device.type != "cuda":
         return on_cpu(settings, windows)
     if not team.many:
-        return replace(settings, sharding="none")
+        return settings
     if "auto" not in (settings.micro_batch, settings.activation_checkpointing, settings.sharding):
         return settings
     gpu = this_gpu(team.device)
@@ -60,6 +62,13 @@ def settled(settings: TrainSettings, layout: Layout) -> TrainSettings:
         "sharding": layout.sharding,
     }
     return replace(settings, **{key: value for key, value in chosen.items() if getattr(settings, key) == "auto"})
+
+
+def describe(layout: Mapping[str, Any]) -> str:
+    """What `Stepper.layout` says, for people."""
+    many = f", sharding {layout['sharding']} over {layout['processes']} processes" if layout["processes"] > 1 else ""
+    recompute = layout["activation_checkpointing"]
+    return f"layout: micro-batch {layout['micro_batch']}, activation checkpointing {recompute}{many}"
 
 
 def remembered(settings: TrainSettings, team: Team, before: Mapping[str, Any] | None) -> TrainSettings:

@@ -16,9 +16,10 @@ import torch
 from langadapt.errors import LangadaptError, TrainingStopped
 from langadapt.manifest import new_folder, remove_leftovers, write_manifest
 from langadapt.training import checkpoint, data, parallel, resume
+from langadapt.training import layout as layouts
 from langadapt.training import model as models
 from langadapt.training.batches import Batch, StoreShare, prefetch
-from langadapt.training.course import Course, check_deadline
+from langadapt.training.course import Course, check_deadline, tenths
 from langadapt.training.display import Display
 from langadapt.training.meters import Journal, peak_memory
 from langadapt.training.optimizer import local
@@ -152,6 +153,7 @@ class Trainer:
         self.resume(extend)
         if self.team.leads:
             resume.note(self.out, self.described)
+        self.display.say(layouts.describe(self.stepper.layout()))
         journal = Journal(self.out, self.settings, self.step, self.team.leads)
         batches = prefetch(self.make_batch, itertools.count(self.step))
         try:
@@ -376,6 +378,7 @@ class Trainer:
                 for windows, parts in zip(sources, self.mixture.parts, strict=True)
             },
             fullness={windows.name: round(windows.packing.fullness, 5) for windows in sources},
+            layout=self.stepper.layout(),
         )
 
     def export(self, result: TrainResult) -> None:
@@ -393,8 +396,3 @@ class Trainer:
                 f"checkpoint in {self.writer.root} is whole; free some space and run the same command again"
             ) from error
         self.team.wait()
-
-
-def tenths(done: float) -> int:
-    """Whole tenths of a progress that is a sum of rounded steps."""
-    return int(done * 10 + 1e-6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class TrainResult:
     """Passes over each store."""
     fullness: dict[str, float]
     """Share of window positions of each store that hold a pair."""
+    layout: dict[str, Any] = field(default_factory=dict)
+    """Micro-batch, recomputation, sharding and processes, as set or as found."""
 
     @property
     def final(self) -> Path:
