@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_kit import settings, tiny_model, train
+from training_kit import MISTRAL, settings, tiny_model, train
 
 from langadapt.budget import devices, pilot
 from langadapt.budget.flops import Shape
@@ -22,16 +22,6 @@ from langadapt.errors import ConfigError
 from langadapt.training import model as models
 from langadapt.training import optimizer as optimizers
 from langadapt.training.loss import HeadLoss
-
-MISTRAL = {
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 32000,
-    "tie_word_embeddings": False,
-}
 
 
 def architectures() -> list[Any]:
@@ -160,6 +150,20 @@ def test_pure_bf16_fits_one_gpu_where_mixed_does_not() -> None:
     assert made.best.layout.activation_checkpointing == "none" and made.best.layout.micro_batch == 1
     assert not any(option.fits for option in made.options if option.layout.precision == "mixed-bf16")
     assert any(option.fits for option in mistral_plan().options if option.layout.precision == "mixed-bf16")
+
+
+def test_the_table_of_layouts_fits_a_terminal() -> None:
+    from rich.console import Console
+
+    from langadapt.cli.plan import layouts
+
+    for gpus in ("4 x h100-80gb", "h100-80gb"):
+        console = Console(width=80)
+        with console.capture() as captured:
+            console.print(layouts(mistral_plan(gpus=gpus)))
+        shown = captured.get()
+        assert "…" not in shown and "no room" in shown and "selective" in shown
+        assert ("FSDP grad-op" in shown) == (gpus != "h100-80gb")
 
 
 def test_a_plan_counts_tokens_text_epochs_dates_and_cost() -> None:

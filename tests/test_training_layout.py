@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_kit import losses, settings, shares, tiny_model, train
+from training_kit import MISTRAL, losses, settings, shares, tiny_model, train
 
 from langadapt.budget import devices
 from langadapt.budget.flops import Shape
 from langadapt.budget.memory import Layout
-from langadapt.budget.plan import Option
+from langadapt.budget.options import Option, sizes
+from langadapt.budget.plan import plan
 from langadapt.errors import LangadaptError
 from langadapt.training import TrainSettings, data, layout, probe, step
 from langadapt.training import model as models
@@ -36,7 +37,7 @@ def wishes(**changes: Any) -> TrainSettings:
 
 
 def test_sizes_divide_the_windows_and_at_least_double() -> None:
-    assert layout.sizes(12) == [1, 2, 4, 12] and layout.sizes(7) == [1, 7] and layout.sizes(1) == [1]
+    assert sizes(12) == [1, 2, 4, 12] and sizes(7) == [1, 7] and sizes(1) == [1]
 
 
 class Machine:
@@ -159,6 +160,21 @@ def test_a_team_takes_the_layout_that_is_predicted_to_be_fastest(monkeypatch: py
     # Nothing fits: the smallest is tried, and the error that comes is torch's own of this machine.
     hopeless = team_settings(monkeypatch, "7b", 2, "l4", precision="mixed-bf16")
     assert (hopeless.sharding, hopeless.activation_checkpointing, hopeless.micro_batch) == ("full", "full", 1)
+
+
+@pytest.mark.parametrize("gpus", ["2 x h200", "4 x h100-80gb", "8 x a100-40gb", "4 x a6000"])
+def test_a_team_takes_what_the_plan_recommends(monkeypatch: pytest.MonkeyPatch, gpus: str) -> None:
+    count, device = devices.parse(gpus)
+    for changes in ({"accumulate": "auto"}, {"sharding": "full", "rounding": "kahan", "micro_batch": 2}):
+        wanted = wishes(steps=10, batch_sequences=256, **changes)
+        best = plan(MISTRAL, wanted, gpus=gpus).best.layout
+        monkeypatch.setattr(layout, "this_gpu", lambda _: device)
+        found = layout.settle(wanted, Shape.of(MISTRAL), Team(size=count, device=torch.device("cuda")), None)
+        assert (found.micro_batch, found.activation_checkpointing, found.sharding) == (
+            best.micro_batch,
+            best.activation_checkpointing,
+            best.sharding,
+        )
 
 
 def test_one_gpu_leaves_open_what_trials_decide(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from langadapt.training import StoreShare, TrainResult, TrainSettings, checkpoint, parallel, train_model
 
 VOCABULARY = 64
+MISTRAL = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 32000,
+    "tie_word_embeddings": False,
+}
+"""Of Mistral-7B, what a plan reads of its configuration."""
 
 
 class MemoryStore:

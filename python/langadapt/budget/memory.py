@@ -60,13 +60,25 @@ class Layout:
         """In few words; `FSDP` gathers parameters for each block, `FSDP grad-op` once per step."""
         parts = ["mixed-bf16" if self.precision == "mixed-bf16" else f"{self.precision} {self.rounding}"]
         if self.gpus > 1:
-            parts.append({"none": "replicated", "full": "FSDP", "grad-op": "FSDP grad-op"}[self.sharding])
+            parts.append(self.placement)
         if self.activation_checkpointing != "none":
             parts.append(f"{self.activation_checkpointing} recompute")
-        if self.precision == "pure-bf16" and self.accumulate == "bf16" and self.micro_batches > 1:
+        if self.sums == "bf16" and self.precision == "pure-bf16":
             parts.append("bf16 sums")
         parts.append(f"micro-batch {self.micro_batch}")
         return ", ".join(parts)
+
+    @property
+    def placement(self) -> str:
+        """Of parameters on several GPUs."""
+        return {"none": "replicated", "full": "FSDP", "grad-op": "FSDP grad-op"}[self.sharding]
+
+    @property
+    def sums(self) -> str:
+        """Dtype of gradient sums over micro-batches; empty where there is nothing to sum."""
+        if self.micro_batches == 1:
+            return ""
+        return "fp32" if self.exact_sums or self.precision != "pure-bf16" else "bf16"
 
 
 @dataclass(frozen=True)

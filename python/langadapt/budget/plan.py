@@ -1,49 +1,24 @@
-"""`langadapt plan`: what a budget buys, which layout fits, when each phase ends."""
+"""`langadapt plan`: what a budget buys, in which layout, and when each phase ends."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from langadapt.budget import devices, memory, speed
-from langadapt.budget.devices import GIB, Device
+from langadapt.budget import devices, memory
 from langadapt.budget.flops import Shape
-from langadapt.budget.memory import Layout, Memory
+from langadapt.budget.options import Option, choose, enumerate_options
 from langadapt.errors import ConfigError
 from langadapt.training.schedule import phases
 from langadapt.training.settings import TrainSettings
 
 BYTES_PER_TOKEN = 4.3
 """Of a tokenizer made for its language, where no store tells; German and Arabic ones of 32k entries reach more."""
-PRECISIONS = (
-    ("pure-bf16", "nearest"),
-    ("pure-bf16", "stochastic"),
-    ("pure-bf16", "kahan"),
-    ("pure-bf16", "split"),
-    ("mixed-bf16", "nearest"),
-)
-
-
-@dataclass(frozen=True)
-class Option:
-    """A layout with its price."""
-
-    layout: Layout
-    memory: Memory
-    fits: bool
-    tokens_per_second: float
-    step_seconds: float
-    mfu: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"description": self.layout.describe(), **asdict(self)}
 
 
 @dataclass
@@ -164,106 +139,6 @@ def plan(
         cost=None if price is None else price * count * seconds / 3600,
         notes=notes,
     )
-
-
-def enumerate_options(
-    shape: Shape, settings: TrainSettings, gpus: int, device: Device, measured: Mapping[str, Any] | None
-) -> Iterator[Option]:
-    """The fastest micro-batch that fits, or the smallest one, of every combination."""
-    wanted = (settings.precision, settings.rounding)
-    precisions = PRECISIONS if wanted in PRECISIONS or settings.precision == "fp32" else (*PRECISIONS, wanted)
-    windows = settings.sequences_per_step // gpus
-    sizes = [size for size in range(1, min(windows, 64) + 1) if windows % size == 0]
-    if settings.micro_batch != "auto":
-        sizes = [min(settings.micro_batch, windows)]
-    elif measured is not None and "micro_batch" in measured:
-        # Nothing is known of the others' speed.
-        sizes = [min(int(measured["micro_batch"]), windows)]
-    shardings = ("none",) if gpus == 1 else ("none", "grad-op", "full")
-    for precision, sharding, recompute in itertools.product(precisions, shardings, speed.RECOMPUTE):
-        # Sums in bf16 save memory and lose digits: offered beside the fp32 sums that `auto` means.
-        sums = (
-            ("auto", "bf16")
-            if settings.accumulate == "auto" and precision[0] == "pure-bf16"
-            else (settings.accumulate,)
-        )
-        for accumulate in sums:
-            layout = Layout(*precision, gpus, sharding, recompute, accumulate=accumulate, compiled=settings.compile)
-            sized = (replace(layout, micro_batch=size, micro_batches=-(-windows // size)) for size in sizes)
-            made = [price_of(shape, one, settings, device, measured) for one in sized]
-            fitting = [option for option in made if option.fits]
-            found = max(fitting, key=lambda option: option.tokens_per_second) if fitting else made[0]
-            if accumulate == sums[0] or found.layout.micro_batches > 1:
-                yield found
-
-
-def price_of(
-    shape: Shape, layout: Layout, settings: TrainSettings, device: Device, measured: Mapping[str, Any] | None
-) -> Option:
-    """Memory and speed of one layout; of measured ones only the recomputation is predicted."""
-    # Training does the same: gradients are sent once per step where there is room for whole sums.
-    layout = replace(layout, whole_sums=True)
-    needed = memory.estimate(shape, layout, settings.sequence_length, settings.loss_chunk)
-    if needed.peak > device.memory and layout.sharding != "none":
-        layout = replace(layout, whole_sums=False)
-        needed = memory.estimate(shape, layout, settings.sequence_length, settings.loss_chunk)
-    known = None
-    if measured is not None:
-        known = measured["tokens_per_second"] * speed.RECOMPUTE[measured["activation_checkpointing"]]
-        known /= speed.RECOMPUTE[layout.activation_checkpointing]
-    times = speed.predict(shape, layout, device, settings.sequence_length, settings.compile, known)
-    fits = needed.peak <= device.memory
-    return Option(layout, needed, fits, times.tokens_per_second, times.step_seconds, times.mfu)
-
-
-def choose(
-    options: list[Option], settings: TrainSettings, shape: Shape, gpus: int, device: Device
-) -> tuple[Option, str]:
-    """The fastest layout that fits under the recipe's precision, and why.
-
-    Raises:
-        ConfigError: none fits.
-    """
-    precision = "mixed-bf16" if settings.precision == "fp32" else settings.precision
-    wanted = (precision, settings.rounding, settings.accumulate)
-    mine = [
-        option
-        for option in options
-        if (option.layout.precision, option.layout.rounding, option.layout.accumulate) == wanted
-        and settings.sharding in {"auto", "hybrid", option.layout.sharding}
-        and settings.activation_checkpointing in {"auto", option.layout.activation_checkpointing}
-    ] or options
-    fitting = [option for option in mine if option.fits]
-    if not fitting:
-        smallest = min(mine, key=lambda option: option.memory.peak)
-        raise ConfigError(
-            f"nothing fits: even `{smallest.layout.describe()}` needs {smallest.memory.peak / GIB:.1f} GiB per GPU, "
-            f"and {device.name} has {device.memory / GIB:.1f}. {what_would_fit(shape, settings, gpus, options)}"
-        )
-    best = max(fitting, key=lambda option: option.tokens_per_second)
-    margin = 1 - best.memory.peak / device.memory
-    reason = f"fastest of the {len(fitting)} layouts that fit under {settings.precision} {settings.rounding}, with "
-    reason += f"{100 * margin:.0f} % of memory to spare"
-    faster = [option for option in options if option.fits and option.tokens_per_second > 1.05 * best.tokens_per_second]
-    if faster:
-        other = max(faster, key=lambda option: option.tokens_per_second)
-        gain = other.tokens_per_second / best.tokens_per_second
-        reason += f"; `{other.layout.describe()}` would be {gain:.2f} x as fast"
-    return best, reason
-
-
-def what_would_fit(shape: Shape, settings: TrainSettings, gpus: int, options: list[Option]) -> str:
-    """Another precision here, or the smallest number of known GPUs that does."""
-    here = [option for option in options if option.fits]
-    if here:
-        return f"`{here[0].layout.describe()}` would fit"
-    for count in (1, 2, 4, 8, 16, 32, 64):
-        if count < gpus or settings.sequences_per_step % count:
-            continue
-        for device in sorted(devices.DEVICES.values(), key=lambda device: device.memory):
-            if any(option.fits for option in enumerate_options(shape, settings, count, device, None)):
-                return f"{count} x {device.name} would do; or lower sequence_length"
-    return "Lower sequence_length, or take a smaller model"
 
 
 def budget_steps(settings: TrainSettings, best: Option, corpus: Corpus, hours: float | None, notes: list[str]) -> int:

@@ -98,23 +98,33 @@ def show(made: Plan, measured: dict[str, Any] | None, disk: int) -> None:
 
 def layouts(made: Plan) -> Table:
     """All combinations under the recipe's precision, and the fastest of every other."""
+    from rich import box
     from rich.table import Table
 
     from langadapt.budget.devices import GIB
 
     size = f"{made.parameters / 1e9:.2f} B" if made.parameters > 1e8 else f"{made.parameters / 1e6:.2f} M"
-    table = Table(title=f"{size} parameters, vocabulary {made.vocabulary:,}, {made.gpus} x {made.device}")
-    table.add_column("layout")
-    table.add_column("GiB per GPU", justify="right", no_wrap=True, min_width=11)
-    table.add_column("fits", no_wrap=True, min_width=4)
-    table.add_column("tokens/s", justify="right", no_wrap=True, min_width=9)
-    table.add_column("MFU", justify="right", no_wrap=True, min_width=4)
+    table = Table(
+        title=f"{size} parameters, vocabulary {made.vocabulary:,}, {made.gpus} x {made.device}",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    many = made.gpus > 1
+    for name in ("precision", "sums", *(("sharding",) if many else ()), "recompute"):
+        table.add_column(name, no_wrap=True)
+    for name in ("micro", "GiB/GPU", "tokens/s", "MFU"):
+        table.add_column(name, justify="right", no_wrap=True)
     for option in shown(made):
+        layout = option.layout
         table.add_row(
-            option.layout.describe(),
+            f"pure {layout.rounding}" if layout.precision == "pure-bf16" else "mixed",
+            layout.sums,
+            *((layout.placement,) if many else ()),
+            layout.activation_checkpointing,
+            str(layout.micro_batch),
             f"{option.memory.peak / GIB:.1f}",
-            "yes" if option.fits else "no",
-            f"{option.tokens_per_second:,.0f}" if option.fits else "",
+            f"{option.tokens_per_second:,.0f}" if option.fits else "no room",
             f"{100 * option.mfu:.0f} %" if option.fits else "",
             style="bold" if option is made.best else "",
         )

@@ -15,7 +15,7 @@ from langadapt.budget import devices
 from langadapt.budget.devices import Device
 from langadapt.budget.flops import Shape
 from langadapt.budget.memory import Layout, estimate
-from langadapt.budget.plan import Option, price_of
+from langadapt.budget.options import ROOM, Option, best_of, price_of, sizes
 from langadapt.budget.speed import RECOMPUTE
 from langadapt.training.parallel import Team
 from langadapt.training.settings import TrainSettings
@@ -24,11 +24,6 @@ log = logging.getLogger(__name__)
 
 CPU_MICRO_TOKENS = 8192
 """Tokens per forward pass that a CPU is given: enough for full speed, small enough for its caches."""
-ROOM = 0.92
-"""Share of a GPU's memory that a prediction may fill in a team, which does not try: one process out of memory would
-leave the others waiting."""
-ALIKE = 1.02
-"""Layouts whose speeds are closer than this are alike: the one that needs least memory is taken."""
 
 
 def settle(settings: TrainSettings, shape: Shape, team: Team, before: Mapping[str, Any] | None) -> TrainSettings:
@@ -49,7 +44,7 @@ def settle(settings: TrainSettings, shape: Shape, team: Team, before: Mapping[st
     if "auto" not in (settings.micro_batch, settings.activation_checkpointing, settings.sharding):
         return settings
     gpu = this_gpu(team.device)
-    chosen = predicted(options(settings, shape, team, replace(gpu, memory=int(ROOM * gpu.memory))))
+    chosen = best_of(options(settings, shape, team, gpu), gpu).layout
     log.info("layout, as predicted: %s", chosen.describe())
     return settled(settings, chosen)
 
@@ -88,15 +83,6 @@ def on_cpu(settings: TrainSettings, windows: int) -> TrainSettings:
     return settled(settings, Layout(sharding="full", micro_batch=max(fitting, default=1)))
 
 
-def sizes(windows: int) -> list[int]:
-    """Micro-batches worth trying: divisors of a process' windows, so that all passes are alike, at most doubling."""
-    found: list[int] = []
-    for size in range(1, windows + 1):
-        if windows % size == 0 and (not found or size >= 2 * found[-1] or size == windows):
-            found.append(size)
-    return found
-
-
 def this_gpu(device: torch.device) -> Device:
     """As the table has it, with the memory that it really has."""
     properties = torch.cuda.get_device_properties(device)
@@ -114,7 +100,7 @@ def options(settings: TrainSettings, shape: Shape, team: Team, device: Device) -
     )
     shardings = ("none", "grad-op", "full") if settings.sharding == "auto" and team.many else (settings.sharding,)
     return [
-        price_of(shape, layout_of(settings, team, sharding, how, size), settings, device, None)
+        price_of(shape, layout_of(settings, team, sharding, how, size), settings, device)
         for sharding, how, size in itertools.product(shardings, recomputations, many)
     ]
 
@@ -134,16 +120,6 @@ def layout_of(settings: TrainSettings, team: Team, sharding: str, recompute: str
         accumulate=settings.accumulate,
         compiled=settings.compile,
     )
-
-
-def predicted(found: list[Option]) -> Layout:
-    """The fastest that should fit, or the smallest."""
-    fitting = [option for option in found if option.fits]
-    if not fitting:
-        return min(found, key=lambda option: option.memory.peak).layout
-    best = max(option.tokens_per_second for option in fitting)
-    alike = [option for option in fitting if option.tokens_per_second * ALIKE >= best]
-    return min(alike, key=lambda option: option.memory.peak).layout
 
 
 def has_room_for_whole_sums(settings: TrainSettings, shape: Shape, team: Team) -> bool:

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from langadapt.budget.memory import STATES, Layout
-from langadapt.budget.plan import Option
+from langadapt.budget.options import ALIKE, Option
 from langadapt.errors import LangadaptError
 from langadapt.training.batches import Mixture, Windows
-from langadapt.training.layout import ALIKE
 from langadapt.training.settings import TrainSettings
 
 if TYPE_CHECKING:
