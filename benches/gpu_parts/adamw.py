@@ -55,12 +55,12 @@ def time_ours(bench: Bench, dims: tuple[int, int, int, int, int], extra: int = 0
 
 def _ours(bench: Bench, dims: tuple[int, int, int, int, int], cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
-        name: bench.attempt(8, lambda settings=settings: time_ours(bench, dims, **settings))
+        name: bench.row(name, 8, lambda settings=settings: time_ours(bench, dims, **settings))
         for name, settings in cases.items()
     }
 
 
-def ours_small(bench: Bench) -> dict[str, Any]:
+def ours_small(bench: Bench) -> None:
     results = _ours(
         bench,
         SMALL,
@@ -77,12 +77,12 @@ def ours_small(bench: Bench) -> dict[str, Any]:
         },
     )
     if "median_ms" in results["nearest"] and "median_ms" in results["stochastic"]:
-        results["stochastic over nearest"] = results["stochastic"]["median_ms"] / results["nearest"]["median_ms"]
-    return results
+        ratio = results["stochastic"]["median_ms"] / results["nearest"]["median_ms"]
+        bench.row("stochastic over nearest", 0, lambda: {"ratio": ratio})
 
 
-def ours_large(bench: Bench) -> dict[str, Any]:
-    return _ours(
+def ours_large(bench: Bench) -> None:
+    _ours(
         bench,
         LARGE,
         {
@@ -93,7 +93,7 @@ def ours_large(bench: Bench) -> dict[str, Any]:
     )
 
 
-def clipping(bench: Bench) -> dict[str, Any]:
+def clipping(bench: Bench) -> None:
     """The norm by a pass before the step, and in the backward pass: what each adds to the step, or to the writing.
 
     A hook reads a gradient that was just written: the two rows of writes differ by what it costs there.
@@ -118,36 +118,29 @@ def clipping(bench: Bench) -> dict[str, Any]:
                 then(param)
 
     squares = hooked.gradient_squares
-    results = {
-        "no clipping: step": bench.attempt(5, lambda: bench.time(plain.step, moved=14.0 * elements)),
-        "clip: pass, step": bench.attempt(5, lambda: bench.time(reading.step, moved=16.0 * elements)),
-    }
+    bench.row("no clipping: step", 5, lambda: bench.time(plain.step, moved=14.0 * elements))
+    bench.row("clip: pass, step", 5, lambda: bench.time(reading.step, moved=16.0 * elements))
     write(squares.measure)
-    results |= {
-        "clip: hook, step": bench.attempt(5, lambda: bench.time(hooked.step, moved=14.0 * elements)),
-        "clip: hook, gradients written": bench.attempt(5, lambda: bench.time(write, moved=4.0 * elements)),
-        "clip: hook, gradients written and squared": bench.attempt(
-            5, lambda: bench.time(lambda: write(squares.measure), moved=4.0 * elements)
-        ),
-    }
-    return results
+    bench.row("clip: hook, step", 5, lambda: bench.time(hooked.step, moved=14.0 * elements))
+    bench.row("clip: hook, gradients written", 5, lambda: bench.time(write, moved=4.0 * elements))
+    bench.row(
+        "clip: hook, gradients written and squared",
+        5,
+        lambda: bench.time(lambda: write(squares.measure), moved=4.0 * elements),
+    )
 
 
-def sweep(bench: Bench) -> dict[str, Any]:
+def sweep(bench: Bench) -> None:
     """Other cuts of the launch, to see whether the defaults stand on this device."""
-    results = {}
     cuts = [(1024, 8192, 4), (1024, 4096, 4), (1024, 32768, 4), (2048, 16384, 8), (2048, 16384, 4), (4096, 32768, 8)]
     for block, chunk, warps in [(1024, 1024, 4)] if bench.smoke else cuts:
         for rounding in ("nearest", "stochastic"):
-            config = LaunchConfig(block=block, chunk=chunk, warps=warps)
-            results[f"{rounding}, block {block}, chunk {chunk}, {warps} warps"] = bench.attempt(
-                5, lambda rounding=rounding, config=config: time_ours(bench, SMALL, rounding=rounding, config=config)
-            )
+            settings = {"rounding": rounding, "config": LaunchConfig(block=block, chunk=chunk, warps=warps)}
+            label = f"{rounding}, block {block}, chunk {chunk}, {warps} warps"
+            bench.row(label, 5, lambda settings=settings: time_ours(bench, SMALL, **settings))
     for rounding in () if bench.smoke else ("nearest", "stochastic"):
-        results[f"{rounding}, exact"] = bench.attempt(
-            5, lambda rounding=rounding: time_ours(bench, SMALL, rounding=rounding, config=LaunchConfig(exact=True))
-        )
-    return results
+        settings = {"rounding": rounding, "config": LaunchConfig(exact=True)}
+        bench.row(f"{rounding}, exact", 5, lambda settings=settings: time_ours(bench, SMALL, **settings))
 
 
 def compiled_step(params: list[torch.nn.Parameter]) -> Callable[[], Any]:
@@ -195,15 +188,16 @@ def time_rival(
     return {**bench.time(make(params), moved=14.0 * count(params), seconds=4.0), "parameters": count(params)}
 
 
-def rivals_small(bench: Bench) -> dict[str, Any]:
+def rivals_small(bench: Bench) -> None:
     makers = rival_optimizers()
     if bench.smoke:
         makers = {name: makers[name] for name in ("torch fused", "torch foreach", "optimi, kahan")}
     # A compiler among them may take a minute; the simple ones come first.
-    return {name: bench.attempt(10, lambda make=make: time_rival(bench, SMALL, make)) for name, make in makers.items()}
+    for name, make in makers.items():
+        bench.row(name, 10, lambda make=make: time_rival(bench, SMALL, make))
 
 
-def rivals_large(bench: Bench) -> dict[str, Any]:
-    names = ("torch fused",) if bench.smoke else ("torch fused", "optimi, no kahan")
+def rivals_large(bench: Bench) -> None:
     makers = rival_optimizers()
-    return {name: bench.attempt(15, lambda make=makers[name]: time_rival(bench, LARGE, make)) for name in names}
+    for name in ("torch fused",) if bench.smoke else ("torch fused", "optimi, no kahan"):
+        bench.row(name, 15, lambda make=makers[name]: time_rival(bench, LARGE, make))

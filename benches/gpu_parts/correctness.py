@@ -45,13 +45,14 @@ def copy_to(entry: Entry, device: torch.device) -> Entry:
     return Entry(*copies, entry.rounding, entry.stochastic_variance, entry.seed, entry.index)
 
 
-def step(entries: list[Entry], backend: str, config: LaunchConfig) -> None:
+def step(entries: list[Entry], backend: str, config: LaunchConfig) -> Tensor | None:
+    """The stale counts, for which the step is made."""
     device = entries[0].param.device
     settings = torch.tensor([[1e-3, 0.9, 0.95, 1e-8, 0.1]] * len(entries), dtype=torch.float64, device=device)
     scalars = scalar_table(settings, torch.arange(1.0, 1.0 + len(entries), device=device))
     scale = torch.tensor(0.37, device=device)
     rows = list(range(len(entries)))
-    run_step(entries, rows, scalars, scale, backend=backend, cache=StepCache(config), count_stale=True)
+    return run_step(entries, rows, scalars, scale, backend=backend, cache=StepCache(config), count_stale=True)
 
 
 def float64_weight(entry: Entry, row: int) -> Tensor:
@@ -68,16 +69,13 @@ def float64_weight(entry: Entry, row: int) -> Tensor:
     return param * (1 - 1e-3 * 0.1) - 1e-3 * m / (v.sqrt() + 1e-8)
 
 
-def adamw(bench: Bench) -> dict[str, Any]:
+def adamw(bench: Bench) -> None:
     """Every mode, many sizes in one launch: exact math bit for bit as on a CPU, fast math beside float64."""
     sizes = (1, 7, 0, 1009, 9000) if bench.smoke else (1, 7, 0, 1009, 8192, 65549, 3_000_001)
-    results = {}
     for rounding in ROUNDINGS:
         for state in (BF16, FP32) if rounding == "nearest" else (BF16,):
-            results[f"{rounding}, states {str(state)[6:]}"] = bench.attempt(
-                5, lambda rounding=rounding, state=state: _compare(bench, rounding, state, sizes)
-            )
-    return results
+            label = f"{rounding}, states {str(state)[6:]}"
+            bench.row(label, 5, lambda rounding=rounding, state=state: _compare(bench, rounding, state, sizes))
 
 
 def _compare(bench: Bench, rounding: str, state: torch.dtype, sizes: tuple[int, ...]) -> dict[str, Any]:
@@ -90,10 +88,11 @@ def _compare(bench: Bench, rounding: str, state: torch.dtype, sizes: tuple[int, 
     cpu = [copy_to(e, torch.device("cpu")) for e in entries]
     truth = [float64_weight(e, row) for row, e in enumerate(entries)]
     block = SMOKE if bench.smoke else {}
-    step(exact, "triton", LaunchConfig(exact=True, **block))
+    counted = step(exact, "triton", LaunchConfig(exact=True, **block))
     step(fast, "triton", LaunchConfig(**block))
-    step(cpu, "reference", LaunchConfig())
-    different, flips, worst = 0, 0, 0.0
+    expected = step(cpu, "reference", LaunchConfig())
+    assert counted is not None and expected is not None
+    different, flips, worst = int((counted.cpu() != expected).sum()), 0, 0.0
     for e, f, c, t in zip(exact, fast, cpu, truth, strict=True):
         for name in ("param", "exp_avg", "exp_avg_sq", "low"):
             left, right = getattr(e, name), getattr(c, name)
@@ -111,7 +110,7 @@ def _compare(bench: Bench, rounding: str, state: torch.dtype, sizes: tuple[int, 
     return {"ok": right, "note": note}
 
 
-def stochastic(bench: Bench) -> dict[str, Any]:
+def stochastic(bench: Bench) -> None:
     """Unbiased within five standard errors; the same bits whatever the cut."""
 
     def unbiased() -> dict[str, Any]:
@@ -136,10 +135,11 @@ def stochastic(bench: Bench) -> dict[str, Any]:
         same = all(torch.equal(getattr(whole, n), getattr(other, n)) for n in ("param", "exp_avg", "exp_avg_sq"))
         return {"ok": same}
 
-    return {"unbiased": bench.attempt(5, unbiased), "independent of blocks": bench.attempt(5, cuts)}
+    bench.row("unbiased", 5, unbiased)
+    bench.row("independent of blocks", 5, cuts)
 
 
-def optimizer(bench: Bench) -> dict[str, Any]:
+def optimizer(bench: Bench) -> None:
     """The optimizer beside torch's fused one in float32, and its norm beside float64."""
 
     def beside_torch() -> dict[str, Any]:
@@ -193,14 +193,12 @@ def optimizer(bench: Bench) -> dict[str, Any]:
         flips = sum(int((a != b).sum()) for a, b in zip(outcomes[0][0], outcomes[1][0], strict=True))
         return {"ok": off < 1e-6 and flips <= 1e-4 * 3 * width**2, "note": f"norms {off:.1e} apart, {flips} weights"}
 
-    return {
-        "beside torch in float32": bench.attempt(10, beside_torch),
-        "square sum": bench.attempt(10, norm),
-        "norm in the backward pass": bench.attempt(10, in_backward),
-    }
+    bench.row("beside torch in float32", 10, beside_torch)
+    bench.row("square sum", 10, norm)
+    bench.row("norm in the backward pass", 10, in_backward)
 
 
-def graph(bench: Bench) -> dict[str, Any]:
+def graph(bench: Bench) -> None:
     """A captured step, replayed with a changing learning rate, is the step."""
 
     def captured() -> dict[str, Any]:
@@ -235,21 +233,20 @@ def graph(bench: Bench) -> dict[str, Any]:
         same = torch.equal(outcomes[0][0], outcomes[1][0]) and outcomes[0][1] == outcomes[1][1] == 6
         return {"ok": same, "note": f"steps counted: {outcomes[0][1]:.0f} and {outcomes[1][1]:.0f}"}
 
-    return {"capture and replay": bench.attempt(10, captured)}
+    bench.row("capture and replay", 10, captured)
 
 
-def sparsemax_rows(bench: Bench) -> dict[str, Any]:
+def sparsemax_rows(bench: Bench) -> None:
     """Rows of many lengths, resident and streaming, forward and backward, beside float64."""
     kernel = importlib.import_module("langadapt_kernels.sparsemax.kernel")
 
     def case(n: int, dtype: torch.dtype) -> dict[str, Any]:
         x = torch.randn(3 if bench.smoke else 33, n, device=bench.device).to(dtype)
         truth = sparsemax(x.double(), backend="reference")
-        bench.poison()
-        outputs = [kernel.sparsemax(x), kernel.sparsemax(x, resident=0)]
         grad = torch.randn_like(x)
-        bench.poison()
-        back = kernel.sparsemax_backward(truth.to(dtype), grad)
+        with bench.poisoned():
+            outputs = [kernel.sparsemax(x), kernel.sparsemax(x, resident=0)]
+            back = kernel.sparsemax_backward(truth.to(dtype), grad)
         expected = _backward(truth.to(dtype), grad)
         worst = max(float((o.double() - truth).abs().max()) for o in outputs)
         off = float((back.double() - expected).abs().max())
@@ -259,9 +256,8 @@ def sparsemax_rows(bench: Bench) -> dict[str, Any]:
     lengths = [(1, FP32), (100, FP32), (5000, BF16)]
     if not bench.smoke:
         lengths = [(n, FP32) for n in (1, 127, 4096, 32000, 32768, 50257, 262144)] + [(n, BF16) for n in (1000, 50257)]
-    return {
-        f"n = {n}, {str(dtype)[6:]}": bench.attempt(5, lambda n=n, dtype=dtype: case(n, dtype)) for n, dtype in lengths
-    }
+    for n, dtype in lengths:
+        bench.row(f"n = {n}, {str(dtype)[6:]}", 5, lambda n=n, dtype=dtype: case(n, dtype))
 
 
 def _backward(output: Tensor, grad: Tensor) -> Tensor:
@@ -270,7 +266,7 @@ def _backward(output: Tensor, grad: Tensor) -> Tensor:
     return torch.where(support, inside - inside.sum(1, keepdim=True) / support.sum(1, keepdim=True), 0)
 
 
-def focus(bench: Bench) -> dict[str, Any]:
+def focus(bench: Bench) -> None:
     """Clustered, random, duplicated and equal vectors, beside float64."""
     count, anchors, width, d = (5, 150, 40, 24) if bench.smoke else (1500, 5000, 300, 777)
 
@@ -285,8 +281,8 @@ def focus(bench: Bench) -> dict[str, Any]:
         elif kind == "equal":
             b[:] = b[:1].clone()
         rows = torch.randn(len(b), d, device=bench.device), torch.randn(len(b), 8, device=bench.device).to(BF16)
-        bench.poison()
-        outputs = focus_combine(a, b, rows, backend="triton")
+        with bench.poisoned():
+            outputs = focus_combine(a, b, rows, backend="triton")
         unit = [x.double() / x.double().norm(dim=1, keepdim=True) for x in (a, b)]
         weights = sparsemax(unit[0] @ unit[1].T, backend="reference")
         off = [float((o.double() - weights @ r.double()).abs().max()) for o, r in zip(outputs, rows, strict=True)]
@@ -295,10 +291,11 @@ def focus(bench: Bench) -> dict[str, Any]:
         return {"ok": off[0] < 2e-5 and off[1] < 3e-2, "note": note}
 
     kinds = ("clustered", "random", "duplicated", "equal")
-    return {kind: bench.attempt(10, lambda kind=kind: case(kind)) for kind in kinds}
+    for kind in kinds:
+        bench.row(kind, 10, lambda kind=kind: case(kind))
 
 
-def offsets(bench: Bench) -> dict[str, Any]:
+def offsets(bench: Bench) -> None:
     """One tensor of more than 2**31 elements: its end is stepped like any other part."""
 
     def case() -> dict[str, Any]:
@@ -326,4 +323,4 @@ def offsets(bench: Bench) -> dict[str, Any]:
         different = sum(int((entry.param[p].cpu() != e.param).sum()) for p, e in zip(parts, expected, strict=True))
         return {"ok": different == 0, "note": f"{different} weights differ from the CPU's"}
 
-    return {"more than 2**31 elements": bench.attempt(20, case)}
+    bench.row("more than 2**31 elements", 20, case)

@@ -30,10 +30,9 @@ def vectors(bench: Bench) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     return new, anchors, (rows[0], rows[1])
 
 
-def combine(bench: Bench) -> dict[str, Any]:
+def combine(bench: Bench) -> None:
     new, anchors, rows = vectors(bench)
     kernel = importlib.import_module("langadapt_kernels.focus.kernel")
-    results: dict[str, Any] = {}
 
     def whole() -> dict[str, Any]:
         bench.release()
@@ -56,13 +55,12 @@ def combine(bench: Bench) -> dict[str, Any]:
         moved = float(sizes.clamp(min=0).sum() + len(sizes)) * rows[0].shape[1] * 2
         return bench.time(lambda: kernel._gather(found, sizes, weights, rows[0]), moved=moved, repeats=20)
 
-    results["two matrices"] = bench.attempt(15, whole)
-    results["search and weights"] = bench.attempt(10, search)
-    results["gather of one matrix"] = bench.attempt(10, gather)
-    return results
+    bench.row("two matrices", 15, whole)
+    bench.row("search and weights", 10, search)
+    bench.row("gather of one matrix", 10, gather)
 
 
-def sweep(bench: Bench) -> dict[str, Any]:
+def sweep(bench: Bench) -> None:
     new, anchors, _ = vectors(bench)
     kernel = importlib.import_module("langadapt_kernels.focus.kernel")
     tiles = [(128, 128, 64, 8), (64, 128, 64, 4), (128, 128, 32, 8), (128, 256, 64, 8), (64, 256, 64, 8)]
@@ -73,13 +71,12 @@ def sweep(bench: Bench) -> dict[str, Any]:
         settings = {"rows": rows, "columns": columns, "step": step, "warps": warps}
         return bench.time(lambda: kernel.support(new, anchors, **settings), repeats=5)
 
-    return {
-        f"tile {tile[0]} x {tile[1]} x {tile[2]}, {tile[3]} warps": bench.attempt(10, lambda tile=tile: case(*tile))
-        for tile in tiles
-    }
+    for tile in tiles:
+        label = f"tile {tile[0]} x {tile[1]} x {tile[2]}, {tile[3]} warps"
+        bench.row(label, 10, lambda tile=tile: case(*tile))
 
 
-def rivals(bench: Bench) -> dict[str, Any]:
+def rivals(bench: Bench) -> None:
     """The batched torch version, and the loop over new tokens of deepfocus, extrapolated from a sample."""
     new, anchors, rows = vectors(bench)
     count = len(new)
@@ -118,10 +115,11 @@ def rivals(bench: Bench) -> dict[str, Any]:
         seconds = (time.perf_counter() - started) * count / sample
         return {"median_ms": seconds * 1e3, "p10_ms": seconds * 1e3, "p90_ms": seconds * 1e3, "sparsemax": name}
 
-    return {"batched torch": bench.attempt(30, batched), "loop of deepfocus, extrapolated": bench.attempt(10, loop)}
+    bench.row("batched torch", 30, batched)
+    bench.row("loop of deepfocus, extrapolated", 10, loop)
 
 
-def sparsemax_rows(bench: Bench) -> dict[str, Any]:
+def sparsemax_rows(bench: Bench) -> None:
     """32k x 32k float32, beside reading and writing the matrix once; rivals on fewer rows, scaled."""
     rows, n = (2, 500) if bench.smoke else (32768, 32768)
     part = rows if bench.smoke else 2048
@@ -147,12 +145,9 @@ def sparsemax_rows(bench: Bench) -> dict[str, Any]:
         function = importlib.import_module("entmax").sparsemax
         return scaled(lambda: function(x[:part], dim=-1))
 
-    timed = lambda: bench.time(lambda: sparsemax(x, backend="triton"), moved=moved, repeats=20)  # noqa: E731
-    return {
-        "forward": bench.attempt(10, timed),
-        "softmax of torch": bench.attempt(5, lambda: bench.time(lambda: torch.softmax(x, -1), moved=moved, repeats=20)),
-        "backward, 2,048 rows": bench.attempt(5, backward),
-        "Liger, scaled": bench.attempt(5, liger),
-        "entmax, scaled": bench.attempt(5, entmax),
-        "reference, scaled": bench.attempt(5, lambda: scaled(lambda: sparsemax(x[:part], backend="reference"))),
-    }
+    bench.row("forward", 10, lambda: bench.time(lambda: sparsemax(x, backend="triton"), moved=moved, repeats=20))
+    bench.row("softmax of torch", 5, lambda: bench.time(lambda: torch.softmax(x, -1), moved=moved, repeats=20))
+    bench.row("backward, 2,048 rows", 5, backward)
+    bench.row("Liger, scaled", 5, liger)
+    bench.row("entmax, scaled", 5, entmax)
+    bench.row("reference, scaled", 5, lambda: scaled(lambda: sparsemax(x[:part], backend="reference")))

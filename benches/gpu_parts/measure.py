@@ -5,20 +5,23 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 
 class Bench:
-    """What every section shares: the device, the sizes' scale, the clock."""
+    """What every section shares: the device, the sizes' scale, the clock, and where its rows go."""
 
-    def __init__(self, *, smoke: bool, budget: float) -> None:
+    def __init__(self, *, smoke: bool, deadline: float, tell: Callable[[str, Any], None]) -> None:
+        """``deadline``: the end of everything on the monotonic clock. ``tell`` is handed each row as it comes."""
         self.smoke = smoke
         self.device = torch.device("cpu" if smoke else "cuda")
         self.copy_bytes_per_second: float | None = None
-        self._deadline = time.monotonic() + budget
+        self.tell = tell
+        self._deadline = deadline
 
     def remaining(self) -> float:
         """Seconds left in the budget."""
@@ -32,11 +35,14 @@ class Bench:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
-    def poison(self, megabytes: int = 256) -> None:
-        """Leave NaN where the next outputs will be allocated, so that an element never written shows."""
-        count = 0 if self.smoke else 4
-        blocks = [torch.full((megabytes << 18,), float("nan"), device=self.device) for _ in range(count)]
-        del blocks
+    @contextmanager
+    def poisoned(self) -> Iterator[None]:
+        """Memory that is allocated here without values holds NaN or huge numbers: an element never written shows."""
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(False)
 
     def time(
         self,
@@ -88,23 +94,31 @@ class Bench:
         torch.cuda.synchronize()
         return [start.elapsed_time(end) for start, end in marks]
 
-    def attempt(self, needed: float, case: Callable[[], Any]) -> dict[str, Any]:
-        """The row of `case`, or why there is none: not enough time (`needed` seconds), or its error."""
+    def row(self, label: str, needed: float, case: Callable[[], Any]) -> Any:
+        """Tell of the row of `case`, or why there is none: not enough time (`needed` seconds), or its error.
+
+        An error of the device itself, after which nothing can be measured in this process, is raised once it is told.
+        """
         if self.remaining() < needed:
-            return {"skipped": f"needs about {needed:.0f} s, {max(self.remaining(), 0):.0f} s left"}
-        try:
-            row = case()
-            return row if isinstance(row, dict) else {"value": row}
-        except Exception:
-            return {"error": traceback.format_exc(limit=6)}
-        finally:
-            self.release()
+            found: Any = {"skipped": f"needs about {needed:.0f} s, {max(self.remaining(), 0):.0f} s left"}
+        else:
+            try:
+                found = case()
+            except Exception:
+                found = {"error": traceback.format_exc(limit=6)}
+        self.tell(label, found)
+        self.release()
+        return found
 
 
-def copy_bandwidth(bench: Bench) -> dict[str, Any]:
+def copy_bandwidth(bench: Bench) -> None:
     """Bytes read plus written per second of a device-to-device copy of 1 GiB, over four rotating pairs."""
     size = 1 << (12 if bench.smoke else 29)
-    pairs = [tuple(torch.zeros(size, dtype=torch.bfloat16, device=bench.device) for _ in range(2)) for _ in range(4)]
+    # Random bits: zeros take less power, and may be copied faster than anything that is of interest.
+    pairs = [
+        tuple(torch.randint(-(2**15), 2**15, (size,), dtype=torch.int16, device=bench.device) for _ in range(2))
+        for _ in range(4)
+    ]
     turn = 0
 
     def copy() -> None:
@@ -113,6 +127,9 @@ def copy_bandwidth(bench: Bench) -> dict[str, Any]:
         target.copy_(source)
         turn += 1
 
-    row = bench.time(copy, moved=2.0 * 2 * size, repeats=60)
-    bench.copy_bytes_per_second = row["bytes_per_second"]
-    return {"bytes_per_second": row["bytes_per_second"], "copy of 1 GiB": row}
+    def case() -> dict[str, Any]:
+        row = bench.time(copy, moved=2.0 * 2 * size, repeats=60)
+        bench.copy_bytes_per_second = row["bytes_per_second"]
+        return row
+
+    bench.row("copy of 1 GiB", 2, case)

@@ -1,0 +1,129 @@
+"""The process that measures: runs sections one after the other and tells of every row as soon as it is there.
+
+What it tells are lines of JSON in a file: `{"machine": ...}` first, then `{"begin": section}`, a
+`{"section": ..., "row": ..., "value": ...}` for each row and `{"end": section, ...}`. Whoever reads it loses nothing
+but the row in hand when this process hangs or the device fails.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+# Name, and how many seconds it may take; the first of these come first where time is short.
+SECTIONS = {
+    "copy": 60,
+    "correct adamw": 120,
+    "correct stochastic": 60,
+    "correct optimizer": 60,
+    "correct graph": 60,
+    "correct sparsemax": 90,
+    "correct focus": 60,
+    "adamw 1B": 90,
+    "adamw 7B": 60,
+    "focus": 60,
+    "sparsemax": 60,
+    "adamw rivals 1B": 150,
+    "adamw clip": 60,
+    "correct offsets": 60,
+    "adamw rivals 7B": 60,
+    "focus rivals": 60,
+    "adamw sweep": 90,
+    "focus sweep": 60,
+}
+
+
+def measures() -> dict[str, Callable[[Any], None]]:
+    """The sections themselves."""
+    from gpu_parts import adamw, correctness, focus
+    from gpu_parts.measure import copy_bandwidth
+
+    return {
+        "copy": copy_bandwidth,
+        "correct adamw": correctness.adamw,
+        "correct stochastic": correctness.stochastic,
+        "correct optimizer": correctness.optimizer,
+        "correct graph": correctness.graph,
+        "correct sparsemax": correctness.sparsemax_rows,
+        "correct focus": correctness.focus,
+        "correct offsets": correctness.offsets,
+        "adamw 1B": adamw.ours_small,
+        "adamw 7B": adamw.ours_large,
+        "adamw clip": adamw.clipping,
+        "adamw rivals 1B": adamw.rivals_small,
+        "adamw rivals 7B": adamw.rivals_large,
+        "adamw sweep": adamw.sweep,
+        "focus": focus.combine,
+        "focus rivals": focus.rivals,
+        "focus sweep": focus.sweep,
+        "sparsemax": focus.sparsemax_rows,
+    }
+
+
+def describe() -> dict[str, Any]:
+    """Device, versions and date: what a figure is worth nothing without."""
+    import torch
+    import triton
+
+    facts: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "device": platform.processor() or "cpu",
+    }
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        facts |= {
+            "device": properties.name,
+            "memory_bytes": properties.total_memory,
+            "multiprocessors": properties.multi_processor_count,
+            "l2_bytes": properties.L2_cache_size,
+            "cuda": torch.version.cuda,
+        }
+    return facts
+
+
+def work(log: Path, names: Sequence[str], *, smoke: bool, deadline: float, copy: float | None) -> int:
+    """Run the sections `names` until `deadline` on the monotonic clock, which all processes share; the exit code.
+
+    `copy`: a bandwidth measured before, in bytes per second.
+
+    An error of the device itself ends the process: it would be the answer to everything that comes after.
+    """
+    from gpu_parts.measure import Bench
+
+    with log.open("a", encoding="utf-8") as file:
+
+        def tell(**line: Any) -> None:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+
+        section = ""
+        bench = Bench(
+            smoke=smoke, deadline=deadline, tell=lambda label, row: tell(section=section, row=label, value=row)
+        )
+        bench.copy_bytes_per_second = copy
+        tell(machine=describe())
+        known = measures()
+        for section in names:
+            started, entry = time.monotonic(), {}
+            tell(begin=section)
+            if bench.remaining() <= 0:
+                entry["skipped"] = "no time left in the budget"
+            else:
+                try:
+                    known[section](bench)
+                except Exception:
+                    entry["error"] = traceback.format_exc(limit=8)
+            seconds = round(time.monotonic() - started, 2)
+            tell(end=section, seconds=seconds, **entry)
+            print(f"[{seconds:6.1f} s] {section}: {next(iter(entry), 'done')}", file=sys.stderr, flush=True)
+            bench.release()
+    return 0
