@@ -32,7 +32,7 @@ def adamw_spec(
     signature = {"entries_ptr": "*i64", "chunks_ptr": "*i64", "scalars_ptr": "*fp32", "grad_scale_ptr": "*fp32"}
     names = ("WEIGHT_WIDE", "GRAD_WIDE", "STATE_WIDE", "STOCHASTIC_VARIANCE", "CLIP", "COUNT_STALE", "EXACT", "RAGGED")
     constants: dict[str, Any] = {**dict.fromkeys(names, False), "CLIP": True, **flags}
-    constants.update(MODE=MODES.index(rounding), CHUNK=8192, BLOCK=1024)
+    constants.update(MODE=MODES.index(rounding), BLOCK=1024)
     return adamw.adamw_kernel, {**signature, "stale_ptr": "*i32"}, constants, {"num_warps": warps}
 
 
@@ -54,8 +54,8 @@ def search_spec(
 def gather_spec(dtype: str) -> tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]:
     signature = {"candidate_ptr": "*i32", "size_ptr": "*i32", "weight_ptr": "*fp32"}
     signature |= {"rows_ptr": f"*{dtype}", "output_ptr": f"*{dtype}", "d": "i32"}
-    constants = {"BF16": dtype == "u16", "CAPACITY": 256, "GROUP": 8, "BLOCK": 512}
-    return focus.gather_kernel, signature, constants, {"num_warps": 2}
+    constants = {"BF16": dtype == "u16", "CAPACITY": 256, "GROUP": 8, "BLOCK": 256 if dtype == "u16" else 128}
+    return focus.gather_kernel, signature, constants, {"num_warps": 1}
 
 
 def specs() -> dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]]:
@@ -74,10 +74,11 @@ def specs() -> dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, An
     signature = {"grad_ptr": "*u16", "partial_ptr": "*fp64", "first": "i32", "numel": "i32"}
     constants = {"GRAD_WIDE": False, "CHUNK": 8192, "BLOCK": 1024}
     found["square sum of one tensor"] = (adamw.tensor_square_sum_kernel, signature, constants, {"num_warps": 4})
-    for block, warps in ((4096, 4), (32768, 32)):
-        found[f"sparsemax {block}"] = row_spec(
-            sparsemax.sparsemax_resident_kernel, "x_ptr output_ptr", warps, BF16=False, BLOCK=block, LANES=32 * warps
-        )
+    for block, warps in ((4096, 4), (32768, 16)):
+        row = {"BF16": False, "BLOCK": block, "LANES": 32 * warps, "WHOLE": True}
+        found[f"sparsemax {block}"] = row_spec(sparsemax.sparsemax_resident_kernel, "x_ptr output_ptr", warps, **row)
+    row["WHOLE"] = False
+    found["sparsemax 32768, masked"] = row_spec(sparsemax.sparsemax_resident_kernel, "x_ptr output_ptr", warps, **row)
     found["sparsemax stream"] = row_spec(
         sparsemax.sparsemax_stream_kernel, "x_ptr output_ptr", 8, BF16=False, BLOCK=4096
     )

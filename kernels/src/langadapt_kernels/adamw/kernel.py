@@ -1,7 +1,7 @@
 """The AdamW step and the gradient norm: one launch for many tensors, found through a table of addresses.
 
-A program takes one chunk of one tensor. Whole, 16-byte aligned chunks run without masks, eight elements per thread
-and access; RAGGED handles the rest (ends of tensors, odd addresses, scattered element indices) with masks.
+A program takes one chunk of one tensor. Whole blocks at 16-byte aligned places run without masks, eight elements per
+thread and access; RAGGED handles the rest (ends of tensors, odd addresses, scattered element indices) with masks.
 """
 
 import triton
@@ -20,6 +20,7 @@ from ..rounding.kernel import (
 
 # Columns of the int64 tables. Entries: one row per tensor. Chunks: one row per program.
 ENTRY_COLUMNS = tl.constexpr(12)
+CHUNK_COLUMNS = tl.constexpr(3)
 SCALAR_COLUMNS = tl.constexpr(9)
 
 NEAREST = tl.constexpr(0)
@@ -59,17 +60,21 @@ def as_float(x, WIDE: tl.constexpr):
 
 
 @triton.jit
-def random_bits(entry_ptr, offset, lane, step, stream: tl.constexpr, RAGGED: tl.constexpr, BLOCK: tl.constexpr):
-    """uint32 `[BLOCK]` of 16 random bits for the elements from `offset` on, keyed by their places in the model."""
-    base = tl.load(entry_ptr + 5)
-    seed = tl.load(entry_ptr + 6)
+def chunk_of(entries_ptr, chunks_ptr, program):
+    """A program's row of the table of entries, its first element and how many it has (int32)."""
+    chunk_ptr = chunks_ptr + program * CHUNK_COLUMNS
+    entry_ptr = entries_ptr + tl.load(chunk_ptr) * ENTRY_COLUMNS
+    return entry_ptr, tl.load(chunk_ptr + 1), tl.load(chunk_ptr + 2).to(tl.int32)
+
+
+@triton.jit
+def random_bits(seed, base, run, stride, offset, lane, step, stream: tl.constexpr, RAGGED: tl.constexpr):
+    """uint32 of 16 random bits for the elements from `offset` on, keyed by their places in the model."""
     if RAGGED:
-        run = tl.load(entry_ptr + 8)
-        stride = tl.load(entry_ptr + 9)
         place = base + ((offset + lane) // run) * stride + (offset + lane) % run
         return random_elements(seed, place, step, stream)
     else:
-        return random_groups(seed, (base + offset) // 8 + tl.arange(0, BLOCK // 8), step, stream)
+        return random_groups(seed, (base + offset) // 8 + tl.arange(0, lane.shape[0] // 8), step, stream)
 
 
 @triton.jit
@@ -122,7 +127,7 @@ def narrow_state(value, random, STATE_WIDE: tl.constexpr, STOCHASTIC: tl.constex
 @triton.jit
 def adamw_kernel(
     entries_ptr,  # int64 [n_entries, ENTRY_COLUMNS]
-    chunks_ptr,  # int64 [n_programs, 2]: entry, first element
+    chunks_ptr,  # int64 [n_programs, CHUNK_COLUMNS]: entry, first element, elements (of whole blocks if not RAGGED)
     scalars_ptr,  # float32 [n_rows, SCALAR_COLUMNS], see modes.SCALARS
     grad_scale_ptr,  # float32 [1], read if CLIP
     stale_ptr,  # int32 [n_programs], written if COUNT_STALE
@@ -135,14 +140,11 @@ def adamw_kernel(
     COUNT_STALE: tl.constexpr,
     EXACT: tl.constexpr,  # IEEE square root and division, as on a CPU
     RAGGED: tl.constexpr,
-    CHUNK: tl.constexpr,  # elements per program
     BLOCK: tl.constexpr,  # elements at a time
 ):
     # 64-bit from the first multiply: addresses, element offsets and table rows all are.
     program = tl.program_id(0).to(tl.int64)
-    entry_ptr = entries_ptr + tl.load(chunks_ptr + program * 2) * ENTRY_COLUMNS
-    start = tl.load(chunks_ptr + program * 2 + 1)
-    numel = tl.load(entry_ptr + 7)
+    entry_ptr, start, count = chunk_of(entries_ptr, chunks_ptr, program)
     scalar_ptr = scalars_ptr + tl.load(entry_ptr + 10) * SCALAR_COLUMNS
     decay = tl.load(scalar_ptr)
     step_size = tl.load(scalar_ptr + 1)
@@ -154,6 +156,11 @@ def adamw_kernel(
     one_minus_beta2 = tl.load(scalar_ptr + 7)
     step = tl.load(scalar_ptr + 8).to(tl.uint32)
     grad_scale = tl.load(grad_scale_ptr) if CLIP else 1.0
+    RANDOM: tl.constexpr = (MODE == STOCHASTIC) or STOCHASTIC_VARIANCE
+    base = tl.load(entry_ptr + 5) if RANDOM else 0
+    seed = tl.load(entry_ptr + 6) if RANDOM else 0
+    run = tl.load(entry_ptr + 8) if RANDOM and RAGGED else 1
+    stride = tl.load(entry_ptr + 9) if RANDOM and RAGGED else 1
 
     WEIGHT: tl.constexpr = tl.float32 if WEIGHT_WIDE else tl.uint16
     GRAD: tl.constexpr = tl.float32 if GRAD_WIDE else tl.uint16
@@ -168,9 +175,9 @@ def adamw_kernel(
 
     lane = tl.arange(0, BLOCK)
     unmoved = tl.zeros([BLOCK // 8], tl.int32)
-    for at in range(0, CHUNK, BLOCK):
+    for at in range(0, count, BLOCK):
         here = at + lane
-        mask = start + here < numel
+        mask = here < count
         weight = load(weights + here, mask, RAGGED)
         grad = as_float(load(grads + here, mask, RAGGED), GRAD_WIDE)
         exp_avg = as_float(load(exp_avgs + here, mask, RAGGED), STATE_WIDE)
@@ -186,9 +193,9 @@ def adamw_kernel(
 
         random, random_variance = 0, 0
         if MODE == STOCHASTIC:
-            random = random_bits(entry_ptr, start + at, lane, step, 0, RAGGED, BLOCK)
+            random = random_bits(seed, base, run, stride, start + at, lane, step, 0, RAGGED)
         if STOCHASTIC_VARIANCE:
-            random_variance = random_bits(entry_ptr, start + at, lane, step, 1, RAGGED, BLOCK)
+            random_variance = random_bits(seed, base, run, stride, start + at, lane, step, 1, RAGGED)
         new_weight, new_low = narrow_weight(updated, random, low, WEIGHT_WIDE, MODE)
         store(weights + here, new_weight, mask, RAGGED)
         store(exp_avgs + here, narrow_state(exp_avg, 0, STATE_WIDE, False), mask, RAGGED)
@@ -200,7 +207,9 @@ def adamw_kernel(
             same = same_bits(new_weight, weight, WEIGHT_WIDE)
             if HAS_LOW:
                 same &= new_low == low
-            unmoved += tl.sum(tl.reshape((same & mask).to(tl.int32), [BLOCK // 8, 8]), axis=1)
+            if RAGGED:
+                same &= mask
+            unmoved += tl.sum(tl.reshape(same.to(tl.int32), [BLOCK // 8, 8]), axis=1)
     if COUNT_STALE:
         tl.store(stale_ptr + program, tl.sum(unmoved))
 
@@ -224,16 +233,15 @@ def same_bits(a, b, WIDE: tl.constexpr):
 @triton.jit
 def square_sum(
     grads,  # pointer to the chunk
-    count,  # elements from there on, int64
+    count,  # its elements, int32
     GRAD_WIDE: tl.constexpr,
     RAGGED: tl.constexpr,
-    CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Sum of squares of a chunk: eight neighbours as a float32 tree, the rest in float64, whatever the blocks."""
     lane = tl.arange(0, BLOCK)
     total = tl.zeros([BLOCK // 8], tl.float64)
-    for at in range(0, CHUNK, BLOCK):
+    for at in range(0, count, BLOCK):
         grad = as_float(load(grads + at + lane, at + lane < count, RAGGED), GRAD_WIDE)
         first, second = tl.split(tl.reshape(grad * grad, [BLOCK // 2, 2]))
         first, second = tl.split(tl.reshape(first + second, [BLOCK // 4, 2]))
@@ -245,7 +253,7 @@ def square_sum(
 @triton.jit
 def square_sum_kernel(
     entries_ptr,  # int64 [n_entries, ENTRY_COLUMNS]
-    chunks_ptr,  # int64 [n_programs, 2]: entry, first element
+    chunks_ptr,  # int64 [n_programs, CHUNK_COLUMNS]: entry, first element, elements (CHUNK if not RAGGED)
     partial_ptr,  # float64, written: a sum per chunk, from the place on that the entry names
     GRAD_WIDE: tl.constexpr,
     RAGGED: tl.constexpr,
@@ -253,14 +261,13 @@ def square_sum_kernel(
     BLOCK: tl.constexpr,
 ):
     """Sums of squares of the chunks of all gradients; no atomics."""
-    program = tl.program_id(0).to(tl.int64)
-    entry_ptr = entries_ptr + tl.load(chunks_ptr + program * 2) * ENTRY_COLUMNS
-    start = tl.load(chunks_ptr + program * 2 + 1)
-    count = tl.load(entry_ptr + 7) - start
+    entry_ptr, start, count = chunk_of(entries_ptr, chunks_ptr, tl.program_id(0).to(tl.int64))
     place = tl.load(entry_ptr + 11) + start // CHUNK
     GRAD: tl.constexpr = tl.float32 if GRAD_WIDE else tl.uint16
     grads = address(entry_ptr, 1, GRAD, start, RAGGED)
-    tl.store(partial_ptr + place, square_sum(grads, count, GRAD_WIDE, RAGGED, CHUNK, BLOCK))
+    # As a constant, the number of steps lets the compiler read ahead.
+    count = count if RAGGED else CHUNK
+    tl.store(partial_ptr + place, square_sum(grads, count, GRAD_WIDE, RAGGED, BLOCK))
 
 
 @triton.jit(do_not_specialize=["first", "numel"])
@@ -277,7 +284,7 @@ def tensor_square_sum_kernel(
     program = tl.program_id(0).to(tl.int64)
     start = program * CHUNK
     if start + CHUNK <= numel:
-        total = square_sum(grad_ptr + start, numel - start, GRAD_WIDE, False, CHUNK, BLOCK)
+        total = square_sum(grad_ptr + start, CHUNK, GRAD_WIDE, False, BLOCK)
     else:
-        total = square_sum(grad_ptr + start, numel - start, GRAD_WIDE, True, CHUNK, BLOCK)
+        total = square_sum(grad_ptr + start, (numel - start).to(tl.int32), GRAD_WIDE, True, BLOCK)
     tl.store(partial_ptr + first + program, total)

@@ -1,7 +1,7 @@
 """One step over many tensors, by the chosen implementation.
 
-For Triton, tensors are bucketed by dtypes and rounding, and each bucket is one launch over the whole chunks of all
-its tensors and one, small, over what is left. Programs find their tensor through two tables on the device:
+For Triton, tensors are bucketed by dtypes and rounding, and each bucket is one launch over the whole blocks of all
+its tensors and, where something is left, one over that. Programs find their tensor through two tables on the device:
 `entries` (addresses and places, one row per tensor; uploaded again when an address changes) and `chunks` (one row
 per program; depends on sizes alone).
 """
@@ -27,7 +27,7 @@ class LaunchConfig:
     block: int = 1024
     """Elements that a program handles at a time: eight per thread with `warps` = 4."""
     chunk: int = 8192
-    """Elements per program, a multiple of `block`."""
+    """Elements per program at most, a multiple of `block`."""
     warps: int = 4
     exact: bool = False
     """IEEE square root and division and no fused multiply-add: the bits of a CPU, at twice the instructions.
@@ -67,7 +67,7 @@ class _Table:
     layout: list[tuple[int, bool]]
     rows: list[list[int]]
     entries: Tensor  # int64 [n_entries, 12]
-    whole: Tensor  # int64 [n_chunks, 2]: entry, first element
+    whole: Tensor  # int64 [n_chunks, 3]: entry, first element, elements
     ragged: Tensor  # the same, for chunks that need masks
 
 
@@ -114,7 +114,7 @@ class StepCache:
     ) -> _Table:
         """The tables of a launch; `slot` names the launch, so that the next step finds them.
 
-        `places`: where each entry's results go, for a launch that has some.
+        `places`: where each entry's results go, for a launch that has some: then no chunk is cut in two.
         """
         layout, addresses = [], []
         for entry, row, result in zip(entries, rows, places or [0] * len(rows), strict=True):
@@ -129,7 +129,8 @@ class StepCache:
         known = self._tables.get(slot)
         device = entries[0].param.device
         if known is None or known.layout != layout:
-            whole, ragged = _chunks(layout, self.config.chunk)
+            unit = self.config.block if places is None else self.config.chunk
+            whole, ragged = _chunks(layout, self.config.chunk, unit)
             whole, ragged = self.upload(whole, device), self.upload(ragged, device)
         elif known.rows != addresses:
             whole, ragged = known.whole, known.ragged
@@ -140,15 +141,14 @@ class StepCache:
         return self._tables[slot]
 
 
-def _chunks(layout: Sequence[tuple[int, bool]], chunk: int) -> tuple[Tensor, Tensor]:
-    """int64 `[n, 2]` of (entry, first element): whole chunks of aligned tensors, and all the others."""
-    whole, ragged = [torch.zeros(0, 2, dtype=torch.int64)], [torch.zeros(0, 2, dtype=torch.int64)]
+def _chunks(layout: Sequence[tuple[int, bool]], chunk: int, unit: int) -> tuple[Tensor, Tensor]:
+    """int64 `[n, 3]` of (entry, first element, elements): chunks of whole units of aligned tensors, and the rest."""
+    whole, ragged = [torch.zeros(0, 3, dtype=torch.int64)], [torch.zeros(0, 3, dtype=torch.int64)]
     for i, (numel, aligned) in enumerate(layout):
-        starts = torch.arange(0, numel, chunk)
-        pairs = torch.stack((torch.full_like(starts, i), starts), dim=1)
-        cut = numel // chunk if aligned else 0
-        whole.append(pairs[:cut])
-        ragged.append(pairs[cut:])
+        cut = numel - numel % unit if aligned else 0
+        for found, first, end in ((whole, 0, cut), (ragged, cut, numel)):
+            starts = torch.arange(first, end, chunk)
+            found.append(torch.stack((torch.full_like(starts, i), starts, (end - starts).clamp(max=chunk)), dim=1))
     return torch.cat(whole), torch.cat(ragged)
 
 
@@ -236,7 +236,6 @@ def _launch_step(
                 COUNT_STALE=count_stale,
                 EXACT=config.exact,
                 RAGGED=ragged,
-                CHUNK=config.chunk,
                 BLOCK=config.block,
                 num_warps=config.warps,
                 enable_fp_fusion=not config.exact,

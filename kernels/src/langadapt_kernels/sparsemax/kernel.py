@@ -13,33 +13,42 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..backend import interpreting
 from ..rounding.kernel import round_to_bf16, widen_bf16
 
-# Rows up to this many entries stay in registers: 32 per thread.
+# Rows up to this many entries stay in registers: 64 per thread.
 RESIDENT = 32768
 _STREAM_BLOCK = 4096
 
-
-@triton.jit
-def newton(x, tau, count):
-    """One step from the left over `x`: the next lower bound, and how many entries lie above `tau`."""
-    above = x > tau
-    size = tl.sum(above.to(tl.int32))
-    total = tl.sum(tl.where(above, x, 0.0))
-    # Rounding must not let the bound sink, nor the set grow: the loop would not end.
-    return tl.maximum(tau, (total - 1.0) / tl.maximum(size, 1).to(x.dtype)), tl.minimum(size, count)
+# The interpreter would call a reduction of our own element by element.
+_INTERPRETED = tl.constexpr(interpreting())
 
 
 @triton.jit
-def threshold(x, tau, SIZE: tl.constexpr):
-    """Exact threshold of the entries `x` (of which some lie above `tau`), none of which is above 0."""
-    count = SIZE + 1
-    next_tau, next_count = newton(x, tau, count)
-    while next_count < count:
-        count = next_count
-        tau = next_tau
-        next_tau, next_count = newton(x, tau, count)
-    return tau
+def above(x, tau):
+    """Sum and number of the entries above `tau`, both in the dtype of `x`.
+
+    As one reduction of pairs: it waits for the other warps half as often as two.
+    """
+    inside = x > tau
+    pairs = tl.join(tl.where(inside, x, 0.0), tl.where(inside, 1.0, 0.0).to(x.dtype))
+    return tl.split(tl.sum(pairs, axis=0))
+
+
+@triton.jit
+def threshold(x, tau, count):
+    """Exact threshold of the entries `x`, none of which is above 0, and how many of them lie above it.
+
+    `tau` is a lower bound. If it is the threshold of `count` of the entries, and as many lie above it, it is the
+    result; give -1 where nothing is known.
+    """
+    total, size = above(x, tau)
+    # From the second time on the sets can but shrink: rounding must not let the bound sink, or this would not end.
+    while size != count:
+        count = size
+        tau = tl.maximum(tau, (total - 1.0) / tl.maximum(size, 1.0))
+        total, size = above(x, tau)
+    return tau, count
 
 
 @triton.jit
@@ -62,18 +71,28 @@ def store_narrow(pointers, value, mask, BF16: tl.constexpr):
 
 
 @triton.jit
-def not_below_infinity(x):
-    """Whether an entry is NaN or +inf, for which a row has no projection."""
-    return (x < float("inf")) == 0
+def larger(a, b):
+    """The larger one, or NaN."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
-def project(x, largest, tau):
-    """max(x - tau, 0) where a NaN anywhere in the row (then in `tau`) comes through."""
-    z = x - largest
-    return tl.where(z <= tau, 0.0, z - tau)
+def largest_of(x, axis: tl.constexpr):
+    """Along `axis`; not finite (if not -inf) where one has no projection."""
+    if _INTERPRETED:
+        return tl.max(tl.where(x < float("inf"), x, float("inf")), axis=axis)
+    else:
+        return tl.reduce(x, axis, larger)
 
 
+@triton.jit
+def project(z, tau):
+    """max(z - tau, 0), NaN if `tau` is NaN."""
+    return larger(z - tau, 0.0)
+
+
+# One instruction per entry and step counts here: a row of 32,768 has a multiprocessor for itself, whose memory rests
+# while it is searched. Hence the count without the sum where the folded row's threshold mostly is the row's.
 @triton.jit
 def sparsemax_resident_kernel(
     x_ptr,  # [rows, n]
@@ -83,17 +102,34 @@ def sparsemax_resident_kernel(
     WIDE: tl.constexpr,  # dtype of the computation
     BLOCK: tl.constexpr,  # >= n
     LANES: tl.constexpr,  # divides BLOCK: columns of the folded row
+    WHOLE: tl.constexpr,  # n == BLOCK
 ):
     row = tl.program_id(0).to(tl.int64) * n
     lane = tl.arange(0, BLOCK)
-    x = load_wide(x_ptr + row + lane, lane < n, True, BF16, WIDE)
-    invalid = tl.sum(not_below_infinity(x).to(tl.int32))
-    folded = tl.max(tl.reshape(x, [BLOCK // LANES, LANES]), axis=0)
-    largest = tl.max(folded)
-    tau = threshold(folded - largest, tl.full([], -1.0, WIDE), LANES)
-    tau = threshold(x - largest, tau, BLOCK)
-    tau = tl.where(invalid > 0, float("nan"), tau)
-    store_narrow(output_ptr + row + lane, project(x, largest, tau), lane < n, BF16)
+    mask = lane < (BLOCK if WHOLE else n)
+    x = load_wide(x_ptr + row + lane, mask, True, BF16, WIDE)
+    # The largest entries of the columns hold most of the row's largest.
+    folded = largest_of(tl.reshape(x, [BLOCK // LANES, LANES]), 0)
+    largest = largest_of(folded, 0)
+    x -= largest
+    tau, count = threshold(folded - largest, tl.full([], -1.0, WIDE), tl.full([], -1.0, WIDE))
+    if tl.sum(tl.where(x > tau, 1.0, 0.0).to(WIDE)) != count:
+        tau, count = threshold(x, tau, count)
+    tau = tl.where(largest < float("inf"), tau, float("nan"))
+    store_narrow(output_ptr + row + lane, project(x, tau), mask, BF16)
+
+
+@triton.jit
+def above_in_memory(x_ptr, n, largest, tau, BF16: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+    """As `above`, of the `n` entries at `x_ptr`, taken relative to the largest."""
+    lane = tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK], WIDE)
+    size = tl.zeros([BLOCK], WIDE)
+    for at in range(0, n, BLOCK):
+        z = load_wide(x_ptr + at + lane, at + lane < n, True, BF16, WIDE) - largest
+        total += tl.where(z > tau, z, 0.0)
+        size += tl.where(z > tau, 1.0, 0.0)
+    return tl.split(tl.sum(tl.join(total, size), axis=0))
 
 
 @triton.jit
@@ -105,35 +141,23 @@ def sparsemax_stream_kernel(
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Any row length: the row is read again for each step of the exact search, mostly from the L2 cache."""
+    """Any row length: the row is read again for each step of the exact search."""
     row = tl.program_id(0).to(tl.int64) * n
     lane = tl.arange(0, BLOCK)
     folded = tl.full([BLOCK], float("-inf"), WIDE)
-    invalid = tl.zeros([BLOCK], tl.int32)
     for at in range(0, n, BLOCK):
-        x = load_wide(x_ptr + row + at + lane, at + lane < n, True, BF16, WIDE)
-        folded = tl.maximum(folded, x)
-        invalid += not_below_infinity(x).to(tl.int32)
-    largest = tl.max(folded)
-    tau = threshold(folded - largest, tl.full([], -1.0, WIDE), BLOCK)
-    count = n + 1
-    next_count = n
-    next_tau = tau
-    while next_count < count:
-        count = next_count
-        tau = next_tau
-        total = tl.zeros([BLOCK], WIDE)
-        size = tl.zeros([BLOCK], tl.int32)
-        for at in range(0, n, BLOCK):
-            z = load_wide(x_ptr + row + at + lane, at + lane < n, True, BF16, WIDE) - largest
-            total += tl.where(z > tau, z, 0.0)
-            size += (z > tau).to(tl.int32)
-        next_count = tl.minimum(tl.sum(size), count)
-        next_tau = tl.maximum(tau, (tl.sum(total) - 1.0) / tl.maximum(next_count, 1).to(WIDE))
-    tau = tl.where(tl.sum(invalid) > 0, float("nan"), tau)
+        folded = larger(folded, load_wide(x_ptr + row + at + lane, at + lane < n, True, BF16, WIDE))
+    largest = largest_of(folded, 0)
+    tau, count = threshold(folded - largest, tl.full([], -1.0, WIDE), tl.full([], -1.0, WIDE))
+    total, size = above_in_memory(x_ptr + row, n, largest, tau, BF16, WIDE, BLOCK)
+    while size != count:
+        count = size
+        tau = tl.maximum(tau, (total - 1.0) / tl.maximum(size, 1.0))
+        total, size = above_in_memory(x_ptr + row, n, largest, tau, BF16, WIDE, BLOCK)
+    tau = tl.where(largest < float("inf"), tau, float("nan"))
     for at in range(0, n, BLOCK):
-        x = load_wide(x_ptr + row + at + lane, at + lane < n, True, BF16, WIDE)
-        store_narrow(output_ptr + row + at + lane, project(x, largest, tau), at + lane < n, BF16)
+        z = load_wide(x_ptr + row + at + lane, at + lane < n, True, BF16, WIDE) - largest
+        store_narrow(output_ptr + row + at + lane, project(z, tau), at + lane < n, BF16)
 
 
 @triton.jit
@@ -182,17 +206,26 @@ def sparsemax(x: Tensor, resident: int = RESIDENT) -> Tensor:
     if rows == 0:
         return output
     bf16, wide = x.dtype == torch.bfloat16, _wide(x)
-    # float64 takes two registers an entry.
-    if n <= resident // (2 if wide == tl.float64 else 1):
-        block = max(128, triton.next_power_of_2(n))
-        warps = min(32, max(4, block // 1024))
-        config = {"BLOCK": block, "LANES": min(block, 32 * warps), "num_warps": warps}
-        kernel = sparsemax_resident_kernel
-    else:
-        config = {"BLOCK": _STREAM_BLOCK, "num_warps": 8}
-        kernel = sparsemax_stream_kernel
     with torch.cuda.device_of(x):
-        kernel[(rows,)](_raw(x), _raw(output), n, BF16=bf16, WIDE=wide, **config)
+        # float64 takes two registers an entry, and more beside it.
+        if n <= resident // (4 if wide == tl.float64 else 1):
+            block = max(128, triton.next_power_of_2(n))
+            warps = min(16, max(4, block // 1024))
+            sparsemax_resident_kernel[(rows,)](
+                _raw(x),
+                _raw(output),
+                n,
+                BF16=bf16,
+                WIDE=wide,
+                BLOCK=block,
+                LANES=min(block, 32 * warps),
+                WHOLE=n == block,
+                num_warps=warps,
+            )
+        else:
+            sparsemax_stream_kernel[(rows,)](
+                _raw(x), _raw(output), n, BF16=bf16, WIDE=wide, BLOCK=_STREAM_BLOCK, num_warps=8
+            )
     return output
 
 
