@@ -7,7 +7,7 @@ them up: no atomics, the same bits in every run.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -166,23 +166,18 @@ class GradientSquares:
         seen, grad = self._seen.get(param), param.grad
         return seen is not None and grad is not None and seen[0]() is grad and grad._version == seen[1]
 
-    def norm(
-        self,
-        params: Sequence[Tensor],
-        entry_of: Callable[[Tensor], Entry],
-        rows: Mapping[Tensor, int],
-        cache: StepCache,
-    ) -> Tensor:
+    def norm(self, params: Sequence[Tensor], entries: Sequence[Entry], rows: Sequence[int], cache: StepCache) -> Tensor:
         """2-norm of the gradients of `params` over all devices, shards and ranks, float64 on the first one's device.
 
         Reads what is not known. `rows` and `cache`: places in the tables of scalars, which name launches, and tables.
         """
-        parts: dict[tuple[Any, ...], list[Tensor]] = {}
-        for param in params:
-            parts.setdefault((param.device, *reduction_groups(param.grad)), []).append(param)
+        parts: dict[tuple[Any, ...], list[int]] = {}
+        for i, param in enumerate(params):
+            parts.setdefault((param.device, *reduction_groups(param.grad)), []).append(i)
         totals = []
         for (_, *process_groups), members in parts.items():
-            total = self._total(members, [entry_of(p) for p in members], [rows[p] for p in members], cache)
+            chosen = [params[i] for i in members], [entries[i] for i in members], [rows[i] for i in members]
+            total = self._total(*chosen, cache)
             for process_group in process_groups:
                 torch.distributed.all_reduce(total, group=process_group)
             totals.append(move(total, params[0].device))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..backend import BACKENDS, choose_backend
+from .entries import Entries
 from .groups import DTYPES, SettingsTable, check_group, check_options
 from .modes import LOW_BITS, Entry, scalar_table
 from .norm import GradientSquares, move
@@ -137,7 +138,7 @@ class FusedAdamW(Optimizer):
         self._steps: dict[torch.device, Tensor] = {}
         self._rows: dict[Tensor, int] = {}
         self._bases: dict[Tensor, int] = {}
-        self._entries: dict[Tensor, Entry] = {}
+        self._entries = Entries(self._entry)
         self._settings = SettingsTable()
         self._stale: dict[Tensor, Tensor] = {}
         self._cache = StepCache(self._launch_config)
@@ -218,13 +219,19 @@ class FusedAdamW(Optimizer):
     @torch.compiler.disable
     def _update(self, active: list[Tensor], loss_scale: Tensor | None = None) -> None:
         self._prepare(active)
-        grad_scale = self._gradient_scale(active, loss_scale)
-        devices: dict[torch.device, list[Tensor]] = {}
-        for param in active:
-            devices.setdefault(param.device, []).append(param)
-        for device, params in devices.items():
-            entries = [self._entry(p) for p in params]
-            rows = [self._rows[p] for p in params]
+        try:
+            self._step(active, self._entries.of(active), loss_scale)
+        finally:
+            self._entries.release()
+
+    def _step(self, active: list[Tensor], entries: list[Entry], loss_scale: Tensor | None) -> None:
+        all_rows = [self._rows[p] for p in active]
+        grad_scale = self._gradient_scale(active, entries, all_rows, loss_scale)
+        devices: dict[torch.device, list[int]] = {}
+        for i, param in enumerate(active):
+            devices.setdefault(param.device, []).append(i)
+        for device, members in devices.items():
+            rows = [all_rows[i] for i in members]
             steps, settings = self._steps[device], self._settings.on(device, self.param_groups, self._cache.upload)
             if len(rows) == 1:
                 # One row alone, as in gradient release: the table need not be filled for the whole model.
@@ -232,21 +239,22 @@ class FusedAdamW(Optimizer):
                 steps += 1
             else:
                 steps += 1 if len(rows) == len(steps) else self._cache.mask(device, len(steps), rows)
-            scale = None if grad_scale is None else move(grad_scale, device)
             stale = run_step(
-                entries,
+                [entries[i] for i in members],
                 rows,
                 scalar_table(settings, steps),
-                scale,
+                None if grad_scale is None else move(grad_scale, device),
                 backend=choose_backend(self.backend, device),
                 cache=self._cache,
                 count_stale=self.stale_meter,
             )
             if stale is not None:
-                self._stale.update(zip(params, stale.unbind(), strict=True))
+                self._stale.update(zip((active[i] for i in members), stale.unbind(), strict=True))
 
     def _prepare(self, active: list[Tensor]) -> None:
         """Give new parameters their states, and all step counters one tensor per device to be counted in together."""
+        if self._entries.are_for(active) and len(self.state) >= len(active):
+            return
         if all(p in self._rows and p in self.state for p in active):
             return
         for group in self.param_groups:
@@ -280,44 +288,37 @@ class FusedAdamW(Optimizer):
             if self.state.get(param):
                 self.state[param]["step"] = self._steps[param.device][row]
 
-    def _entry(self, param: Tensor) -> Entry:
-        """The parameter's flat local view, kept between steps as long as its memory stays where it is."""
-        shard, state = local(param), self.state[param]
-        grad = param.grad
-        if grad is None or grad.dtype not in DTYPES or grad.is_sparse:
-            kind = "none" if grad is None else f"{grad.dtype}, {grad.layout} for a parameter of {tuple(param.shape)}"
-            raise ValueError(f"gradients must be dense and bfloat16 or float32, got: {kind}")
-        entry = self._entries.get(param)
-        if entry is None or entry.param.data_ptr() != shard.data_ptr():
-            group = next(g for g in self.param_groups if any(p is param for p in g["params"]))
-            check_state(param, state, group["rounding"])
-            rounding = group["rounding"] if param.dtype == torch.bfloat16 else "nearest"
-            stochastic_variance = group["stochastic_variance"]
-            low = state[LOW_BITS[rounding][0]] if rounding in LOW_BITS else None
-            entry = Entry(
-                param=flat(shard),
-                grad=flat(local(grad), like=shard),
-                exp_avg=flat(local(state["exp_avg"])),
-                exp_avg_sq=flat(local(state["exp_avg_sq"])),
-                low=None if low is None else flat(local(low)),
-                rounding=rounding,
-                stochastic_variance=rounding == "stochastic" if stochastic_variance is None else stochastic_variance,
-                seed=group["seed"],
-                index=element_index(param, self._bases[param]),
-            )
-            self._entries[param] = entry
-        else:
-            entry.grad = flat(local(grad), like=shard)
-        return entry
+    def _entry(self, param: Tensor, shard: Tensor) -> Entry:
+        """A parameter's flat local views; its gradient is yet to come."""
+        state = self.state[param]
+        group = next(g for g in self.param_groups if any(p is param for p in g["params"]))
+        check_state(param, state, group["rounding"])
+        rounding = group["rounding"] if param.dtype == torch.bfloat16 else "nearest"
+        stochastic_variance = group["stochastic_variance"]
+        low = state[LOW_BITS[rounding][0]] if rounding in LOW_BITS else None
+        weight = flat(shard)
+        return Entry(
+            param=weight,
+            grad=weight,
+            exp_avg=flat(local(state["exp_avg"])),
+            exp_avg_sq=flat(local(state["exp_avg_sq"])),
+            low=None if low is None else flat(local(low)),
+            rounding=rounding,
+            stochastic_variance=rounding == "stochastic" if stochastic_variance is None else stochastic_variance,
+            seed=group["seed"],
+            index=element_index(param, self._bases[param]),
+        )
 
-    def _gradient_scale(self, active: list[Tensor], loss_scale: Tensor | None) -> Tensor | None:
+    def _gradient_scale(
+        self, active: list[Tensor], entries: list[Entry], rows: list[int], loss_scale: Tensor | None
+    ) -> Tensor | None:
         """What gradients are multiplied with, on the device: min(1, max_grad_norm / norm) and 1 / loss_scale, or None.
 
         The norm is over all parameters, shards and ranks, and of the gradients of the unscaled loss.
         """
         if self.max_grad_norm is None:
             return None if loss_scale is None else 1 / loss_scale.float()
-        norm = self.gradient_squares.norm(active, self._entry, self._rows, self._cache)
+        norm = self.gradient_squares.norm(active, entries, rows, self._cache)
         scale = 1.0 if loss_scale is None else move(loss_scale, norm.device)
         norm = norm / scale
         self.grad_norm = norm.float()

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import cpu, reference, small
+from .entries import same_objects
 from .modes import ROUNDINGS, Entry
 
 
@@ -64,11 +65,23 @@ class _Kind(NamedTuple):
 
 @dataclass
 class _Table:
+    members: tuple[list[Entry], list[int], list[int]]  # entries, rows and places
     layout: list[tuple[int, bool]]
-    rows: list[list[int]]
-    entries: Tensor  # int64 [n_entries, 12]
+    aligned: bool  # every tensor that may be: gradients can be exchanged for others at multiples of 16 bytes
+    rows: Tensor  # on the host, int64 [n_entries, 12]
+    grads: list[int]  # addresses
+    entries: Tensor  # `rows`, on the device
     whole: Tensor  # int64 [n_chunks, 3]: entry, first element, elements
     ragged: Tensor  # the same, for chunks that need masks
+
+
+class _Launch(NamedTuple):
+    """Entries that are stepped by one launch, by their positions and themselves; `slot` names it."""
+
+    kind: _Kind
+    members: list[int]
+    entries: list[Entry]
+    slot: Any
 
 
 @dataclass
@@ -78,6 +91,8 @@ class StepCache:
     config: LaunchConfig = field(default_factory=LaunchConfig)
     _tables: dict[Any, _Table] = field(default_factory=dict)
     _masks: dict[Any, Tensor] = field(default_factory=dict)
+    _planned: tuple[list[Entry], list[torch.dtype]] = field(default_factory=lambda: ([], []))
+    _launches: list[_Launch] = field(default_factory=list)
 
     def upload(self, values: Tensor, device: torch.device) -> Tensor:
         """A copy on `device`, without waiting for it.
@@ -104,6 +119,20 @@ class StepCache:
             self._masks[key] = self.upload(mask, device)
         return self._masks[key]
 
+    def launches(self, entries: Sequence[Entry]) -> list[_Launch]:
+        """The launches of a step, one per combination of dtypes and rounding."""
+        dtypes = [entry.grad.dtype for entry in entries]
+        if not same_objects(entries, self._planned[0]) or dtypes != self._planned[1]:
+            kinds: dict[_Kind, list[int]] = {}
+            for i, entry in enumerate(entries):
+                kinds.setdefault(_Kind.of(entry), []).append(i)
+            self._planned, self._launches = (list(entries), dtypes), []
+            for kind, members in kinds.items():
+                # Named by their places: in gradient release every tensor is row 0 of a launch of its own.
+                slot = ("step", kind, *(entries[i].index.base for i in members))
+                self._launches.append(_Launch(kind, members, [entries[i] for i in members], slot))
+        return self._launches
+
     def table(
         self,
         slot: Any,
@@ -116,29 +145,48 @@ class StepCache:
 
         `places`: where each entry's results go, for a launch that has some: then no chunk is cut in two.
         """
-        layout, addresses = [], []
-        for entry, row, result in zip(entries, rows, places or [0] * len(rows), strict=True):
-            pointers = [t.data_ptr() for t in (entry.param, entry.grad, entry.exp_avg, entry.exp_avg_sq)]
-            pointers.append(0 if entry.low is None else entry.low.data_ptr())
-            index = entry.index
-            aligned = all(pointer % 16 == 0 for pointer in pointers)
-            aligned = aligned and not (random and (index.base % 8 or not entry.contiguous_index()))
-            layout.append((entry.param.numel(), aligned))
-            place = [index.base, entry.seed, entry.param.numel(), index.run, index.stride, row, result]
-            addresses.append(pointers + place)
-        known = self._tables.get(slot)
-        device = entries[0].param.device
+        unit = self.config.block if places is None else self.config.chunk
+        members = list(entries), list(rows), list(places or [0] * len(rows))
+        grads = [entry.grad.data_ptr() for entry in entries]
+        known, device = self._tables.get(slot), entries[0].param.device
+        if known is not None and same_objects(known.members[0], entries) and known.members[1:] == members[1:]:
+            if grads == known.grads:
+                return known
+            if known.aligned and not any(pointer % 16 for pointer in grads):
+                # A copy: the last one may still be on its way to the device.
+                table = known.rows.clone()
+                table[:, 1] = torch.tensor(grads, dtype=torch.int64)
+                found = replace(known, rows=table, grads=grads, entries=self.upload(table, device))
+                self._tables[slot] = found
+                return found
+        layout = [(entry.param.numel(), _is_aligned(entry, random)) for entry in entries]
+        table = torch.tensor([_row(entry, *more) for entry, *more in zip(*members, strict=True)], dtype=torch.int64)
         if known is None or known.layout != layout:
-            unit = self.config.block if places is None else self.config.chunk
             whole, ragged = _chunks(layout, self.config.chunk, unit)
             whole, ragged = self.upload(whole, device), self.upload(ragged, device)
-        elif known.rows != addresses:
-            whole, ragged = known.whole, known.ragged
         else:
-            return known
-        uploaded = self.upload(torch.tensor(addresses, dtype=torch.int64), device)
-        self._tables[slot] = _Table(layout, addresses, uploaded, whole, ragged)
+            whole, ragged = known.whole, known.ragged
+        aligned = all(done for _, done in layout)
+        uploaded = self.upload(table, device)
+        self._tables[slot] = _Table(members, layout, aligned, table, grads, uploaded, whole, ragged)
         return self._tables[slot]
+
+
+def _pointers(entry: Entry) -> list[int]:
+    tensors = (entry.param, entry.grad, entry.exp_avg, entry.exp_avg_sq, entry.low)
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+
+def _row(entry: Entry, row: int, place: int) -> list[int]:
+    """A row of the table of entries; `place`: where its results go."""
+    index = entry.index
+    return [*_pointers(entry), index.base, entry.seed, entry.param.numel(), index.run, index.stride, row, place]
+
+
+def _is_aligned(entry: Entry, random: bool) -> bool:
+    """Whether blocks of it need no masks."""
+    aligned = all(pointer % 16 == 0 for pointer in _pointers(entry))
+    return aligned and not (random and (entry.index.base % 8 or not entry.contiguous_index()))
 
 
 def _chunks(layout: Sequence[tuple[int, bool]], chunk: int, unit: int) -> tuple[Tensor, Tensor]:
@@ -170,14 +218,8 @@ def run_step(
     if backend == "reference":
         return _run_reference(entries, rows, scalars, grad_scale, count_stale)
     counts: list[Tensor] = [scalars] * len(entries)
-    kinds: dict[_Kind, list[int]] = {}
-    for i, entry in enumerate(entries):
-        kinds.setdefault(_Kind.of(entry), []).append(i)
-    for kind, members in kinds.items():
-        chosen, chosen_rows = [entries[i] for i in members], [rows[i] for i in members]
-        # Named by their places: in gradient release every tensor is row 0 of a launch of its own.
-        slot = ("step", kind, *(entry.index.base for entry in chosen))
-        table = cache.table(slot, chosen, chosen_rows, kind.random)
+    for kind, members, chosen, slot in cache.launches(entries):
+        table = cache.table(slot, chosen, [rows[i] for i in members], kind.random)
         stale = _launch_step(kind, table, scalars, grad_scale, cache.config, count_stale)
         for i, count in zip(members, stale.unbind(), strict=False):
             counts[i] = count
