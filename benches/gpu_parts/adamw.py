@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,13 @@ def time_ours(bench: Bench, dims: tuple[int, int, int, int, int], extra: int = 0
     if config is not None or bench.smoke:
         optimizer.launch_config = config or LaunchConfig(block=1024, chunk=1024)
     row = bench.time(optimizer.step, moved=float(BYTES[settings.get("rounding", "nearest")] + extra) * count(params))
-    return {**row, "parameters": count(params)}
+    # What the host takes to launch a step, without waiting for it.
+    times = []
+    for _ in range(1 if bench.smoke else 5):
+        started = time.perf_counter()
+        optimizer.step()
+        times.append(time.perf_counter() - started)
+    return {**row, "parameters": count(params), "host_ms": sorted(times)[len(times) // 2] * 1e3}
 
 
 def _ours(bench: Bench, dims: tuple[int, int, int, int, int], cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -190,11 +197,17 @@ def time_rival(
 
 def rivals_small(bench: Bench) -> None:
     makers = rival_optimizers()
-    if bench.smoke:
-        makers = {name: makers[name] for name in ("torch fused", "torch foreach", "optimi, kahan")}
-    # A compiler among them may take a minute; the simple ones come first.
-    for name, make in makers.items():
-        bench.row(name, 10, lambda make=make: time_rival(bench, SMALL, make))
+    for name in ("torch fused", "torch foreach", "optimi, kahan") if bench.smoke else makers:
+        if "torchao" not in name:
+            bench.row(name, 10, lambda make=makers[name]: time_rival(bench, SMALL, make))
+
+
+def rivals_slow(bench: Bench) -> None:
+    """Those that compile a step for each shape, a minute in all."""
+    makers = rival_optimizers()
+    for name in () if bench.smoke else makers:
+        if "torchao" in name:
+            bench.row(name, 30, lambda make=makers[name]: time_rival(bench, SMALL, make))
 
 
 def rivals_large(bench: Bench) -> None:

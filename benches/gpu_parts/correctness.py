@@ -253,9 +253,20 @@ def sparsemax_rows(bench: Bench) -> None:
         limit = 1e-6 if dtype == FP32 else 4e-3
         return {"ok": worst < limit and off < 8 * limit, "note": f"forward {worst:.1e}, backward {off:.1e} off"}
 
+    def not_finite() -> dict[str, Any]:
+        inf, nan, n = float("inf"), float("nan"), 8 if bench.smoke else 32768
+        x = torch.full((4, n), -1.0, device=bench.device)
+        x[0, n // 2], x[1, -1], x[2, :-2], x[3, 0] = nan, inf, -inf, nan
+        found = [kernel.sparsemax(x), kernel.sparsemax(x, resident=0)]
+        right = all(bool(o[[0, 1, 3]].isnan().all()) and o[2, -3:].tolist() == [0.0, 0.5, 0.5] for o in found)
+        return {"ok": right}
+
+    bench.row("rows that are not finite", 5, not_finite)
     lengths = [(1, FP32), (100, FP32), (5000, BF16)]
     if not bench.smoke:
-        lengths = [(n, FP32) for n in (1, 127, 4096, 32000, 32768, 50257, 262144)] + [(n, BF16) for n in (1000, 50257)]
+        lengths = [(n, FP32) for n in (1, 127, 4096, 9001, 32000, 32768, 50257, 262144)] + [
+            (n, BF16) for n in (1000, 50257)
+        ]
     for n, dtype in lengths:
         bench.row(f"n = {n}, {str(dtype)[6:]}", 5, lambda n=n, dtype=dtype: case(n, dtype))
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from langadapt_kernels.adamw.modes import LOW_BITS, ElementIndex, Entry, scalar_table
 from langadapt_kernels.adamw.run import LaunchConfig, StepCache, run_step
+from langadapt_kernels.backend import choose_backend
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -72,6 +73,7 @@ def scalars_for(count: int, step: float = 3.0) -> Tensor:
 def run(entries: list[Entry], backend: str, config: LaunchConfig | None = None, scale: float | None = 0.37) -> Tensor:
     """One step over all entries; the counts of unmoved weights."""
     # Bits are compared with a CPU's: the exact variant, which only a GPU tells from the other.
+    choose_backend(backend, DEVICE)  # which mends what an older interpreter needs
     cache = StepCache(config or LaunchConfig(block=4096, chunk=8192, exact=True))
     grad_scale = None if scale is None else torch.tensor(scale, device=DEVICE)
     rows = list(range(len(entries)))

@@ -74,13 +74,13 @@ def specs() -> dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, An
     signature = {"grad_ptr": "*u16", "partial_ptr": "*fp64", "first": "i32", "numel": "i32"}
     constants = {"GRAD_WIDE": False, "CHUNK": 8192, "BLOCK": 1024}
     found["square sum of one tensor"] = (adamw.tensor_square_sum_kernel, signature, constants, {"num_warps": 4})
-    for block, warps in ((4096, 4), (32768, 16)):
+    for block, warps in ((4096, 8), (32768, 16)):
         row = {"BF16": False, "BLOCK": block, "LANES": 32 * warps, "WHOLE": True}
         found[f"sparsemax {block}"] = row_spec(sparsemax.sparsemax_resident_kernel, "x_ptr output_ptr", warps, **row)
     row["WHOLE"] = False
     found["sparsemax 32768, masked"] = row_spec(sparsemax.sparsemax_resident_kernel, "x_ptr output_ptr", warps, **row)
     found["sparsemax stream"] = row_spec(
-        sparsemax.sparsemax_stream_kernel, "x_ptr output_ptr", 8, BF16=False, BLOCK=4096
+        sparsemax.sparsemax_stream_kernel, "x_ptr output_ptr", 16, BF16=False, BLOCK=4096
     )
     pointers = "output_ptr grad_ptr grad_input_ptr"
     found["sparsemax backward"] = row_spec(

@@ -177,7 +177,7 @@ def adamw_kernel(
     unmoved = tl.zeros([BLOCK // 8], tl.int32)
     for at in range(0, count, BLOCK):
         here = at + lane
-        mask = here < count
+        mask = lane < count - at
         weight = load(weights + here, mask, RAGGED)
         grad = as_float(load(grads + here, mask, RAGGED), GRAD_WIDE)
         exp_avg = as_float(load(exp_avgs + here, mask, RAGGED), STATE_WIDE)

@@ -210,7 +210,7 @@ def sparsemax(x: Tensor, resident: int = RESIDENT) -> Tensor:
         # float64 takes two registers an entry, and more beside it.
         if n <= resident // (4 if wide == tl.float64 else 1):
             block = max(128, triton.next_power_of_2(n))
-            warps = min(16, max(4, block // 1024))
+            warps = min(16, max(4, block // 512))
             sparsemax_resident_kernel[(rows,)](
                 _raw(x),
                 _raw(output),
@@ -224,7 +224,7 @@ def sparsemax(x: Tensor, resident: int = RESIDENT) -> Tensor:
             )
         else:
             sparsemax_stream_kernel[(rows,)](
-                _raw(x), _raw(output), n, BF16=bf16, WIDE=wide, BLOCK=_STREAM_BLOCK, num_warps=8
+                _raw(x), _raw(output), n, BF16=bf16, WIDE=wide, BLOCK=_STREAM_BLOCK, num_warps=16
             )
     return output
 
