@@ -12,6 +12,8 @@ from training_kit import losses, settings, tiny_model, train, weights
 
 from langadapt.errors import ConfigError
 from langadapt.training import attention, model, optimizer
+from langadapt.training import loss as loss_module
+from langadapt.training.batches import IGNORE
 from langadapt.training.loss import ChunkedCrossEntropy, HeadLoss
 
 CPU = torch.device("cpu")
@@ -64,6 +66,48 @@ def test_the_head_is_handed_back_where_logits_are_capped() -> None:
     loss, _ = head(inputs, ids, 1.0)
     want = cross_entropy(capped(**inputs, use_cache=False).logits.flatten(0, 1).float(), ids.flatten(), reduction="sum")
     torch.testing.assert_close(loss, want)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_ligers_loss_and_gradients_are_ours(bias: bool) -> None:
+    ids, positions = attention.example(64, 8, CPU)
+    labels = ids.roll(-1, 1)
+    labels[0, :5] = IGNORE
+    inputs = {"input_ids": ids, "position_ids": positions}
+    found = {}
+    for chunk in ("auto", "liger"):
+        network = tiny_model().float()
+        if bias:
+            network.lm_head.bias = torch.nn.Parameter(torch.linspace(-1, 1, 64))
+        loss, losses = HeadLoss(network, chunk)(inputs, labels, 1 / 7)
+        loss.backward()
+        gradients = [parameter.grad for parameter in network.parameters()]
+        assert losses.dtype == torch.float32 and not losses.requires_grad
+        found[chunk] = [loss.detach(), losses, *gradients]
+    for ours, ligers in zip(found["auto"], found["liger"], strict=True):
+        torch.testing.assert_close(ligers, ours, rtol=1e-4, atol=1e-6)
+
+
+def test_training_with_ligers_loss(tmp_path: Path) -> None:
+    train(tmp_path / "liger", loss_chunk="liger", steps=2, log_every=1)
+    train(tmp_path / "ours", steps=2, log_every=1)
+    assert losses(tmp_path / "liger") == pytest.approx(losses(tmp_path / "ours"), rel=2e-3)
+
+
+def test_ligers_loss_is_refused_where_it_cannot_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(ConfigError, match="loss_chunk: liger needs a GPU"):
+        train(tmp_path, loss_chunk="liger")
+    monkeypatch.setattr(loss_module.importlib.metadata, "version", lambda _: "0.7.0")
+    with pytest.raises(ConfigError, match=r"needs liger-kernel 0\.8\.5 or later; 0\.7\.0 is installed"):
+        train(tmp_path, loss_chunk="liger")
+
+    def absent(name: str) -> str:
+        raise loss_module.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(loss_module.importlib.metadata, "version", absent)
+    with pytest.raises(ConfigError, match="pip install liger-kernel"):
+        train(tmp_path, loss_chunk="liger")
 
 
 def architectures() -> list[Any]:

@@ -169,6 +169,10 @@ def loss_bytes(shape: Shape, tokens: int, loss_chunk: int | str, pure: bool) -> 
     """Logits in fp32 and in the compute dtype, gradient of the hidden states and of the head."""
     if loss_chunk == 0:
         return shape.vocabulary * tokens * (2 + 4 + 4 + 2) + 2 * shape.embedding_parameters
+    if loss_chunk == "liger":
+        # Its chunks of bf16 logits are as large as the hidden states, rounded up to a power of two of tokens.
+        chunk = 1 << max(-(-tokens * shape.width // shape.vocabulary) - 1, 0).bit_length()
+        return min(chunk, tokens) * shape.vocabulary * 2 + 4 * shape.width * tokens + 6 * shape.embedding_parameters
     chunk = max(CHUNK_BYTES // (4 * shape.vocabulary), 64) if loss_chunk == "auto" else int(loss_chunk)
     chunk = min(chunk, tokens)
     several = chunk < tokens

@@ -4,16 +4,23 @@ The model's output head is taken over while a training step runs: called with hi
 of tokens, their loss and their gradients at once, and forgets them. So the memory is one chunk, the cost is the same
 three matrix products, and the head works inside FSDP and beside compiled blocks. Models that do more with logits than
 hand them out (soft caps, scales) are found by comparing with the model's own loss before training (`fits`).
+
+Liger's kernel does the same in fewer passes over the logits, and makes them a second time for the backward pass where a
+loss for each token is wanted, as it is here; it waits for the device once per pass.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from langadapt.errors import ConfigError
 from langadapt.training.batches import IGNORE
+from langadapt_kernels.backend import interpreting
 
 CHUNK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}
 """Of fp32 logits, for ``loss_chunk: auto``. Each chunk adds to the head's gradient once, so that few large ones are
@@ -87,15 +94,43 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         )
 
 
+LIGER = "0.8.5"
+"""The first release that was looked at; early ones lose the gradients of losses per token without a word."""
+
+
+def liger_loss(device: torch.device) -> Callable[..., Tensor]:
+    """Liger's fused linear cross-entropy: (weight, hidden, targets, bias) -> losses fp32 ``[n]``.
+
+    Raises:
+        ConfigError: it is not installed, or too old, or there is no GPU.
+    """
+    try:
+        release = importlib.metadata.version("liger-kernel")
+    except importlib.metadata.PackageNotFoundError:
+        raise ConfigError("loss_chunk: liger needs the package `liger-kernel`; pip install liger-kernel") from None
+    if [int(part) for part in release.split(".")[:3]] < [int(part) for part in LIGER.split(".")]:
+        raise ConfigError(f"loss_chunk: liger needs liger-kernel {LIGER} or later; {release} is installed")
+    if device.type != "cuda" and not interpreting():
+        raise ConfigError("loss_chunk: liger needs a GPU; set loss_chunk: auto")
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    # Gradients of the head are summed over chunks: in fp32 nothing is lost.
+    loss: Callable[..., Tensor] = LigerFusedLinearCrossEntropyLoss(
+        ignore_index=IGNORE, reduction="none", accum_dtype=torch.float32
+    )
+    return loss
+
+
 class HeadLoss:
     """Takes over ``model``'s output head; `__call__` gives the loss of a batch."""
 
     def __init__(self, model: nn.Module, chunk: int | str) -> None:
-        """``chunk``: tokens per chunk, ``auto``, or 0 for the plain way."""
+        """``chunk``: tokens per chunk, ``auto``, 0 for the plain way, or ``liger`` for Liger's kernel."""
         self.model = model
         self.head = model.get_output_embeddings()  # type: ignore[operator]
         self.vocabulary = self.head.weight.shape[0] if isinstance(self.head, nn.Linear) else 0
-        if chunk == "auto":
+        self.liger = liger_loss(self.head.weight.device) if chunk == "liger" else None
+        if isinstance(chunk, str):
             kind = self.head.weight.device.type
             limit = CHUNK_BYTES.get(kind, 1 << 28)
             chunk = max(limit // (4 * max(self.vocabulary, 1)), CHUNK_TOKENS.get(kind, 64))
@@ -117,7 +152,11 @@ class HeadLoss:
             hidden, weight = hidden.to(dtype), weight.to(dtype)
             bias = bias.to(dtype) if bias is not None else None
         flat = hidden.reshape(-1, hidden.shape[-1])
-        loss, losses = ChunkedCrossEntropy.apply(flat, weight, bias, targets.reshape(-1), scale, self.chunk)
+        if self.liger is not None:
+            losses = self.liger(weight, flat, targets.reshape(-1), bias)
+            loss, losses = losses.sum() * scale, losses.detach()
+        else:
+            loss, losses = ChunkedCrossEntropy.apply(flat, weight, bias, targets.reshape(-1), scale, self.chunk)
         self.result = (loss, losses)
         # Not a view: FSDP hooks its backward pass to what leaves the model, and warns of views.
         return loss.reshape(1, 1, 1).clone()

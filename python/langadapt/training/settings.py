@@ -164,9 +164,9 @@ class TrainSettings:
     activation_checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
     """Recompute in the backward pass: nothing, all but matrix products and attention, whole blocks; auto = whatever is
     fastest with the micro-batch that it leaves room for: found by trial on one GPU, predicted under `torchrun`."""
-    loss_chunk: int | Literal["auto"] = "auto"
+    loss_chunk: int | Literal["auto", "liger"] = "auto"
     """Tokens whose logits are held at once; auto = 32 MB of logits (and 512 tokens), 256 MB on a GPU; 0 = the
-    model's own loss."""
+    model's own loss; liger = the kernel of the package `liger-kernel`, which chooses its chunks itself."""
     sharding: Literal["auto", "none", "full", "grad-op", "hybrid"] = "auto"
     """Under `torchrun`: nothing, everything (FSDP2), parameters kept gathered between forward and backward, or full
     inside a node and replicated between nodes; auto = the fastest of the first three that should fit."""
@@ -226,7 +226,7 @@ class TrainSettings:
                 f"micro_batch: {self.micro_batch} is not between 1 and the {self.sequences_per_step} windows of a step "
                 "(batch_tokens / sequence_length)"
             )
-        if self.loss_chunk != "auto" and self.loss_chunk < 0:
+        if isinstance(self.loss_chunk, int) and self.loss_chunk < 0:
             raise ConfigError(f"loss_chunk: {self.loss_chunk} is negative")
 
     def check_rates(self) -> None:
