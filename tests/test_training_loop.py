@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +48,37 @@ def test_a_run_learns_logs_and_leaves_a_model_that_loads_without_warnings(tmp_pa
         model = AutoModelForCausalLM.from_pretrained(result.final)
     assert model.dtype == torch.bfloat16 and model.config.use_cache
     assert sum(result.epochs.values()) > 0 and min(result.fullness.values()) > 0.99
+
+
+def test_every_run_is_one_of_its_own_for_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes with the same method train into folders of the same name."""
+    from types import ModuleType, SimpleNamespace
+
+    begun: list[dict[str, Any]] = []
+    lines: list[int] = []
+    fake = ModuleType("wandb")
+    fake.Error = RuntimeError  # type: ignore[attr-defined]
+    run = SimpleNamespace(log=lambda numbers, step: lines.append(step), finish=lambda: None)
+    fake.init = lambda **given: (begun.append(given), run)[1]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    plan = {"schedule": "wsd", "wandb_project": "p"}
+    for name in ("a", "b"):
+        train(tmp_path / name / "trained" / "focus", **plan)
+    again = tmp_path / "a" / "trained" / "focus"
+    shutil.rmtree(again / "final")
+    train(again, **plan)
+    train(again, **plan, steps=14, extend=True)
+    assert [given["name"] for given in begun] == ["a-focus", "b-focus", "a-focus", "a-focus-from-10"]
+    ids = [given["id"] for given in begun]
+    assert ids[0] == ids[2] and len(set(ids)) == 3
+    assert lines == [2, 4, 6, 8, 10, 12] * 2 + [12, 14]
+
+    def refuse(**given: Any) -> None:
+        raise RuntimeError("No API key configured")
+
+    fake.init = refuse  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"W&B does not start: No API key.*WANDB_MODE=offline"):
+        train(tmp_path / "c", **plan)
 
 
 def test_the_same_call_again_returns_the_same_result_at_once(tmp_path: Path) -> None:

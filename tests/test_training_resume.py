@@ -387,12 +387,17 @@ def test_asking_to_anneal_from_the_command_line(tmp_path: Path, capsys: pytest.C
         assert ask() == (0, f"asked {folder} to anneal\n")
 
 
-@pytest.mark.parametrize("name", ["adamw-8bit", "galore-adamw"])
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [("adamw-8bit", "torchao"), ("adamw-8bit", "bitsandbytes"), ("galore-adamw", "galore_torch")],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_optimizers_of_other_libraries_resume_exactly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, library: str
 ) -> None:
-    pytest.importorskip({"adamw-8bit": "torchao", "galore-adamw": "galore_torch"}[name])
+    pytest.importorskip(library)
+    if library == "bitsandbytes":
+        monkeypatch.setitem(sys.modules, "torchao.optim", None)
     wide = {"hidden_size": 256, "intermediate_size": 512}
     run = {"optimizer": name, "rounding": "nearest", "steps": 6, "checkpoint_every": 3}
     train(tmp_path / "whole", tiny_model(**wide), **run)
@@ -404,8 +409,11 @@ def test_optimizers_of_other_libraries_resume_exactly(
 
 
 def test_an_optimizer_that_takes_its_rate_as_a_tensor_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As torchao's do; its states keep their own dtype, which torch would change."""
+    """As torchao's do; its states keep their own dtype, which torch would change, and share memory, as those of
+    bitsandbytes do."""
     from types import ModuleType
+
+    table = torch.ones(3, dtype=torch.float64)
 
     class AdamW8bit(torch.optim.AdamW):
         def __init__(self, groups: Any, lr: float, **settings: Any) -> None:
@@ -420,7 +428,7 @@ def test_an_optimizer_that_takes_its_rate_as_a_tensor_gets_one(tmp_path: Path, m
             for group, rate in zip(self.param_groups, tensors, strict=True):
                 group["lr"] = rate
             for state in self.state.values():
-                assert state.setdefault("kept", torch.ones(3, dtype=torch.float64)).dtype == torch.float64
+                assert state.setdefault("kept", table).dtype == torch.float64
 
     library, fake = ModuleType("torchao"), ModuleType("torchao.optim")
     fake.AdamW8bit = AdamW8bit  # type: ignore[attr-defined]

@@ -50,11 +50,23 @@ def command(
 
         measured = calibrate_recipe(loaded)
     made = plan_recipe(loaded, measured)
+    made.notes.extend(optimizer_notes(loaded.train.optimizer))
     disk = disk_bytes(made, loaded.train)
     if as_json:
         typer.echo(json.dumps({**made.to_dict(), "disk_bytes": disk}, indent=2))
     else:
         show(made, measured, disk)
+
+
+def optimizer_notes(name: str) -> list[str]:
+    """What the numbers do not know of optimizers of other libraries."""
+    instead = {
+        "adamw-8bit": "takes about 2 bytes per parameter for its states instead of 4 or more",
+        "galore-adamw": "takes states of rank 128 for matrices, which is less only where these are much wider",
+    }
+    if name not in instead:
+        return []
+    return [f"memory, disk and speed are those of `optimizer: adamw`; {name} {instead[name]}, and one GPU only"]
 
 
 def disk_bytes(made: Plan, settings: TrainSettings) -> int:

@@ -122,7 +122,7 @@ class Writer:
         begun = time.monotonic()
         shard = self.temporary(step) / f"shard-{self.team.rank:05d}.safetensors"
         shard.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: own_memory(tensor) for key, (_, tensor) in parts.items()}, shard)
+        save_file(own_memory({key: tensor for key, (_, tensor) in parts.items()}), shard)
         sync_file(shard)
         entry = {"file": shard.name, "bytes": shard.stat().st_size, "xxh3_128": _core.hash_file(shard)}
         entry["rows"] = {key: [first, len(tensor) if tensor.ndim else 1] for key, (first, tensor) in parts.items()}
@@ -211,10 +211,18 @@ def part_of(tensor: Tensor, team: Team) -> tuple[int, Tensor] | None:
     return first_row(tensor), local(tensor)
 
 
-def own_memory(tensor: Tensor) -> Tensor:
-    """As safetensors wants it: contiguous, and no view into a larger tensor."""
-    tensor = tensor.detach().contiguous()
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+def own_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As safetensors wants them: contiguous, no views into larger tensors, and no memory in common, which the states
+    of an optimizer may have (bitsandbytes' parameters share their tables)."""
+    owned, seen = {}, set()
+    for key, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        storage = tensor.untyped_storage()
+        if tensor.nbytes and (storage.nbytes() != tensor.nbytes or storage.data_ptr() in seen):
+            tensor = tensor.clone()
+        seen.add(storage.data_ptr())
+        owned[key] = tensor
+    return owned
 
 
 def read_state(folder: Path) -> dict[str, Any]:

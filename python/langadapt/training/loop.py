@@ -154,7 +154,7 @@ class Trainer:
         if self.team.leads:
             resume.note(self.out, self.described)
         self.display.say(layouts.describe(self.stepper.layout()))
-        journal = Journal(self.out, self.settings, self.step, self.team.leads)
+        journal = Journal(self.out, self.settings, self.step, self.team.leads, self.course.origin)
         batches = prefetch(self.make_batch, itertools.count(self.step))
         try:
             with Requests(self.out) as requests, contextlib.closing(batches):

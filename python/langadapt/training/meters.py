@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,22 @@ import torch
 from torch import Tensor
 
 from langadapt.errors import ConfigError, LangadaptError
+from langadapt.manifest import write_atomically
 from langadapt.training.parallel import Team
 from langadapt.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
 LOG_NAME = "log.jsonl"
+WANDB_IDS = "wandb-ids.json"
 
 
 class Journal:
     """The log of a run: one JSON object per line, mirrored to TensorBoard and W&B."""
 
-    def __init__(self, out: Path, settings: TrainSettings, resume_step: int, active: bool) -> None:
-        """Drop lines after ``resume_step``, whose steps are done again. ``active``: this process writes."""
+    def __init__(self, out: Path, settings: TrainSettings, resume_step: int, active: bool, origin: int = 0) -> None:
+        """Drop lines after ``resume_step``, whose steps are done again. ``active``: this process writes; ``origin``:
+        step from which the run was last extended."""
         self.active = active
         self.tensorboard: Any = None
         self.wandb: Any = None
@@ -36,7 +41,7 @@ class Journal:
         if settings.tensorboard:
             self.tensorboard = open_tensorboard(out, resume_step)
         if settings.wandb_project:
-            self.wandb = open_wandb(out, settings)
+            self.wandb = open_wandb(out, settings, origin)
         self.path = out / LOG_NAME
         keep_until(self.path, resume_step)
         # Without a buffer, which on a full disk could neither be written nor closed.
@@ -100,25 +105,51 @@ def open_tensorboard(out: Path, resume_step: int) -> Any:
         raise ConfigError(
             "tensorboard: true, but the package `tensorboard` is missing; pip install tensorboard"
         ) from None
-    return SummaryWriter(str(out / "tensorboard"), purge_step=resume_step + 1)
+    # What a killed process had not written by then would be missing for ever: its steps are not done again.
+    return SummaryWriter(str(out / "tensorboard"), purge_step=resume_step + 1, flush_secs=10)
 
 
-def open_wandb(out: Path, settings: TrainSettings) -> Any:
-    """A W&B run that goes on after a restart."""
+def open_wandb(out: Path, settings: TrainSettings, origin: int) -> Any:
+    """A W&B run that goes on after a restart. An extension is one of its own, for W&B takes no step twice.
+
+    Raises:
+        ConfigError: W&B is not installed or does not start.
+    """
     try:
         import wandb
     except ImportError:
         raise ConfigError(
             f"wandb_project: {settings.wandb_project}, but `wandb` is missing; pip install wandb"
         ) from None
-    return wandb.init(
-        project=settings.wandb_project,
-        dir=str(out),
-        name=out.name,
-        id=out.name,
-        resume="allow",
-        config=settings.to_dict(),
-    )
+    # All recipes name this folder by the method, and runs of one id would be one run.
+    place = out.resolve()
+    name = "-".join([*(part for part in place.parts[-3:-1] if part != "trained"), place.name])
+    try:
+        return wandb.init(
+            project=settings.wandb_project,
+            dir=str(out),
+            name=f"{name}-from-{origin}" if origin else name,
+            id=wandb_id(out, origin),
+            resume="allow",
+            config=settings.to_dict(),
+        )
+    except (wandb.Error, OSError) as error:
+        raise ConfigError(
+            f"wandb_project: {settings.wandb_project}, but W&B does not start: {error} "
+            "(or set WANDB_MODE=offline, and `wandb sync` later)"
+        ) from None
+
+
+def wandb_id(out: Path, origin: int) -> str:
+    """A name for W&B that belongs to this folder and extension for good."""
+    path = out / WANDB_IDS
+    ids: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError):
+        ids = json.loads(path.read_text(encoding="utf-8"))
+    if str(origin) not in ids:
+        ids[str(origin)] = uuid.uuid4().hex[:12]
+        write_atomically(path, json.dumps(ids) + "\n")
+    return ids[str(origin)]
 
 
 def finite(value: Any) -> Any:
