@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,20 +59,53 @@ def test_two_machines_of_two_processes_shard_inside_and_replicate_between(tmp_pa
     assert len(saved) == 4
 
 
-def test_processes_of_one_launch_know_each_other_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    from langadapt.pipeline import launch
+PARTNER = """
+import os, sys, time, signal
+from pathlib import Path
+from langadapt.errors import LangadaptError
+from langadapt.training import TrainSettings, parallel
 
-    names = []
-    for parent, port in ((10, "29500"), (20, "29500"), (30, "29501")):
-        monkeypatch.setattr("os.getppid", lambda parent=parent: parent)
-        for name, value in {
-            "WORLD_SIZE": "4",
-            "LOCAL_WORLD_SIZE": "2",
-            "MASTER_ADDR": "a",
-            "MASTER_PORT": port,
-        }.items():
-            monkeypatch.setenv(name, value)
-        names.append(launch())
-    assert names[0] == names[1] != names[2]
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert launch() != names[2] and "30" in launch()
+parallel.NETWORK_DISK = 0.5
+team = parallel.join(TrainSettings(steps=1, batch_sequences=2, device="cpu"))
+here = Path(sys.argv[1])
+
+def slow():
+    time.sleep(0.5)
+    (here / "made").touch()
+    return "made"
+
+assert parallel.lead_first(team, here, slow) == "made" and (here / "made").exists()
+try:
+    parallel.lead_first(team, here if team.leads else here.parent, slow)
+except LangadaptError as error:
+    print(error, flush=True)
+if team.rank == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+try:
+    with parallel.partners(team, here):
+        team.gather(1)
+except LangadaptError as error:
+    print(error, flush=True)
+os._exit(0)
+"""
+
+
+def test_processes_wait_for_the_first_need_one_folder_and_end_with_each_other(tmp_path: Path) -> None:
+    """As on two machines: without a launcher that ends the one when the other dies."""
+    (tmp_path / "out").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    command = [sys.executable, "-c", PARTNER, str(tmp_path / "out")]
+    begun = time.monotonic()
+    started = [
+        subprocess.Popen(
+            command, env={**os.environ, **place, "RANK": str(rank), "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE
+        )
+        for rank in range(2)
+    ]
+    texts = [process.communicate(timeout=60)[0].decode() for process in started]
+    assert [process.returncode for process in started] == [0, -signal.SIGKILL] and time.monotonic() - begun < 50
+    assert all("is not seen on" in text and "set `out` to a folder that all machines share" in text for text in texts)
+    assert "process 0 of 2: another process has ended or cannot be reached; its own output says why" in texts[0]
+    assert not list(tmp_path.rglob(".shared-*"))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -57,37 +56,27 @@ def train(recipe: Recipe, *, progress: Progress | None = None, extend: bool | in
     :func:`adapt` without evaluation, comparison and report; ``adapt`` of the same recipe goes on from here. ``extend``:
     go on with a larger budget or at other rates.
     """
+    from langadapt.training import parallel
+
     run = Run(Path(recipe.out), log.info)
-    ready = run.folder / "stages" / f".ready-{launch()}"
     adaptation = Adaptation(recipe, run, progress)
     adaptation.extend = extend
-    if int(os.environ.get("RANK", "0")) > 0:
-        while not ready.exists():
-            time.sleep(0.2)
-        method = adaptation.chosen()
-        return adaptation.train_arm(method, *adaptation.places(method))
-    with run.locked():
+    team = parallel.join(recipe.train) if parallel.launched() else parallel.Team()
+
+    def prepare() -> str:
         write_atomically(run.folder / "recipe.yaml", recipe.to_yaml())
         for language in adaptation.languages:
             adaptation.build_corpus(language)
         method = adaptation.chosen()
-        start, tokenizer = adaptation.prepare(method)
-        adaptation.stores(tokenizer)
-        ready.touch()
-        try:
-            return adaptation.train(method, start, tokenizer)
-        finally:
-            ready.unlink()
+        adaptation.stores(adaptation.prepare(method)[1])
+        return method
 
-
-def launch() -> str:
-    """A name that the processes of one launch of ``torchrun`` share, and none of an earlier launch."""
-    known = os.environ.get
-    place = str(os.getppid())
-    if known("WORLD_SIZE", "1") != known("LOCAL_WORLD_SIZE", "1"):
-        # On another machine they have another parent; where to meet is the same, and chosen anew by each launch.
-        place = f"{known('MASTER_ADDR')}-{known('MASTER_PORT')}"
-    return f"{known('TORCHELASTIC_RUN_ID', 'alone')}-{place}"
+    if not team.leads:
+        method = parallel.lead_first(team, run.folder, prepare)
+        return adaptation.train_arm(method, *adaptation.places(method))
+    with run.locked():
+        method = parallel.lead_first(team, run.folder, prepare)
+        return adaptation.train(method, *adaptation.places(method))
 
 
 class Adaptation(TextStages):

@@ -85,13 +85,16 @@ def train_model(
         return TrainResult(**{**done, "out": str(out)})
     check_deadline(settings)
     team = parallel.join(settings)
-    if team.leads:
+
+    def prepare() -> None:
         out.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out / "final")
         resume.check_folder(out, described, extend)
-    team.wait()
+
+    parallel.lead_first(team, out, prepare)
     # Steps are seeded one by one; the caller's generators are left as they were.
-    with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
+    gpus = [team.device] if team.device.type == "cuda" else []
+    with parallel.partners(team, out), torch.random.fork_rng(gpus):
         trainer = Trainer(model, shares, out, settings, team, tokenizer, validate, progress, new_rows, described)
         return trainer.run(extend)
 

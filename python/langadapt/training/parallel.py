@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, LangadaptError
 from langadapt.machine import choose_device
 from langadapt.training.model import blocks, norms
 from langadapt.training.settings import TrainSettings
 
+PATIENCE = timedelta(days=30)
+"""For which processes wait for the first one to prepare everything; if it ends, so do they, at once."""
+NETWORK_DISK = 20.0
+"""Seconds in which a file is seen on another machine that shares the disk, at the latest."""
 GLOO_REST = 0.2
 """Seconds in which gloo's threads come to rest before a process exits."""
 
@@ -96,6 +106,75 @@ def join(settings: TrainSettings) -> Team:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Team(dist.get_rank(), dist.get_world_size(), device)
+
+
+def launched() -> bool:
+    """Whether `torchrun` has started other processes beside this one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def lead_first(team: Team, folder: Path, prepare: Callable[[], Any]) -> Any:
+    """What ``prepare`` gives in the first process, for all; the others wait, for hours where it takes them.
+
+    Raises:
+        LangadaptError: the first process has ended, or ``folder`` is not one and the same for all.
+    """
+    if not team.many:
+        return prepare()
+    # A group of its own, for its patience.
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    box: list[Any] = [None]
+    if team.leads:
+        made = prepare()
+        mark = folder / f".shared-{uuid.uuid4().hex}"
+        mark.touch()
+        box = [(made, mark.name)]
+    with partners(team, folder):
+        dist.broadcast_object_list(box, group=group)
+        made, name = box[0]
+        seen: list[Any] = [None] * team.size
+        dist.all_gather_object(seen, (is_seen(folder / name), socket.gethostname()), group=group)
+    if team.leads:
+        (folder / name).unlink()
+    blind = sorted({host for sees, host in seen if not sees})
+    if blind:
+        raise LangadaptError(
+            f"{folder}: what the first process, on {seen[0][1]}, writes there is not seen on {', '.join(blind)}; "
+            "set `out` to a folder that all machines share (such as NFS or Lustre)"
+        )
+    return made
+
+
+def is_seen(file: Path) -> bool:
+    """Whether a file that another machine has written is there, after a while at the latest."""
+    end = time.monotonic() + NETWORK_DISK
+    while not file.exists():
+        if time.monotonic() > end:
+            return False
+        # Asking for the folder makes NFS look again.
+        with contextlib.suppress(OSError):
+            list(file.parent.iterdir())
+        time.sleep(0.2)
+    return True
+
+
+@contextlib.contextmanager
+def partners(team: Team, out: Path) -> Iterator[None]:
+    """Say in one line that another process has gone, which torch tells in the terms of its transport.
+
+    Raises:
+        LangadaptError: in place of torch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        kind, text = type(error).__name__, str(error)
+        if not team.many or not (kind.startswith("Dist") or "gloo" in text or "NCCL" in text or "by peer" in text):
+            raise
+        raise LangadaptError(
+            f"process {team.rank} of {team.size}: another process has ended or cannot be reached; its own output says "
+            f"why. Whole checkpoints below {out} are kept: start the same command on all machines again"
+        ) from error
 
 
 def leave() -> None:
