@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch.nn.functional import cross_entropy, linear
 from training_kit import losses, settings, tiny_model, train, weights
 
 from langadapt.errors import ConfigError
-from langadapt.training import attention, model, optimizer
+from langadapt.training import attention, model, optimizer, varlen_attention
 from langadapt.training import loss as loss_module
 from langadapt.training.batches import IGNORE
 from langadapt.training.loss import ChunkedCrossEntropy, HeadLoss
@@ -164,39 +166,107 @@ def test_flex_attention_agrees_with_sdpa() -> None:
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
-def test_variable_length_attention_gets_bounds_and_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the kernel replaced by a loop over documents, the whole path agrees with SDPA, sliding windows included."""
-    import sys
-    from types import ModuleType
+def by_document(
+    q: Any, k: Any, v: Any, bounds: Any, _: Any, *sizes: int, scale: float, window_size: Any, enable_gqa: bool
+) -> Any:
+    """A kernel for documents in one row, as a loop."""
+    out = torch.zeros_like(q)
+    for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        if begin == end:
+            continue
+        part = slice(begin, end)
+        row = torch.arange(end - begin)
+        mask = row[:, None] >= row
+        if window_size[0] >= 0:
+            mask &= row[:, None] - row <= window_size[0]
+        heads = [tensor[part].transpose(0, 1) for tensor in (q, k, v)]
+        mixed = torch.nn.functional.scaled_dot_product_attention(
+            *heads, attn_mask=mask, scale=scale, enable_gqa=enable_gqa
+        )
+        out[part] = mixed.transpose(0, 1)
+    return out
 
-    def slow(
-        q: Any, k: Any, v: Any, bounds: Any, _: Any, *sizes: int, scale: float, window_size: Any, enable_gqa: bool
+
+def packed_agrees(network: Any, kernel: str) -> None:
+    """Logits of three packed documents are those of SDPA."""
+    ids = torch.randint(64, (2, 30))
+    positions = torch.cat([torch.arange(11), torch.arange(19), torch.arange(30)]).view(2, 30)
+    with torch.no_grad():
+        want = network(**attention.packed_inputs(ids, positions, "sdpa"), use_cache=False).logits
+        attention.register()
+        network.set_attn_implementation(kernel)
+        for documents in (3, None):
+            inputs = attention.packed_inputs(ids, positions, kernel, documents)
+            got = network(**inputs, use_cache=False).logits
+            torch.testing.assert_close(got.view_as(want), want, rtol=1e-4, atol=1e-4)
+    assert attention.agrees(network, kernel, 64, CPU)
+
+
+@pytest.mark.parametrize("kernel", [varlen_attention.FLASH3, varlen_attention.FLASH2])
+def test_flash_attention_gets_bounds_and_windows(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is replaced by a loop that takes what both of its releases take."""
+
+    def flash(
+        q: Any,
+        k: Any,
+        v: Any,
+        cu_seqlens_q: Any,
+        cu_seqlens_k: Any,
+        max_seqlen_q: int,
+        max_seqlen_k: int,
+        *,
+        softmax_scale: float,
+        causal: bool,
+        window_size: tuple[int, int],
     ) -> Any:
-        out = torch.zeros_like(q)
-        for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            if begin == end:
-                continue
-            part = slice(begin, end)
-            row = torch.arange(end - begin)
-            mask = row[:, None] >= row
-            if window_size[0] >= 0:
-                mask &= row[:, None] - row <= window_size[0]
-            heads = [tensor[part].transpose(0, 1) for tensor in (q, k, v)]
-            mixed = torch.nn.functional.scaled_dot_product_attention(
-                *heads, attn_mask=mask, scale=scale, enable_gqa=enable_gqa
-            )
-            out[part] = mixed.transpose(0, 1)
-        return out
+        assert causal and window_size[1] == (-1 if window_size[0] == -1 else 0) and max_seqlen_q == max_seqlen_k
+        assert cu_seqlens_q.dtype == torch.int32 and torch.equal(cu_seqlens_q, cu_seqlens_k)
+        assert int(cu_seqlens_q.diff().max()) <= max_seqlen_q
+        out = by_document(
+            q, k, v, cu_seqlens_q, None, scale=softmax_scale, window_size=window_size, enable_gqa=q.shape != k.shape
+        )
+        return (out, None) if kernel == varlen_attention.FLASH3 else out
+
+    module, function = varlen_attention.PLACES[kernel]
+    fake = ModuleType(module)
+    setattr(fake, function, flash)
+    monkeypatch.setitem(sys.modules, module, fake)
+    for make in (architectures()[0], tiny_model):
+        torch.manual_seed(0)
+        packed_agrees(make().float().eval(), kernel)
+
+
+def test_flash_attention_is_tried_where_it_is_and_refused_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="needs a GPU and the package `flash-attn`"):
+        model.set_attention(tiny_model(), settings(attention="flash"), CPU)
+    names = varlen_attention
+    gpu, config = torch.device("cuda"), tiny_model().config
+    monkeypatch.setattr(names, "KERNELS", {names.FLASH3: None, names.TORCH: None, names.FLASH2: None})
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    kernels = [names.FLASH3, names.TORCH, names.FLASH2]
+    assert attention.candidates_for(config, "auto", gpu, True) == [*kernels, "flex_attention", "sdpa"]
+    assert attention.candidates_for(config, "auto", gpu, False) == ["flex_attention", "sdpa"]
+    assert attention.candidates_for(config, "flash", gpu, True) == [names.FLASH3]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    assert attention.candidates_for(config, "auto", gpu, True) == [*kernels[1:], "flex_attention", "sdpa"]
+    assert attention.candidates_for(config, "flash", gpu, True) == [names.FLASH2]
+    assert attention.candidates_for(config, "varlen", gpu, True) == [names.TORCH]
+
+
+def test_torchs_own_kernel_gets_bounds_and_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernel replaced by a loop over documents, the whole path agrees with SDPA, sliding windows included."""
 
     def first_release(q: Any, k: Any, v: Any, bounds: Any, other: Any, *sizes: int, is_causal: bool) -> Any:
         """As in the first torch that had it: neither grouped heads, windows nor scales."""
         assert is_causal and q.shape == k.shape
-        return slow(q, k, v, bounds, other, *sizes, scale=q.shape[-1] ** -0.5, window_size=(-1, 0), enable_gqa=False)
+        return by_document(
+            q, k, v, bounds, other, *sizes, scale=q.shape[-1] ** -0.5, window_size=(-1, 0), enable_gqa=False
+        )
 
     def second_release(q: Any, k: Any, v: Any, bounds: Any, _: Any, *sizes: int, scale: float, window_size: Any) -> Any:
         """Groups heads unasked."""
         assert q.shape[1] == 2 * k.shape[1]
-        return slow(q, k, v, bounds, _, *sizes, scale=scale, window_size=window_size, enable_gqa=True)
+        return by_document(q, k, v, bounds, _, *sizes, scale=scale, window_size=window_size, enable_gqa=True)
 
     def wrong_gradients(*tensors: Any, **named: Any) -> Any:
         """Right in all it says; the gradients of shared keys and values are not summed over the heads."""
@@ -206,8 +276,8 @@ def test_variable_length_attention_gets_bounds_and_windows(monkeypatch: pytest.M
     fake = ModuleType("torch.nn.attention.varlen")
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", fake)
     kernels = (
-        (architectures()[0], slow),
-        (tiny_model, slow),
+        (architectures()[0], by_document),
+        (tiny_model, by_document),
         (tiny_model, first_release),
         (tiny_model, second_release),
     )
@@ -215,20 +285,11 @@ def test_variable_length_attention_gets_bounds_and_windows(monkeypatch: pytest.M
         fake.varlen_attn = kernel  # type: ignore[attr-defined]
         torch.manual_seed(0)
         network = make().float().eval()
-        ids = torch.randint(64, (2, 30))
-        positions = torch.cat([torch.arange(11), torch.arange(19), torch.arange(30)]).view(2, 30)
-        with torch.no_grad():
-            want = network(**attention.packed_inputs(ids, positions, "sdpa"), use_cache=False).logits
-            attention.register()
-            network.set_attn_implementation(attention.VARLEN)
-            for documents in (3, None):
-                inputs = attention.packed_inputs(ids, positions, attention.VARLEN, documents)
-                got = network(**inputs, use_cache=False).logits
-                torch.testing.assert_close(got.view_as(want), want, rtol=1e-4, atol=1e-4)
-        assert attention.agrees(network, attention.VARLEN, 64, CPU)
+        packed_agrees(network, varlen_attention.TORCH)
     fake.varlen_attn = wrong_gradients  # type: ignore[attr-defined]
-    attention.VARLEN_TAKES[0] = attention.VARLEN_TAKES[0] | {"scale", "window_size"}
-    assert not attention.agrees(network, attention.VARLEN, 64, CPU)
+    varlen_attention.KERNELS[varlen_attention.TORCH] = wrong_gradients
+    varlen_attention.TAKES[0] = varlen_attention.TAKES[0] | {"scale", "window_size"}
+    assert not attention.agrees(network, varlen_attention.TORCH, 64, CPU)
 
 
 @pytest.mark.parametrize(("documents", "size"), [(1, 17), (16, 17), (17, 33), (200, 257)])
@@ -300,7 +361,7 @@ def test_pieces_on_a_cpu_have_the_gradients_of_a_mask(which: int, dtype: torch.d
         assert (ours - theirs).norm() <= tolerance * theirs.norm() + 1e-6
 
 
-@pytest.mark.parametrize("name", [attention.PIECES, attention.VARLEN])
+@pytest.mark.parametrize("name", [attention.PIECES, varlen_attention.TORCH])
 def test_windows_that_are_not_packed_pass_through_attention_for_packed_ones(name: str) -> None:
     """A validation in the middle of a training run: padded windows, sliding windows, and no mask at all."""
     attention.register()

@@ -2,34 +2,32 @@
 
 Position ids that restart say where documents begin. With no attention mask given, transformers' mask interface turns
 them into the block-diagonal mask of whichever attention is set (SDPA, FlexAttention), sliding windows included. On a
-GPU `torch.nn.attention.varlen` needs no mask at all; it is registered with transformers' attention interface under
-the name `VARLEN` and chosen only where it agrees with SDPA; on a CPU `PIECES` is, which needs none either (see
-`piece_attention`). `leaks` tests the model in hand: an architecture with a recurrence, or one that ignores position
-ids, would mix documents without a word.
+GPU the kernels of `varlen_attention` need no mask at all; they are registered with transformers' attention interface
+and chosen only where they agree with SDPA; on a CPU `PIECES` is, which needs none either (`piece_attention`).
+`leaks` tests the model in hand: an architecture with a recurrence, or one that ignores position ids, would mix
+documents without a word.
 """
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from langadapt.training import piece_attention
+from langadapt.errors import ConfigError
+from langadapt.training import piece_attention, varlen_attention
 
-VARLEN = "langadapt_varlen"
 PIECES = "langadapt_pieces"
-VARLEN_TAKES = [frozenset[str]()]
-"""Names of the parameters of this torch's `varlen_attn`; read once, which compiled blocks could not."""
 DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 
 
 def packed_inputs(input_ids: Tensor, positions: Tensor, attention: str, documents: int | None = None) -> dict[str, Any]:
     """Arguments for a model's ``forward`` from ``[windows, length]`` ids and positions (0 = a document begins).
 
-    ``documents``: zeros in ``positions``, where the host knows without asking the device. For `VARLEN` all windows
-    become one row: its kernel knows no batches, and a document never crosses windows.
+    ``documents``: zeros in ``positions``, where the host knows without asking the device. For kernels of
+    `varlen_attention` all windows become one row: they know no batches, and a document never crosses windows.
     """
     if attention == PIECES:
         return {
@@ -37,7 +35,7 @@ def packed_inputs(input_ids: Tensor, positions: Tensor, attention: str, document
             "position_ids": positions,
             "document_pieces": piece_attention.pieces(positions),
         }
-    if attention != VARLEN:
+    if attention not in varlen_attention.PLACES:
         return {"input_ids": input_ids, "position_ids": positions}
     flat = positions.reshape(-1)
     return {
@@ -67,52 +65,36 @@ def document_bounds(positions: Tensor, documents: int) -> Tensor:
     return bounds
 
 
-def varlen_forward(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """transformers' attention interface: query ``[1, heads, tokens, d]``, key and value with the key-value heads.
+def varlen_interface(kernel: str) -> Callable[..., tuple[Tensor, None]]:
+    """A kernel of `varlen_attention` behind transformers' attention interface."""
 
-    Raises:
-        ValueError: soft caps, sinks or dropout, which the kernel lacks.
-    """
-    from torch.nn.attention.varlen import varlen_attn
+    def forward(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        sliding_window: int | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """query ``[1, heads, tokens, d]``, key and value with the key-value heads.
 
-    if "document_bounds" not in kwargs:
-        return plain(module, query, key, value, attention_mask, scaling, dropout, sliding_window, **kwargs)
-    refuse(dropout, kwargs)
-    bounds, longest = kwargs["document_bounds"], kwargs["longest_document"]
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    if torch.is_autocast_enabled(q.device.type):
-        # Rotary embeddings leave fp32 under autocast, and custom operators are not cast.
-        q, k, v = q.to(torch.bfloat16), k.to(torch.bfloat16), v.to(torch.bfloat16)
-    # The function is young: releases differ in what they take.
-    known = VARLEN_TAKES[0]
-    extra: dict[str, Any] = {}
-    if "window_size" in known:
-        extra["window_size"] = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
-    elif sliding_window is None:
-        extra["is_causal"] = True
-    else:
-        raise ValueError("this torch's variable-length attention has no sliding windows")
-    if "enable_gqa" in known:
-        extra["enable_gqa"] = q.shape[1] != k.shape[1]
-    elif "window_size" not in known and q.shape[1] != k.shape[1]:
-        # The first release; the second one shares keys and values among heads without being asked.
-        k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
-    if "scale" in known:
-        extra["scale"] = scaling
-    elif scaling is not None:
-        q = q * (scaling * q.shape[-1] ** 0.5)
-    output = varlen_attn(q, k, v, bounds, bounds, longest, longest, **extra)
-    return (output[0] if isinstance(output, tuple) else output)[None], None
+        Raises:
+            ValueError: soft caps, sinks or dropout, which the kernels lack.
+        """
+        if "document_bounds" not in kwargs:
+            return plain(module, query, key, value, attention_mask, scaling, dropout, sliding_window, **kwargs)
+        refuse(dropout, kwargs)
+        bounds, longest = kwargs["document_bounds"], kwargs["longest_document"]
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        if torch.is_autocast_enabled(q.device.type):
+            # Rotary embeddings leave fp32 under autocast, and custom operators are not cast.
+            q, k, v = q.to(torch.bfloat16), k.to(torch.bfloat16), v.to(torch.bfloat16)
+        return varlen_attention.forward(kernel, q, k, v, bounds, longest, scaling, sliding_window)[None], None
+
+    return forward
 
 
 def pieces_forward(
@@ -179,23 +161,15 @@ def padding_mask(*args: Any, **kwargs: Any) -> Tensor | None:
 
 
 def register() -> None:
-    """Make `VARLEN` and `PIECES` known to transformers."""
-    VARLEN_TAKES[0] = varlen_parameters()
+    """Make `PIECES` and the kernels of `varlen_attention` known to transformers."""
+    varlen_attention.find()
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    for name, function in ((VARLEN, varlen_forward), (PIECES, pieces_forward)):
+    functions = {name: varlen_interface(name) for name in varlen_attention.PLACES}
+    for name, function in {PIECES: pieces_forward, **functions}.items():
         ALL_ATTENTION_FUNCTIONS.register(name, function)
         ALL_MASK_ATTENTION_FUNCTIONS.register(name, padding_mask)
-
-
-def varlen_parameters() -> frozenset[str]:
-    """What this torch's `varlen_attn` takes."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return frozenset()
-    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def example(vocabulary: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -226,22 +200,17 @@ def leaks(model: nn.Module, vocabulary: int, attention: str, device: torch.devic
 def choose(model: Any, wanted: str, device: torch.device, autocast: bool = False) -> str:
     """Set the model's attention to the fastest that works here and return its name.
 
-    ``wanted`` other than ``auto`` is taken or is an error; ``auto`` tries varlen, then FlexAttention, then SDPA, and
-    of them only SDPA for models with dropout in their attention.
+    ``wanted`` other than ``auto`` is taken or is an error; ``auto`` tries kernels for packed documents, then
+    FlexAttention, then SDPA, and of them only SDPA for models with dropout in their attention.
     ``autocast``: the model's fp32 weights compute in bf16.
+
+    Raises:
+        ConfigError: ``flash`` without the package, or without a GPU.
     """
-    vocabulary = model.config.get_text_config().vocab_size
-    gpu = device.type == "cuda"
-    names = {"varlen": VARLEN if gpu else PIECES, "flex": "flex_attention", "sdpa": "sdpa"}
-    if wanted != "auto":
-        candidates = [names[wanted]]
-    else:
-        half = next(model.parameters()).dtype != torch.float32 or autocast
-        candidates = ([VARLEN] if half else []) + ["flex_attention"] if gpu else [PIECES]
-        if any(getattr(model.config.get_text_config(), name, None) for name in DROPOUTS):
-            candidates = []
-        candidates.append("sdpa")
     register()
+    vocabulary = model.config.get_text_config().vocab_size
+    half = next(model.parameters()).dtype != torch.float32 or autocast
+    candidates = candidates_for(model.config.get_text_config(), wanted, device, half)
     was_training = model.training
     model.eval()
     try:
@@ -262,10 +231,28 @@ def choose(model: Any, wanted: str, device: torch.device, autocast: bool = False
         model.train(was_training)
 
 
+def candidates_for(config: Any, wanted: str, device: torch.device, half: bool) -> list[str]:
+    """What to try for ``wanted``, in order; ``half``: in bf16 or fp16, which the kernels of a GPU are for."""
+    gpu = device.type == "cuda"
+    if wanted == "flash":
+        names = [name for name in varlen_attention.candidates(device) if name != varlen_attention.TORCH] if gpu else []
+        if not names:
+            raise ConfigError("attention: flash needs a GPU and the package `flash-attn`; set attention: auto")
+        return names[:1]
+    if wanted != "auto":
+        return [{"varlen": varlen_attention.TORCH if gpu else PIECES, "flex": "flex_attention", "sdpa": "sdpa"}[wanted]]
+    if any(getattr(config, name, None) for name in DROPOUTS):
+        return ["sdpa"]
+    if not gpu:
+        return [PIECES, "sdpa"]
+    return [*(varlen_attention.candidates(device) if half else []), "flex_attention", "sdpa"]
+
+
 @torch.no_grad()
 def agrees(model: Any, candidate: str, vocabulary: int, device: torch.device) -> bool:
     """Whether ``candidate`` gives SDPA's logits on two packed documents, up to bf16 noise."""
-    if candidate == VARLEN and not gradients_agree(model.config.get_text_config(), device):
+    kernel = candidate in varlen_attention.PLACES
+    if kernel and not gradients_agree(model.config.get_text_config(), candidate, device):
         return False
     ids, positions = example(vocabulary, 128, device)
     with torch.autocast(device.type, torch.bfloat16):
@@ -277,9 +264,9 @@ def agrees(model: Any, candidate: str, vocabulary: int, device: torch.device) ->
 
 
 @torch.enable_grad()
-def gradients_agree(config: Any, device: torch.device) -> bool:
-    """Whether `varlen_forward` has SDPA's gradients for this config's heads: releases differ in whether theirs share
-    keys and values among heads, and a wrong sum over them would show in no logits."""
+def gradients_agree(config: Any, kernel: str, device: torch.device) -> bool:
+    """Whether a kernel of `varlen_attention` has SDPA's gradients for this config's heads: releases differ in whether
+    theirs share keys and values among heads, and a wrong sum over them would show in no logits."""
     heads = int(config.num_attention_heads)
     shared = int(getattr(config, "num_key_value_heads", None) or heads)
     width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
@@ -292,7 +279,8 @@ def gradients_agree(config: Any, device: torch.device) -> bool:
     document = (positions == 0).cumsum(0)
     mask = (document[:, None] == document) & torch.ones(96, 96, dtype=torch.bool, device=device).tril()
     bounds = document_bounds(positions, 2)
-    ours, _ = varlen_forward(nn.Module(), query, key, value, None, document_bounds=bounds, longest_document=64)
+    run = varlen_interface(kernel)
+    ours, _ = run(nn.Module(), query, key, value, None, document_bounds=bounds, longest_document=64)
     wide_key, wide_value = (tensor.repeat_interleave(heads // shared, dim=1) for tensor in (key, value))
     theirs = torch.nn.functional.scaled_dot_product_attention(query, wide_key, wide_value, attn_mask=mask)
     inputs = (query, key, value)

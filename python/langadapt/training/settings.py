@@ -170,8 +170,9 @@ class TrainSettings:
     sharding: Literal["auto", "none", "full", "grad-op", "hybrid"] = "auto"
     """Under `torchrun`: nothing, everything (FSDP2), parameters kept gathered between forward and backward, or full
     inside a node and replicated between nodes; auto = the fastest of the first three that should fit."""
-    attention: Literal["auto", "varlen", "flex", "sdpa"] = "auto"
-    """Kernel for packed documents; auto = the fastest that agrees with `sdpa` on this machine."""
+    attention: Literal["auto", "flash", "varlen", "flex", "sdpa"] = "auto"
+    """Kernel for packed documents: FlashAttention's (package `flash-attn`), torch's own, FlexAttention, or SDPA with a
+    mask; auto = the fastest that agrees with `sdpa` on this machine."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; auto = a GPU if there is one."""
     threads: int | None = None
