@@ -17,6 +17,7 @@ from langadapt.training import attention, model, optimizer, varlen_attention
 from langadapt.training import loss as loss_module
 from langadapt.training.batches import IGNORE
 from langadapt.training.loss import ChunkedCrossEntropy, HeadLoss
+from langadapt_kernels.backend import mend_interpreter
 
 CPU = torch.device("cpu")
 
@@ -73,6 +74,7 @@ def test_the_head_is_handed_back_where_logits_are_capped() -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_ligers_loss_and_gradients_are_ours(bias: bool) -> None:
     pytest.importorskip("liger_kernel")
+    mend_interpreter()
     ids, positions = attention.example(64, 8, CPU)
     labels = ids.roll(-1, 1)
     labels[0, :5] = IGNORE
@@ -93,6 +95,7 @@ def test_ligers_loss_and_gradients_are_ours(bias: bool) -> None:
 
 def test_training_with_ligers_loss(tmp_path: Path) -> None:
     pytest.importorskip("liger_kernel")
+    mend_interpreter()
     train(tmp_path / "liger", loss_chunk="liger", steps=2, log_every=1)
     train(tmp_path / "ours", steps=2, log_every=1)
     assert losses(tmp_path / "liger") == pytest.approx(losses(tmp_path / "ours"), rel=2e-3)
