@@ -94,6 +94,16 @@ class Bench:
         torch.cuda.synchronize()
         return [start.elapsed_time(end) for start, end in marks]
 
+    def replayed(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """What `call` launches, as one launch of a CUDA graph; `call` itself without a GPU."""
+        call()
+        if self.smoke:
+            return call
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+        return graph.replay
+
     def row(self, label: str, needed: float, case: Callable[[], Any]) -> Any:
         """Tell of the row of `case`, or why there is none: not enough time (`needed` seconds), or its error.
 
