@@ -114,6 +114,9 @@ class Run:
                     worker.kill()
                     break
                 time.sleep(0.1)
+        if failure and worker.returncode != 0:
+            # Until the device has the worker's memory back.
+            time.sleep(2)
         if self.running:
             self.hear({"end": self.running, "error": failure, "seconds": round(time.monotonic() - self.since, 2)})
 
