@@ -36,6 +36,8 @@ class Plan:
     """The answer."""
 
     device: str
+    device_memory: int
+    """Bytes of one GPU."""
     gpus: int
     parameters: int
     vocabulary: int
@@ -122,6 +124,7 @@ def plan(
         notes.append(f"bytes per token are assumed ({corpus.bytes_per_token:g}) until the text is tokenized")
     return Plan(
         device=device.name,
+        device_memory=device.memory,
         gpus=count,
         parameters=shape.parameters,
         vocabulary=shape.vocabulary,

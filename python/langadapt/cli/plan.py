@@ -123,19 +123,20 @@ def layouts(made: Plan) -> Table:
         pad_edge=False,
     )
     many = made.gpus > 1
-    for name in ("precision", "sums", *(("sharding",) if many else ()), "recompute"):
+    for name in ("pure bf16", "sums", *(("sharding",) if many else ()), "recompute"):
         table.add_column(name, no_wrap=True)
-    for name in ("micro", "GiB/GPU", "tokens/s", "MFU"):
+    for name in ("micro", "GiB", "spare", "tokens/s", "MFU"):
         table.add_column(name, justify="right", no_wrap=True)
     for option in shown(made):
         layout = option.layout
         table.add_row(
-            f"pure {layout.rounding}" if layout.precision == "pure-bf16" else "mixed",
+            layout.rounding if layout.precision == "pure-bf16" else "(mixed)",
             layout.sums,
             *((layout.placement,) if many else ()),
             layout.activation_checkpointing,
             str(layout.micro_batch),
             f"{option.memory.peak / GIB:.1f}",
+            f"{100 * (1 - option.memory.peak / made.device_memory):.0f} %" if option.fits else "",
             f"{option.tokens_per_second:,.0f}" if option.fits else "no room",
             f"{100 * option.mfu:.0f} %" if option.fits else "",
             style="bold" if option is made.best else "",
