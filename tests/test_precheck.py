@@ -50,6 +50,15 @@ def test_what_cannot_work_is_named(model: Path, changes: dict[str, Any], arms: l
         check_run(recipe(model, **changes), model, arms)
 
 
+@pytest.mark.parametrize("method", ["focus", "auto"])
+def test_a_deadline_that_is_past_is_told_unless_all_is_done(model: Path, tmp_path: Path, method: str) -> None:
+    late = recipe(model, out=str(tmp_path / "run"), train={"deadline": "2020-01-01T00:00"}, swap={"method": method})
+    with pytest.raises(ConfigError, match="deadline: 2020-01-01T00:00 is already past"):
+        check_run(late, model, [method])
+    (tmp_path / "run" / "trained" / "focus" / "final").mkdir(parents=True)
+    check_run(late, model, [method])
+
+
 def test_damaged_weights_are_named(model: Path) -> None:
     weights = model / "model.safetensors"
     whole = weights.read_bytes()

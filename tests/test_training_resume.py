@@ -29,6 +29,7 @@ from training_kit import (
 
 from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError, TrainingStopped
 from langadapt.training import checkpoint, meters
+from langadapt.training.loop import Trainer
 
 KIT = Path(__file__).with_name("training_kit.py")
 
@@ -178,6 +179,52 @@ def test_checkpoints_written_in_the_background_are_those_of_their_steps(
         ):
             train(tmp_path / "full", checkpoint_every=4)
     assert not list((tmp_path / "full" / "checkpoints").iterdir())
+
+
+def test_a_signal_while_a_checkpoint_is_written_writes_no_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time that Slurm grants is short, and for the moment of its renaming a checkpoint would be none."""
+    plain, calls = checkpoint.save_file, []
+
+    def warned(tensors: Any, file: Path) -> None:
+        calls.append(file)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        plain(tensors, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", warned)
+        with pytest.raises(TrainingStopped, match="stopped after step 4"):
+            train(tmp_path / "run", checkpoint_every=4)
+    assert len(calls) == 1
+    # Asked again before a step is done, there is nothing new to write.
+    plain_heed = Trainer.heed
+
+    def asked(self: Any, requests: Any) -> None:
+        requests.stop = "SIGTERM"
+        plain_heed(self, requests)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", warned)
+        patch.setattr(Trainer, "heed", asked)
+        with pytest.raises(TrainingStopped, match="stopped after step 4"):
+            train(tmp_path / "run", checkpoint_every=4)
+    assert len(calls) == 1
+    train(tmp_path / "run", checkpoint_every=4)
+    train(tmp_path / "whole")
+    assert same(tmp_path / "run" / "final", tmp_path / "whole" / "final")
+
+
+def test_a_disk_that_will_be_full_is_told_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from types import SimpleNamespace
+
+    train(tmp_path / "roomy")
+    assert "are free, but" not in caplog.text
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=100, f_frsize=1000))
+    train(tmp_path / "tight", schedule="wsd")
+    assert "0.0 GB are free, but checkpoints of 0.0 GB and the trained model may take" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])

@@ -105,6 +105,29 @@ def test_what_the_first_step_compiles_is_time_but_no_pace() -> None:
     assert late.finished
 
 
+def test_a_stall_costs_its_time_and_no_more() -> None:
+    """A process that was stopped for half an hour, in the middle of two hours of steps of half a second."""
+    plan = make("cosine", steps=None, hours=2)
+    course, before = Course.start(plan, None), None
+    while not course.finished:
+        course.advance()
+        stalled = before is None and course.seconds > 3600
+        course.measure(0.5 + 1800 * stalled, 1)
+        course.replan(plan, reserve=1.0)
+        if stalled:
+            before, at = course.done, course.step
+        if before is not None and course.step == at + 60:
+            # A quarter of the time is gone; a minute's steps are not a third of what is left, as they once were.
+            assert course.done - before < 0.02
+    assert before is not None and course.seconds <= 7200
+    # Steps that really have become forty times slower are believed after a few.
+    slow = Course.start(plan, None)
+    for seconds in [0.5] * 20 + [20.0] * 14:
+        slow.advance()
+        slow.measure(seconds, 1)
+    assert slow.step_seconds is not None and slow.step_seconds > 8
+
+
 def test_a_deadline_shortens_a_run_of_steps_but_never_lengthens_it() -> None:
     soon = (datetime.now() + timedelta(seconds=50)).isoformat()
     plan = make("cosine", steps=1000, deadline=soon)

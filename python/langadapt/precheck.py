@@ -10,6 +10,7 @@ from langadapt.machine import choose_device
 from langadapt.methods import AUTO, check_methods
 from langadapt.model_folder import CONTEXT_FIELDS, read_config
 from langadapt.recipe import Recipe
+from langadapt.training.course import check_deadline
 
 
 def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
@@ -25,6 +26,11 @@ def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
         DataError: the model's weights are missing, in another format than safetensors, or cut short.
     """
     choose_device(recipe.train.device)
+    arms = list(arms)
+    # A run that is complete may be called again at any time.
+    done = {path.parent.name for path in Path(recipe.out).glob("trained/*/final")}
+    if not all(arm in done or (arm == AUTO and done) for arm in arms):
+        check_deadline(recipe.train)
     check_weights(model)
     context, length = context_length(model), recipe.train.sequence_length
     if context is not None and length > context:

@@ -41,6 +41,11 @@ def folder_of(root: Path, step: int) -> Path:
     return root / f"step-{step:08d}"
 
 
+def hidden(folder: Path) -> Path:
+    """Name of a checkpoint that is about to be deleted."""
+    return folder.with_name(f".{folder.name}.old")
+
+
 def found(root: Path) -> list[Path]:
     """Checkpoints, oldest first. Those being written have other names."""
     return sorted(path for path in root.glob("step-*") if (path / STATE).is_file())
@@ -88,6 +93,8 @@ class Writer:
         self.draft: Draft | None = None
         self.seconds: float | None = None
         """What the last write took."""
+        self.latest = -1
+        """Step of the checkpoint that was begun last."""
         if team.leads:
             root.mkdir(parents=True, exist_ok=True)
             for leftover in root.glob(".step-*"):
@@ -100,6 +107,7 @@ class Writer:
             LangadaptError: this or the previous background write failed; earlier checkpoints are whole.
         """
         self.wait()
+        self.latest = step
         parts = {key: part_of(tensor, self.team) for key, tensor in tensors.items()}
         copies = {key: part for key, part in parts.items() if part is not None}
         state = {**state, "step": step, "shapes": {key: list(tensor.shape) for key, tensor in tensors.items()}}
@@ -170,9 +178,11 @@ class Writer:
         write_atomically(temporary / STATE, json.dumps(state, ensure_ascii=False) + "\n")
         sync_folder(temporary)
         if target.exists():
-            shutil.rmtree(target)
+            # Damaged, or of a run that was extended from before it: gone only once the new one is there.
+            target.rename(hidden(target))
         temporary.rename(target)
         sync_folder(self.root)
+        shutil.rmtree(hidden(target), ignore_errors=True)
         self.delete_old(protect, target.name)
 
     def explain(self, error: Exception, target: Path) -> str:
@@ -190,9 +200,8 @@ class Writer:
         for old in whole:
             if old not in mine or (old in mine[: -self.keep] and old.name not in protect):
                 # Out of sight first, so that a kill in the middle leaves no half checkpoint with a whole name.
-                hidden = old.with_name(f".{old.name}.old")
-                old.rename(hidden)
-                shutil.rmtree(hidden, ignore_errors=True)
+                old.rename(hidden(old))
+                shutil.rmtree(hidden(old), ignore_errors=True)
 
     def close(self) -> None:
         """Wait for the last write and stop the thread."""
@@ -313,7 +322,15 @@ class Reader:
             mine.copy_(self.rows(key, first_row(tensor), len(mine)))
 
 
-def free_bytes(folder: Path) -> int:
-    """Space left on the disk of ``folder``."""
-    usage = os.statvfs(folder)
-    return usage.f_bavail * usage.f_frsize
+def warn_of_full_disk(root: Path, checkpoint: int, most: int) -> None:
+    """Say at the start of a run that its disk will be full before its end: ``most`` checkpoints of so many bytes,
+    those that are there included, and one more for the trained model, which is no larger."""
+    usage = os.statvfs(root)
+    free, there = usage.f_bavail * usage.f_frsize, len(found(root))
+    needed = (most - min(there, most) + 1) * checkpoint
+    if free < needed:
+        log.warning(
+            "%s: %.1f GB are free, but checkpoints of %.1f GB and the trained model may take %.1f GB more; "
+            "free some space, or lower keep_checkpoints",
+            *(root, free / 1e9, checkpoint / 1e9, needed / 1e9),
+        )

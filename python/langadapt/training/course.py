@@ -21,6 +21,10 @@ from langadapt.training.settings import TrainSettings
 FIRST_GUESS = 1e-3
 """Progress per step under an `hours` budget before any step was measured."""
 
+STALL = 5.0
+"""Times the mean of a step's seconds; what is longer counts as this much for the pace. Steps that really are slower
+change it fast enough: the mean grows by up to two fifths with each."""
+
 
 @dataclass
 class Course:
@@ -129,7 +133,9 @@ class Course:
         if self.step_seconds is None:
             self.step_seconds = seconds / steps
         else:
-            self.step_seconds += (seconds / steps - self.step_seconds) * (1 - 0.9**steps)
+            # A stall (a stopped process, a disk that hangs) is time, but the steps after it are no slower.
+            each = min(seconds / steps, STALL * self.step_seconds)
+            self.step_seconds += (each - self.step_seconds) * (1 - 0.9**steps)
 
     def replan(self, settings: TrainSettings, reserve: float) -> None:
         """Set the pace so that the end comes ``reserve`` seconds before time is up (no clock, no change)."""

@@ -155,7 +155,7 @@ class Trainer:
         """Everything after preparation."""
         self.resume(extend)
         if self.team.leads:
-            resume.note(self.out, self.described)
+            resume.note(self.out, self.described, self.stepper.shape, self.settings)
         self.display.say(layouts.describe(self.stepper.layout()))
         journal = Journal(self.out, self.settings, self.step, self.team.leads, self.course.origin)
         batches = prefetch(self.make_batch, itertools.count(self.step))
@@ -261,10 +261,9 @@ class Trainer:
                 requests.anneal_begun()
             self.team.wait()
         if stop is not None:
-            if self.step:
-                self.check_finite()
+            if self.step and self.writer.latest != self.step:
                 self.save()
-                self.writer.wait()
+            self.writer.wait()
             text = f"{stop}: stopped after step {self.step}, checkpoint in {self.writer.root}; the same command goes on"
             if stop == "SIGINT":
                 self.display.say(text)
@@ -350,7 +349,7 @@ class Trainer:
             return
         folder, state = found
         reader = checkpoint.Reader(folder, state)
-        self.step = self.logged_step = self.measured_step = int(state["step"])
+        self.step = self.logged_step = self.measured_step = self.writer.latest = int(state["step"])
         self.course = Course(**state["course"])
         self.validation, self.protected = state["validation"], state["protected"]
         self.loss = math.nan if state["loss"] is None else state["loss"]

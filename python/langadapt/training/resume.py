@@ -12,10 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from langadapt import __version__
+from langadapt.budget.flops import Shape
+from langadapt.budget.memory import checkpoint_bytes
 from langadapt.errors import ConfigError, MismatchError
 from langadapt.manifest import fingerprint, read_manifest, write_atomically
 from langadapt.training.batches import StoreShare
-from langadapt.training.checkpoint import STATE, Reader, folder_of, found, newest, read_state
+from langadapt.training.checkpoint import (
+    STATE,
+    Reader,
+    folder_of,
+    found,
+    newest,
+    read_state,
+    warn_of_full_disk,
+)
 from langadapt.training.course import Course
 from langadapt.training.optimizer import Named
 from langadapt.training.settings import BUDGET, FREE_TO_CHANGE, RATES, TrainSettings
@@ -97,8 +107,12 @@ def check_folder(out: Path, run: Mapping[str, Any], extend: Extend) -> None:
         check_same(before, run, out, extend)
 
 
-def note(out: Path, run: Mapping[str, Any]) -> None:
-    """Write down in ``out`` what the run is made of, once it is sure to begin or go on."""
+def note(out: Path, run: Mapping[str, Any], shape: Shape, settings: TrainSettings) -> None:
+    """Write down in ``out`` what the run is made of, once it is sure to begin or go on, and warn of a disk that it will
+    fill. Rehearsals are made of nothing and leave nothing."""
+    if not run:
+        return
+    warn_of_full_disk(out / "checkpoints", checkpoint_bytes(shape, settings), settings.checkpoints_at_most)
     write_atomically(out / RUN_NAME, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
 
 
