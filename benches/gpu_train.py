@@ -147,7 +147,20 @@ def run_ours(shape: dict[str, int], length: int, changes: dict[str, Any], steps:
         "step_seconds": seconds[2:],
         "optimizer_seconds": round(statistics.median(updates[2:]), 5),
         **stepper.layout(),
+        **planned_memory(stepper),
     }
+
+
+def planned_memory(stepper: Any) -> dict[str, float]:
+    """What `langadapt plan` says this layout needs: all of it, and the tensors alone."""
+    from langadapt.budget.memory import CONTEXT, OVERHEAD, estimate
+    from langadapt.training.layout import layout_of
+
+    settings = stepper.settings
+    layout = layout_of(settings, stepper.team, "none", settings.activation_checkpointing, stepper.micro_batch)
+    peak = estimate(stepper.shape, layout, settings.sequence_length, settings.loss_chunk).peak
+    tensors = (peak - CONTEXT) / (1 + OVERHEAD)
+    return {"planned_gib": round(peak / 2**30, 2), "planned_tensors_gib": round(tensors / 2**30, 2)}
 
 
 def run_trainer(shape: dict[str, int], length: int, changes: dict[str, Any], steps: int) -> dict[str, Any]:
@@ -220,6 +233,8 @@ def run_case(name: str, smoke: bool) -> dict[str, Any]:
     if torch.cuda.is_available():
         line |= {"peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
         line |= {"reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2)}
+        free, total = torch.cuda.mem_get_info()
+        line |= {"used_gib": round((total - free) / 2**30, 2)}
         line |= {
             "device": torch.cuda.get_device_name(),
             **utilisation(torch.cuda.get_device_name(), shape, length, speed),
@@ -277,6 +292,9 @@ def main() -> int:
             print(json.dumps(line), flush=True)
             failed |= "failed" in line
             speeds[line["case"]] = line.get("tokens_per_second")
+            if "planned_gib" in line and "used_gib" in line:
+                off = line["planned_gib"] / line["used_gib"] - 1
+                print(f"{line['case']}: memory planned {100 * off:+.1f} % of what was used (goal 5)", flush=True)
             if out is not None:
                 with out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")

@@ -27,6 +27,7 @@ def test_smoke_mode_runs_every_case(bench, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "gpu_train.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["case"] for line in lines] == [f"{case[0]} (smoke)" for case in bench.CASES]
     assert all(line["tokens_per_second"] > 0 for line in lines)
+    assert all(line["planned_gib"] > line["planned_tensors_gib"] for line in lines if line["kind"] == "ours")
 
 
 def test_a_case_that_fails_or_hangs_is_a_line(bench, capsys):
