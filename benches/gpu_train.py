@@ -284,7 +284,7 @@ def main() -> int:
     out = Path(os.environ["OUT"]) / "gpu_train.jsonl" if os.environ.get("OUT") else None
     begun, speeds, failed = time.monotonic(), {}, False
     chosen = [([name], allowed) for name, _, _, _, allowed in cases(arguments.smoke)]
-    for names, allowed in [([name for group, _ in chosen for name in group], 120)] if arguments.smoke else chosen:
+    for names, allowed in [([name for group, _ in chosen for name in group], 270)] if arguments.smoke else chosen:
         left = LIMIT - (time.monotonic() - begun)
         if left < 20:
             break
