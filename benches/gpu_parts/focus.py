@@ -63,7 +63,7 @@ def combine(bench: Bench) -> None:
 def sweep(bench: Bench) -> None:
     new, anchors, _ = vectors(bench)
     kernel = importlib.import_module("langadapt_kernels.focus.kernel")
-    tiles = [(128, 128, 64, 8), (64, 128, 64, 4), (128, 128, 32, 8), (128, 256, 64, 8), (64, 256, 64, 8)]
+    tiles = [(128, 128, 64, 8), (64, 128, 64, 4), (128, 128, 32, 8), (64, 256, 64, 8)]
     if bench.smoke:
         tiles = [(16, 64, 32, 4)]
 

@@ -89,16 +89,18 @@ def scalar_table(settings: Tensor, steps: Tensor) -> Tensor:
         float32 `[n, 9]`, columns as in `SCALARS`.
     """
     lr, beta1, beta2, eps, weight_decay = settings.unbind(1)
-    bias = 1 - settings[:, 1:3] ** steps.double().unsqueeze(1)
+    # On a GPU each of these is a launch before every step.
+    betas, count = settings[:, 1:3], steps.double()
+    bias, rest = 1 - betas ** count.unsqueeze(1), 1 - betas
     columns = (
         1 - lr * weight_decay,
         lr / bias[:, 0],
         1 / bias[:, 1].sqrt(),
         eps,
         beta1,
-        1 - beta1,
+        rest[:, 0],
         beta2,
-        1 - beta2,
-        steps.double(),
+        rest[:, 1],
+        count,
     )
     return torch.stack(columns, dim=1).float()
