@@ -59,6 +59,26 @@ def test_two_machines_of_two_processes_shard_inside_and_replicate_between(tmp_pa
     assert len(saved) == 4
 
 
+@pytest.mark.slow
+def test_compiled_blocks_of_two_processes_go_on_with_the_losses_of_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model(num_hidden_layers=1).save_pretrained(tmp_path / "model")
+    run = {"precision": "fp32", "rounding": "nearest", "checkpoint_every": 2, "log_every": 1, "steps": 5}
+    train(tmp_path / "whole", str(tmp_path / "model"), **run)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash_after(2, patch)
+        train(tmp_path / "run", str(tmp_path / "model"), **run)
+    # Traced and differentiated as always; a C++ compiler would take two minutes (and gives the same losses).
+    compiled = {"compile": True, "activation_checkpointing": "selective", "backend": "aot_eager"}
+    torchrun(2, out=str(tmp_path / "run"), model=str(tmp_path / "model"), **run, **compiled)
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+    one, two = weights(tmp_path / "whole" / "final"), weights(tmp_path / "run" / "final")
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name].float(), one[name].float(), rtol=1e-2, atol=1e-4)
+
+
 PARTNER = """
 import os, sys, time, signal
 from pathlib import Path

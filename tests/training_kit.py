@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,8 @@ if __name__ == "__main__":
     out, seed = Path(run.pop("out")), run.pop("kill", None)
     if run.pop("background", False):
         in_background()
+    if backend := run.pop("backend", None):
+        torch.nn.Module.compile = partialmethod(torch.nn.Module.compile, backend=backend)
     if seed is not None:
         sys.stdout.write(str(killed_again_and_again(out, seed, run)))
     else:
