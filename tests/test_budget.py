@@ -210,6 +210,21 @@ def test_a_recipe_is_planned_with_its_new_vocabulary_and_its_text(tmp_path: Path
     assert kept.schedule[0] == {**kept.schedule[0], "phase": "embeddings first", "steps": [0, 2]}
 
 
+def test_one_machine_is_not_timed_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    from langadapt.cli.plan import check_calibration
+
+    check_calibration(None, "cpu")
+    with pytest.raises(ConfigError, match=r"would time this machine \(cpu\), but budget.gpus is 2 x h100-80gb; run it"):
+        check_calibration("2 x h100-80gb", "cpu")
+    monkeypatch.setattr("langadapt.machine.choose_device", lambda _: "cuda")
+    monkeypatch.setattr(devices, "gpu_names", lambda: ["NVIDIA A100-SXM4-80GB"])
+    check_calibration("2 x a100-80gb", "auto")
+    with pytest.raises(ConfigError, match=r"this machine \(a100-80gb\)"):
+        check_calibration("2 x h100-80gb", "auto")
+    monkeypatch.setattr(devices, "gpu_names", lambda: ["NVIDIA Something New"])
+    check_calibration("2 x h100-80gb", "auto")
+
+
 def test_a_plan_says_what_it_does_not_count() -> None:
     from langadapt.cli.plan import disk_bytes, optimizer_notes
 

@@ -48,6 +48,7 @@ def command(
     if calibrate:
         from langadapt.training.probe import calibrate_recipe
 
+        check_calibration(loaded.budget.gpus, loaded.train.device)
         measured = calibrate_recipe(loaded)
     made = plan_recipe(loaded, measured)
     made.notes.extend(optimizer_notes(loaded.train.optimizer))
@@ -56,6 +57,30 @@ def command(
         typer.echo(json.dumps({**made.to_dict(), "disk_bytes": disk}, indent=2))
     else:
         show(made, measured, disk)
+
+
+def check_calibration(gpus: str | None, device: str) -> None:
+    """Refuse to take one machine's speed for another's.
+
+    Raises:
+        ConfigError: the GPUs that the recipe names are not those of this machine.
+    """
+    from langadapt.budget import devices
+    from langadapt.errors import ConfigError
+    from langadapt.machine import choose_device
+
+    if gpus is None:
+        return
+    planned, here = devices.parse(gpus)[1], "cpu"
+    if choose_device(device) != "cpu":
+        # A GPU that is not in the table is planned for by the name of the nearest that is.
+        known = devices.named(devices.gpu_names()[0])
+        here = planned.name if known is None else known.name
+    if here != planned.name:
+        raise ConfigError(
+            f"--calibrate would time this machine ({here}), but budget.gpus is {gpus}; run it there, or without "
+            "budget.gpus"
+        )
 
 
 def optimizer_notes(name: str) -> list[str]:
