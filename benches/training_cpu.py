@@ -111,6 +111,8 @@ def measure(tokens_per_step: int, rounds: int, steps: int) -> dict[str, Any]:
         sequence_length=256,
         batch_tokens=tokens_per_step,
         micro_batch=8,
+        # As torch's AdamW rounds.
+        rounding="nearest",
         learning_rate=1e-4,
         min_learning_rate=1e-5,
     )

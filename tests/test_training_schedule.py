@@ -216,3 +216,10 @@ def test_course_survives_json() -> None:
 def test_settings_that_exclude_each_other_name_both(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainSettings(**changes)  # type: ignore[arg-type]
+
+
+def test_rounding_is_stochastic_where_nothing_else_is_asked_for() -> None:
+    assert TrainSettings(steps=1).rounding == "stochastic"
+    assert TrainSettings(steps=1, rounding="nearest").rounding == "nearest"
+    for other in ({"precision": "mixed-bf16"}, {"precision": "fp32"}, {"optimizer": "galore-adamw"}):
+        assert TrainSettings(steps=1, **other).rounding == "nearest"  # type: ignore[arg-type]

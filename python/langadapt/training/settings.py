@@ -116,8 +116,10 @@ class TrainSettings:
 
     precision: Precision = "pure-bf16"
     """All of parameters, gradients and states in bf16; or fp32 parameters with bf16 compute; or fp32."""
-    rounding: Rounding = "nearest"
-    """How pure-bf16 updates are rounded: 8 bytes per parameter (nearest, stochastic), 9 (split8), 10 (kahan, split)."""
+    rounding: Rounding | Literal["auto"] = "auto"
+    """How pure-bf16 updates are rounded: 8 bytes per parameter (nearest, stochastic), 9 (split8), 10 (kahan, split).
+    auto = stochastic, or nearest where ``optimizer`` knows no other: to nearest, as in the paper, most small updates
+    are lost (``docs/runs/precision.md``)."""
     norms_in_fp32: bool = False
     """Keep norm weights in fp32 under `pure-bf16`: they are near 1, where bf16 cannot hold small updates."""
     accumulate: Literal["auto", "bf16", "fp32"] = "auto"
@@ -179,6 +181,9 @@ class TrainSettings:
     """CPU threads; none = torch's choice."""
 
     def __post_init__(self) -> None:
+        if self.rounding == "auto":
+            able = self.precision == "pure-bf16" and self.optimizer == "adamw"
+            self.rounding = "stochastic" if able else "nearest"
         self.check_budget()
         self.check_batch()
         self.check_rates()
