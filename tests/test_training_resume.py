@@ -215,6 +215,26 @@ def test_a_signal_while_a_checkpoint_is_written_writes_no_second_one(
     assert same(tmp_path / "run" / "final", tmp_path / "whole" / "final")
 
 
+def test_torchrun_that_would_kill_too_soon_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from langadapt.training.signals import TOLD, warn_of_short_grace
+
+    TOLD.clear()
+    warn_of_short_grace(100.0)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    warn_of_short_grace(20.0)
+    assert not caplog.text
+    warn_of_short_grace(100.0)
+    warn_of_short_grace(101.0)
+    assert caplog.text.count("kills its processes 30 s after a signal") == 1
+    assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT=240" in caplog.text
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "240")
+    caplog.clear()
+    warn_of_short_grace(100.0)
+    assert not caplog.text
+
+
 def test_a_disk_that_will_be_full_is_told_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,7 +26,7 @@ from langadapt.training.optimizer import local
 from langadapt.training.result import TrainResult
 from langadapt.training.schedule import embeddings_first_rate
 from langadapt.training.settings import TrainSettings
-from langadapt.training.signals import Requests
+from langadapt.training.signals import Requests, warn_of_short_grace
 from langadapt.training.step import Stepper
 
 log = logging.getLogger(__name__)
@@ -193,8 +193,7 @@ class Trainer:
 
     def one_step(self, batch: Batch) -> None:
         """An optimizer step; the embeddings-first phase comes before the course begins."""
-        first = self.settings.embeddings_first_steps
-        if self.step < first:
+        if self.step < self.settings.embeddings_first_steps:
             self.stepper.begin_embeddings()
             self.stepper.step(batch, self.step, embeddings_rate=embeddings_first_rate(self.step, self.settings))
         else:
@@ -218,8 +217,9 @@ class Trainer:
         self.course.measure(now - self.measured_at, steps, self.cold)
         self.measured_at, self.measured_step, self.cold = now, self.step, False
         # What comes at the end: a validation, a checkpoint, the export, and a step that takes twice as long.
-        after = self.validation_seconds + 2 * self.writing_seconds()
-        self.course.replan(self.settings, after + (self.course.step_seconds or 0.0))
+        after = self.validation_seconds + self.writing_seconds() + (self.course.step_seconds or 0.0)
+        self.course.replan(self.settings, after + self.writing_seconds())
+        warn_of_short_grace(after if self.team.leads else 0.0)
         if self.team.many:
             self.course = Course(**self.team.share(self.course.to_dict()))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import threading
 from pathlib import Path
@@ -10,8 +12,12 @@ from typing import Any
 
 from langadapt.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 PILOTS = "pilots"
 """Folder, in that of a run, of trainings that are too short to be asked for anything."""
+TOLD: set[str] = set()
+"""Times of grace that were warned of."""
 ANNEAL_NAME = "anneal-now"
 """A file of this name in the run's folder asks for the final decay."""
 
@@ -62,6 +68,23 @@ class Requests:
         """Forget the request."""
         self.anneal_signal = False
         self.anneal_file.unlink(missing_ok=True)
+
+
+def warn_of_short_grace(seconds: float) -> None:
+    """Say once that `torchrun` would kill a process before it has written its checkpoint.
+
+    ``seconds``: from a signal to the end of the checkpoint, at most.
+    """
+    known = os.environ.get
+    grace = known("TORCH_ELASTIC_SHUTDOWN_TIMEOUT") or known("PET_SHUTDOWN_TIMEOUT") or "30"
+    if "TORCHELASTIC_RUN_ID" not in os.environ or grace in TOLD or not grace.isdecimal() or seconds < 0.8 * int(grace):
+        return
+    TOLD.add(grace)
+    log.warning(
+        "torchrun kills its processes %s s after a signal, and a step and a checkpoint may take %.0f s: start it with "
+        "the environment variable TORCH_ELASTIC_SHUTDOWN_TIMEOUT=%d (torch 2.13), or signal them, not it",
+        *(grace, seconds, 60 * (int(2 * seconds) // 60 + 1)),
+    )
 
 
 def ask_to_anneal(root: Path) -> list[Path]:
