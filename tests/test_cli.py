@@ -115,3 +115,19 @@ def test_a_terminal_that_knows_ascii_alone(tmp_path: Path, monkeypatch: pytest.M
     result = langadapt("corpus", "build", "ä.txt", "--validation-share", "0", "--out", "o", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "train" in result.stdout
+
+
+def test_ctrl_c_says_that_it_was_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from langadapt.cli.main import main
+
+    (tmp_path / "r.yaml").write_text("name: a\nmodel: b\nout: c\ncorpus: {target: [d]}\n")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("langadapt.recipe.Recipe.from_yaml", interrupted)
+    with pytest.raises(SystemExit) as left:
+        main(["plan", str(tmp_path / "r.yaml")])
+    assert left.value.code == 130 and "interrupted; the same command goes on from here" in capsys.readouterr().err

@@ -101,6 +101,13 @@ def test_what_cannot_be_planned_costs_no_pilot(recipe: Recipe, monkeypatch: pyte
         small(replace(recipe, corpus=replace(recipe.corpus, source=[])))
 
 
+def test_a_calibration_takes_the_micro_batch_of_the_recipe(recipe: Recipe) -> None:
+    from langadapt.training.probe import calibrate_recipe
+
+    recipe.train = replace(recipe.train, batch_sequences=32, micro_batch=16)
+    assert calibrate_recipe(recipe, target_seconds=0.01)["micro_batch"] == 16
+
+
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
     def run(*arguments: str) -> tuple[int, str]:

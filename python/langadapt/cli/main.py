@@ -118,6 +118,9 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     try:
         code = app(args=arguments, standalone_mode=False)
+        if code == 130:
+            # Into which newer versions of typer turn Ctrl-C, without a word.
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
         console.print("interrupted; the same command goes on from here", style="yellow")
         code = 130

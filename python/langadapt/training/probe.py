@@ -220,9 +220,8 @@ def calibrate_recipe(recipe: Any, target_seconds: float = 60.0) -> dict[str, Any
     settings: TrainSettings = recipe.train
     # A step of fewer windows has the same speed per token: gradient accumulation only repeats passes.
     windows = settings.sequences_per_step
-    small = replace(settings, batch_tokens=None, batch_sequences=min(windows, 8), embeddings_first_steps=0)
-    if small.micro_batch != "auto":
-        small = replace(small, batch_sequences=min(windows, max(8, small.micro_batch)))
+    least = 8 if settings.micro_batch == "auto" else max(8, settings.micro_batch)
+    small = replace(settings, batch_tokens=None, batch_sequences=min(windows, least), embeddings_first_steps=0)
     found = calibrate(config, small)
     repeats = math.floor(target_seconds / max(4 * found["step_seconds"], 1e-9))
     if windows > small.sequences_per_step and repeats > 1:
