@@ -343,3 +343,18 @@ def test_advice_takes_the_smallest_share_that_keeps_the_source() -> None:
     assert rows[0.0]["target"] < rows[0.5]["target"]
     nothing = pilot.advise(target, source, base=0.5, tokens=8_000_000)
     assert "best sum" in nothing.reason and json.dumps(nothing.to_dict())
+
+
+def test_one_gpu_is_planned_under_its_precision_whatever_sharding_is_asked_for() -> None:
+    wanted = settings(batch_sequences=8, micro_batch="auto", rounding="stochastic", sharding="full")
+    made = plan(tiny_model().config.to_dict(), wanted, gpus="1 x h100-80gb")
+    assert (made.best.layout.precision, made.best.layout.rounding) == ("pure-bf16", "stochastic")
+    assert made.best.layout.sharding == "none" and "under pure-bf16 stochastic" in made.reason
+
+
+def test_what_is_planned_as_something_near_to_it_is_noted() -> None:
+    made = mistral_plan(gpus="4 x h200", sharding="hybrid")
+    assert made.best.layout.sharding == "full"
+    assert any("hybrid is planned as if all GPUs were in one node" in note for note in made.notes)
+    made = mistral_plan(gpus="4 x h200", precision="fp32", rounding="auto")
+    assert "under mixed-bf16" in made.reason and any("fp32 is planned as mixed-bf16" in note for note in made.notes)

@@ -91,6 +91,14 @@ def test_rates_may_be_written_without_a_point(tmp_path: Path) -> None:
         (MINIMAL + "train: {stepz: 3}\n", "unknown key `train.stepz`; did you mean `train.steps`?"),
         (MINIMAL + "train: {steps: many}\n", "`train.steps`: expected a whole number, got a text 'many'"),
         (MINIMAL + "tokenizer: {style: wordpiece}\n", "'wordpiece' is none of 'sentencepiece', 'byte_level'"),
+        (
+            MINIMAL + "train: {rounding: up}\n",
+            "'up' is none of 'nearest', 'stochastic', 'kahan', 'split', 'split8', 'auto'",
+        ),
+        (
+            MINIMAL + "train: {micro_batch: some}\n",
+            "`train.micro_batch`: 'some' is none of 'auto' and not a whole number",
+        ),
         (MINIMAL + "swap: focus\n", "`swap` is a section, but got a text"),
         ("name: tiny\nmodel: m\nout: o\n", "`corpus` is missing"),
         ("- a\n- b\n", "a recipe is a mapping"),

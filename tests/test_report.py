@@ -156,6 +156,19 @@ def test_values_of_broken_runs(run: Path) -> None:
     assert "1.5 GPU-hours (price: 3.00)" in text
 
 
+def test_layouts_stand_beside_the_time(run: Path) -> None:
+    found = results()
+    layout = {"micro_batch": 8, "activation_checkpointing": "full", "sharding": "grad-op", "processes": 4}
+    found["training"]["focus"]["layout"] = layout
+    found["training"]["keep"]["layout"] = {**layout, "processes": 1}
+    found["training"]["random"]["layout"] = {}
+    text = page_text(write_report(rewrite(run, found)))
+    time = text[text.index("Time") :]
+    line = "Trained in pure-bf16, rounding stochastic, micro-batch 8, activation checkpointing full, "
+    assert f"{line}4 processes, sharding grad-op (focus)." in time
+    assert f"{line}one process (without a swap)." in time and "random)" not in time
+
+
 def test_run_without_source_text_or_logs(run: Path) -> None:
     found = results()
     for row in found["rows"]:

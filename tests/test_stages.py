@@ -2,11 +2,14 @@
 
 import fcntl
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from langadapt.errors import DataError, LangadaptError
+from langadapt.pipeline import Adaptation
 from langadapt.stages import Run
 
 
@@ -88,3 +91,20 @@ def test_a_deleted_artefact_is_made_again(counter: Counter) -> None:
     counter.output.unlink()
     counter.go(a=1)
     assert counter.times == 2
+
+
+def test_gpu_hours_are_of_the_processes_that_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hours(device: str) -> Any:
+        budget, train = SimpleNamespace(price_per_gpu_hour=2.0), SimpleNamespace(device=device)
+        here: Any = SimpleNamespace(
+            recipe=SimpleNamespace(budget=budget, train=train),
+            run=SimpleNamespace(seconds={"train-focus": 1.0}),
+            chosen=lambda: "focus",
+        )
+        found = Adaptation.cost(here, {"focus": {"seconds": 1800.0, "layout": {"processes": 4}}})
+        return found["gpu_hours"], found["price"]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert hours("auto") == hours("cuda") == (2.0, 4.0)
+    assert hours("cpu") == (None, None)

@@ -81,7 +81,7 @@ def test_the_search_finds_the_fastest_layout_of_machines_that_are_not_as_predict
         monkeypatch.setattr(probe, "attempt", machine.attempt(options))
         stepper: Any = SimpleNamespace(settings=wishes())
         if not any(machine.fits(option) for option in options):
-            with pytest.raises(LangadaptError, match="one window of 2048 tokens does not fit"):
+            with pytest.raises(LangadaptError, match="1 x 2048 tokens per forward pass do not fit"):
                 probe.fastest_layout(stepper, options, H100.memory)
             continue
         found = probe.fastest_layout(stepper, options, H100.memory)
@@ -99,6 +99,15 @@ def test_a_search_ends_in_time_with_the_best_so_far(monkeypatch: pytest.MonkeyPa
     found = probe.fastest_layout(SimpleNamespace(settings=wishes()), options, H100.memory)  # type: ignore[arg-type]
     assert machine.fits(next(option for option in options if option.layout == found))
     assert found == machine.tried[-1]
+
+
+def test_a_search_without_room_says_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = wishes(sharding="none", micro_batch=16, activation_checkpointing="selective")
+    options = layout.options(wanted, SHAPES["1b"], Team(), H100)
+    monkeypatch.setattr(probe, "attempt", lambda *_: None)
+    message = r"16 x 2048 tokens .*selective recompute.* lower micro_batch or sequence_length, or set activation_checkp"
+    with pytest.raises(LangadaptError, match=message):
+        probe.fastest_layout(SimpleNamespace(settings=wanted), options, H100.memory)  # type: ignore[arg-type]
 
 
 def prepared(wanted: TrainSettings) -> step.Stepper:

@@ -110,6 +110,10 @@ def test_ligers_loss_is_refused_where_it_cannot_run(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigError, match=r"needs liger-kernel 0\.8\.5 or later; 0\.7\.0 is installed"):
         train(tmp_path, loss_chunk="liger")
 
+    monkeypatch.setattr(loss_module.importlib.metadata, "version", lambda _: "0.9.0rc1.dev2+local")
+    with pytest.raises(ConfigError, match="loss_chunk: liger needs a GPU"):
+        train(tmp_path, loss_chunk="liger")
+
     def absent(name: str) -> str:
         raise loss_module.importlib.metadata.PackageNotFoundError(name)
 

@@ -272,9 +272,11 @@ class Adaptation(TextStages):
         """Seconds per stage, and what the accelerators cost."""
         import torch
 
-        gpus = torch.cuda.device_count()
-        price = self.recipe.budget.price_per_gpu_hour
-        hours = self.run.seconds[f"train-{self.chosen()}"] * gpus / 3600 if gpus else None
+        price, training = self.recipe.budget.price_per_gpu_hour, trainings[self.chosen()]
+        hours = None
+        if torch.cuda.is_available() and not self.recipe.train.device.startswith("cpu"):
+            # Not the GPUs that are here now: a team trains, one process evaluates.
+            hours = training["seconds"] * training.get("layout", {}).get("processes", 1) / 3600
         money = hours * price if hours is not None and price is not None else None
         seconds = {name: round(value, 3) for name, value in self.run.seconds.items()}
         return {"seconds": seconds, "gpu_hours": hours, "price": money}

@@ -129,6 +129,11 @@ def convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
             return convert(value, option, where)
         except ConfigError as error:
             errors.append(str(error))
+    words = [word for option in options if get_origin(option) is Literal for word in get_args(option)]
+    kinds = [kind(option()) for option in options if option in (int, float, str, bool)]
+    if words:
+        other = f" and not {' or '.join(kinds)}" if kinds else ""
+        raise ConfigError(f"`{where}`: {value!r} is none of {', '.join(map(repr, words))}{other}")
     raise ConfigError(errors[-1])
 
 

@@ -53,6 +53,13 @@ def sizes(windows: int) -> list[int]:
     return found
 
 
+def placements(sharding: str, gpus: int) -> tuple[str, ...]:
+    """What a wish for ``sharding`` leaves open: nothing on one GPU; `hybrid` is full inside of a node."""
+    if gpus == 1:
+        return ("none",)
+    return ("none", "grad-op", "full") if sharding == "auto" else ("full" if sharding == "hybrid" else sharding,)
+
+
 def enumerate_options(
     shape: Shape, settings: TrainSettings, gpus: int, device: Device, measured: Mapping[str, Any] | None
 ) -> Iterator[Option]:
@@ -70,8 +77,7 @@ def enumerate_options(
     elif measured is not None and "micro_batch" in measured:
         # Nothing is known of the others' speed.
         many = [min(int(measured["micro_batch"]), windows)]
-    shardings = ("none",) if gpus == 1 else ("none", "grad-op", "full")
-    for precision, sharding, recompute in itertools.product(precisions, shardings, speed.RECOMPUTE):
+    for precision, sharding, recompute in itertools.product(precisions, placements("auto", gpus), speed.RECOMPUTE):
         layout = Layout(
             *precision, gpus, sharding, recompute, accumulate=settings.accumulate, compiled=settings.compile
         )
@@ -146,9 +152,9 @@ def choose(
         option
         for option in options
         if (option.layout.precision, option.layout.rounding, option.layout.accumulate) == wanted
-        and settings.sharding in {"auto", "hybrid", option.layout.sharding}
+        and option.layout.sharding in placements(settings.sharding, gpus)
         and settings.activation_checkpointing in {"auto", option.layout.activation_checkpointing}
-    ] or options
+    ]
     best = best_of(mine, device)
     if not best.fits:
         raise ConfigError(
@@ -157,8 +163,8 @@ def choose(
         )
     margin = 1 - best.memory.peak / device.memory
     count = sum(option.fits for option in mine)
-    reason = f"fastest of the {count} layouts that fit under {settings.precision} {settings.rounding}, with "
-    reason += f"{100 * margin:.0f} % of memory to spare"
+    under = f"{precision} {settings.rounding}" if precision == "pure-bf16" else precision
+    reason = f"fastest of the {count} layouts that fit under {under}, with {100 * margin:.0f} % of memory to spare"
     faster = [option for option in options if option.fits and option.tokens_per_second > 1.05 * best.tokens_per_second]
     if faster:
         other = max(faster, key=lambda option: option.tokens_per_second)

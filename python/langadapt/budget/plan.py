@@ -98,7 +98,7 @@ def plan(
         )
     options = list(enumerate_options(shape, settings, count, device, measured))
     best, reason = choose(options, settings, shape, count, device)
-    notes: list[str] = []
+    notes = approximations(settings, count)
     limit = hours if settings.hours is None else settings.hours
     steps = budget_steps(settings, best, corpus, limit, notes)
     seconds = steps * best.step_seconds
@@ -142,6 +142,19 @@ def plan(
         cost=None if price is None else price * count * seconds / 3600,
         notes=notes,
     )
+
+
+def approximations(settings: TrainSettings, gpus: int) -> list[str]:
+    """What of the settings is planned as something near to it."""
+    notes = []
+    if settings.precision == "fp32":
+        notes.append("precision: fp32 is planned as mixed-bf16: it is slower, and activations take twice as much")
+    if settings.sharding == "hybrid" and gpus > 1:
+        notes.append(
+            "sharding: hybrid is planned as if all GPUs were in one node; where they are not, each holds more of the "
+            "model"
+        )
+    return notes
 
 
 def budget_steps(settings: TrainSettings, best: Option, corpus: Corpus, hours: float | None, notes: list[str]) -> int:

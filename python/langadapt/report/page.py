@@ -66,6 +66,7 @@ def page(run: RunData) -> str:
         ),
         training=facts_table({shown(name): trained(one) for name, one in section(run.results, "training").items()}),
         cost=cost(run),
+        layouts=list(layouts(run)),
         recipe=run.recipe_text,
         versions=section(run.results, "versions"),
     )
@@ -325,6 +326,31 @@ def cost(run: RunData) -> list[Bar]:
     known = {name: value for name, value in seconds.items() if value is not None}
     top = max(known.values(), default=1.0) or 1.0
     return [Bar(name, words.duration(value), 100 * value / top) for name, value in known.items()]
+
+
+def layouts(run: RunData) -> Iterator[str]:
+    """In what precision, in which passes and on how many processes trainings ran: what their time depends on."""
+    settings = section(run.recipe, "train")
+    length = number(settings.get("sequence_length"))
+    precision = [str(settings["precision"])] if settings.get("precision") else []
+    if precision == ["pure-bf16"] and settings.get("rounding"):
+        precision.append(f"rounding {settings['rounding']}")
+    alike: dict[str, list[str]] = {}
+    trainings = section(run.results, "training")
+    for method in trainings:
+        found = section(section(trainings, method), "layout")
+        size, many = number(found.get("micro_batch")), number(found.get("processes")) or 1
+        if size is None:
+            continue
+        parts = [
+            *precision,
+            f"micro-batch {words.count(size)}" + (f" of {words.count(length)} tokens each" if length else ""),
+            f"activation checkpointing {found.get('activation_checkpointing', words.DASH)}",
+            "one process" if many == 1 else f"{words.count(many)} processes, sharding {found.get('sharding')}",
+        ]
+        alike.setdefault(", ".join(parts), []).append(shown(method))
+    for text, methods in alike.items():
+        yield f"Trained in {text} ({', '.join(methods)})."
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ loss for each token is wanted, as it is here; it waits for the device once per p
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -98,6 +99,11 @@ LIGER = "0.8.5"
 """The first release that was looked at; early ones lose the gradients of losses per token without a word."""
 
 
+def numbers(release: str) -> list[int]:
+    """Of a version, without what makes it a candidate or a build of somebody's own."""
+    return [int(part) for part in re.match(r"[\d.]*", release)[0].split(".") if part]  # type: ignore[index]
+
+
 def liger_loss(device: torch.device) -> Callable[..., Tensor]:
     """Liger's fused linear cross-entropy: (weight, hidden, targets, bias) -> losses fp32 ``[n]``.
 
@@ -108,7 +114,7 @@ def liger_loss(device: torch.device) -> Callable[..., Tensor]:
         release = importlib.metadata.version("liger-kernel")
     except importlib.metadata.PackageNotFoundError:
         raise ConfigError("loss_chunk: liger needs the package `liger-kernel`; pip install liger-kernel") from None
-    if [int(part) for part in release.split(".")[:3]] < [int(part) for part in LIGER.split(".")]:
+    if numbers(release) < numbers(LIGER):
         raise ConfigError(f"loss_chunk: liger needs liger-kernel {LIGER} or later; {release} is installed")
     if device.type != "cuda" and not interpreting():
         raise ConfigError("loss_chunk: liger needs a GPU; set loss_chunk: auto")

@@ -58,9 +58,12 @@ def fastest_layout(stepper: Stepper, options: list[Option], memory: float) -> La
             open_.remove(option)
             tried.speeds[option] = speed
     if not tried.speeds:
+        smallest = min(options, key=lambda option: option.memory.peak).layout
+        asked = "micro_batch or " if smallest.micro_batch > 1 else ""
+        other = ", or set activation_checkpointing: full" if smallest.activation_checkpointing != "full" else ""
         raise LangadaptError(
-            f"one window of {stepper.settings.sequence_length} tokens does not fit into memory; "
-            "lower sequence_length, or set activation_checkpointing: full; `langadapt plan` shows what fits"
+            f"{smallest.micro_batch} x {stepper.settings.sequence_length} tokens per forward pass do not fit into "
+            f"memory ({smallest.describe()}); lower {asked}sequence_length{other}; `langadapt plan` shows what fits"
         )
     return tried.chosen()
 
