@@ -19,9 +19,11 @@ from langadapt.budget.memory import Layout, activation_bytes, checkpoint_bytes, 
 from langadapt.budget.plan import Corpus, Plan, plan
 from langadapt.budget.speed import communication_seconds
 from langadapt.errors import ConfigError
+from langadapt.training import layout
 from langadapt.training import model as models
 from langadapt.training import optimizer as optimizers
 from langadapt.training.loss import HeadLoss
+from langadapt.training.parallel import Team
 
 
 def architectures() -> list[Any]:
@@ -358,3 +360,12 @@ def test_what_is_planned_as_something_near_to_it_is_noted() -> None:
     assert any("hybrid is planned as if all GPUs were in one node" in note for note in made.notes)
     made = mistral_plan(gpus="4 x h200", precision="fp32", rounding="auto")
     assert "under mixed-bf16" in made.reason and any("fp32 is planned as mixed-bf16" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 5, 64, 200])
+def test_a_step_takes_as_long_as_its_windows(micro_batch: int) -> None:
+    made = mistral_plan(gpus="4 x b200", micro_batch=micro_batch, activation_checkpointing="full")
+    assert made.best.layout.micro_batch == min(micro_batch, 64)
+    assert made.best.tokens_per_second * made.best.step_seconds == pytest.approx(256 * 4096)
+    wanted = settings(batch_sequences=15, micro_batch=4, device="cuda")
+    assert layout.layout_of(wanted, Team(), "none", "none", 4).windows == 15

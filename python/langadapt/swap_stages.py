@@ -96,8 +96,12 @@ def swap(adaptation: Adaptation, method: str, tokenizer: Path) -> dict[str, Any]
     def make() -> dict[str, Any]:
         options = files.options(settings.output_method) if settings.output_method else {}
         ranking = Ranking(adaptation.bake_off()) if ranked else None
+        limit = adaptation.recipe.evaluate.bytes_while_training
+        texts: dict[str, Any] = {
+            f"{language}_text": adaptation.validation_texts(language, limit) for language in adaptation.languages
+        }
         return swap_folder(
-            adaptation.model, tokenizer, out, ranking=ranking, **common, **{**options, **files.options(method)}
+            adaptation.model, tokenizer, out, ranking=ranking, **texts, **common, **{**options, **files.options(method)}
         ).to_dict()
 
     stamp = {**common, "weighting": settings.weighting}

@@ -39,6 +39,8 @@ class Layout:
     """Windows per forward pass and GPU."""
     micro_batches: int = 1
     """Forward passes per step and GPU."""
+    windows: int | None = None
+    """Per step and GPU; none = of so many whole passes. The last one is smaller where they do not divide."""
     accumulate: str = "auto"
     compiled: bool = False
     """Compiled blocks keep less for the backward pass."""

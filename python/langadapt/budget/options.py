@@ -102,7 +102,11 @@ def sized(
     windows = settings.sequences_per_step // layout.gpus
     return [
         price_of(
-            shape, replace(layout, micro_batch=size, micro_batches=-(-windows // size)), settings, device, measured
+            shape,
+            replace(layout, micro_batch=size, micro_batches=-(-windows // size), windows=windows),
+            settings,
+            device,
+            measured,
         )
         for size in many
     ]

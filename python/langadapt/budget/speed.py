@@ -59,8 +59,9 @@ def predict(
     shards = layout.gpus if layout.sharding in {"full", "grad-op"} else 1
     moved = OPTIMIZER_BYTES[layout.rounding] if layout.precision == "pure-bf16" else 28.0
     update = moved * shape.parameters / shards / (0.85 * device.bandwidth)
-    seconds = (layout.micro_batches * micro + update) * BETWEEN
-    all_tokens = tokens * layout.micro_batches * layout.gpus
+    passes = layout.micro_batches if layout.windows is None else layout.windows / layout.micro_batch
+    seconds = (passes * micro + update) * BETWEEN
+    all_tokens = tokens * passes * layout.gpus
     return Speed(seconds, all_tokens / seconds, flops * all_tokens / layout.gpus / seconds / device.flops)
 
 

@@ -107,7 +107,7 @@ def options(settings: TrainSettings, shape: Shape, team: Team, device: Device) -
 
 def layout_of(settings: TrainSettings, team: Team, sharding: str, recompute: str, size: int) -> Layout:
     """A layout of these settings as `langadapt.budget` understands it."""
-    hybrid = sharding == "hybrid"
+    hybrid, windows = sharding == "hybrid", settings.sequences_per_step // team.size
     return Layout(
         precision="mixed-bf16" if settings.precision == "fp32" else settings.precision,
         rounding=settings.rounding,
@@ -116,7 +116,8 @@ def layout_of(settings: TrainSettings, team: Team, sharding: str, recompute: str
         sharding="full" if hybrid else sharding,
         activation_checkpointing=recompute,
         micro_batch=size,
-        micro_batches=-(-(settings.sequences_per_step // team.size) // size),
+        micro_batches=-(-windows // size),
+        windows=windows,
         accumulate=settings.accumulate,
         compiled=settings.compile,
     )
