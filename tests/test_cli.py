@@ -131,3 +131,10 @@ def test_ctrl_c_says_that_it_was_one(
     with pytest.raises(SystemExit) as left:
         main(["plan", str(tmp_path / "r.yaml")])
     assert left.value.code == 130 and "interrupted; the same command goes on from here" in capsys.readouterr().err
+
+
+def test_errors_of_other_libraries_are_cut_short() -> None:
+    from langadapt.cli.main import describe
+
+    text, code = describe(RuntimeError("many words " * 10_000))
+    assert code == 1 and len(text) < 1200 and text.endswith("... (a defect of langadapt; --debug shows where)")

@@ -479,3 +479,22 @@ def test_norms_in_fp32_keep_small_updates_and_bf16_activations() -> None:
     assert network(input_ids=ids, position_ids=positions).logits.dtype == torch.bfloat16
     # Rotary frequencies stay as exact as they came.
     assert network.model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_an_attention_that_fails_here_is_one_short_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from langadapt.training import attention as attention_module
+
+    def broken(*_: Any) -> bool:
+        raise RuntimeError("C++ compile error" + " of many words" * 10_000)
+
+    monkeypatch.setattr(attention_module, "agrees", broken)
+    with pytest.raises(ConfigError, match=r"attention: flex does not work .*RuntimeError: C.*another `att") as error:
+        attention_module.choose(tiny_model(), "flex", torch.device("cpu"))
+    assert len(str(error.value)) < 400
+    monkeypatch.setattr(attention_module, "agrees", lambda *_: False)
+    with pytest.raises(ConfigError, match="flex disagrees with sdpa"):
+        attention_module.choose(tiny_model(), "flex", torch.device("cpu"))
+    assert attention_module.choose(tiny_model(), "auto", torch.device("cpu")) == "sdpa"
+    monkeypatch.setattr(attention_module, "leaks", broken)
+    with pytest.raises(ConfigError, match="attention: sdpa does not work"):
+        model.set_attention(tiny_model(), settings(attention="sdpa"), torch.device("cpu"))

@@ -51,6 +51,8 @@ app.command("evaluate")(evaluate.command)
 app.command("report")(report.command)
 
 DEBUG = {"on": False}
+LONGEST = 1000
+"""Characters of an error that is nobody's own."""
 
 
 def show_version(wanted: bool) -> None:
@@ -87,7 +89,10 @@ def describe(error: BaseException) -> tuple[str, int]:
         return "no space left on a disk; free some and run the same command again", 1
     if isinstance(error, (LangadaptError, ValueError, OSError)):
         return str(error), 1
-    return f"{type(error).__name__}: {error} (a defect of langadapt; --debug shows where)", 1
+    # Compilers of kernels tell all that they were given, over pages.
+    text = str(error)
+    text = f"{text[:LONGEST]} ..." if len(text) > LONGEST else text
+    return f"{type(error).__name__}: {text} (a defect of langadapt; --debug shows where)", 1
 
 
 def report_error(error: Exception) -> int:

@@ -205,7 +205,7 @@ def choose(model: Any, wanted: str, device: torch.device, autocast: bool = False
     ``autocast``: the model's fp32 weights compute in bf16.
 
     Raises:
-        ConfigError: ``flash`` without the package, or without a GPU.
+        ConfigError: ``flash`` without the package, or without a GPU; a kernel that fails here, or is not right.
     """
     register()
     vocabulary = model.config.get_text_config().vocab_size
@@ -219,16 +219,24 @@ def choose(model: Any, wanted: str, device: torch.device, autocast: bool = False
                 model.set_attn_implementation(candidate)
                 if candidate in {"sdpa", "eager"} or agrees(model, candidate, vocabulary, device):
                     return candidate
-            except Exception:
+            except Exception as error:
                 # Kernels fail in many ways on devices they were not made for; that is what `auto` is for.
                 if wanted != "auto":
-                    raise
+                    raise unusable(wanted, error) from error
         if wanted != "auto":
-            raise RuntimeError(f"attention: {wanted} disagrees with sdpa on this machine")
+            raise ConfigError(f"attention: {wanted} disagrees with sdpa on this machine; set attention: auto")
         # Architectures without SDPA keep what transformers gave them.
         return str(model.config._attn_implementation)
     finally:
         model.train(was_training)
+
+
+def unusable(attention: str, error: Exception) -> ConfigError:
+    """What to say of a kernel that fails on this machine; compilers tell all that they were given, over pages."""
+    reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+    return ConfigError(
+        f"attention: {attention} does not work for this model on this machine ({reason}); set another `attention`"
+    )
 
 
 def candidates_for(config: Any, wanted: str, device: torch.device, half: bool) -> list[str]:

@@ -124,7 +124,7 @@ def set_attention(model: Any, settings: TrainSettings, device: torch.device) -> 
     """Choose the attention kernel and make sure that it keeps documents apart; returns its name.
 
     Raises:
-        ConfigError: this architecture mixes documents whatever is done.
+        ConfigError: this architecture mixes documents whatever is done, or the kernel fails here.
     """
     if not settings.isolate_documents:
         return str(model.config._attn_implementation)
@@ -141,6 +141,9 @@ def set_attention(model: Any, settings: TrainSettings, device: torch.device) -> 
             leaking = attention.leaks(model, vocabulary, chosen, device)
     except TypeError:
         leaking = True
+    except Exception as error:
+        # A kernel may compile for one length and fail for another.
+        raise attention.unusable(chosen, error) from error
     finally:
         model.train(was_training)
     if leaking:
