@@ -14,7 +14,7 @@ from rich.console import Console
 
 from langadapt.errors import DataError
 from langadapt.report import results_table, words, write_report
-from langadapt.report.charts import MAX_POINTS, Axis, Line, Reference, line_chart, thin, value_axis
+from langadapt.report.charts import MAX_POINTS, Axis, Line, Reference, line_chart, thin, tick_text, value_axis
 from langadapt.report.summary import fertility_tables, summarize, verdict
 from langadapt.stages import Run
 
@@ -304,6 +304,11 @@ def test_small_numbers_fit_beside_the_axis() -> None:
     assert chart is not None
     assert ">2e-5<" in chart.svg
     assert ">0<" in chart.svg
+
+
+def test_small_ticks_are_told_apart_and_zero_is_zero() -> None:
+    ticks = Axis(0, 8e-4, 0, 1).ticks(4)
+    assert [tick_text(tick, 4, 8e-4) for tick in ticks] == ["0", "2e-4", "4e-4", "6e-4", "8e-4"]
 
 
 def test_linear_ticks_are_round() -> None:

@@ -191,7 +191,9 @@ def tick_text(value: float, places: int, largest: float) -> str:
     """A number that fits beside the axis, whose largest is ``largest``."""
     if largest >= 1000:
         return words.short_count(value)
-    if 0 < largest < 1e-2 and value:
+    if not value:
+        return "0"
+    if 0 < largest < 1e-2:
         digits, _, exponent = f"{value:.1e}".partition("e")
         return f"{digits.removesuffix('.0')}e{int(exponent)}"
     return f"{value:.{places}f}"
