@@ -130,7 +130,8 @@ def test_ctrl_c_says_that_it_was_one(
     monkeypatch.setattr("langadapt.recipe.Recipe.from_yaml", interrupted)
     with pytest.raises(SystemExit) as left:
         main(["plan", str(tmp_path / "r.yaml")])
-    assert left.value.code == 130 and "interrupted; the same command goes on from here" in capsys.readouterr().err
+    assert left.value.code == 130
+    assert "interrupted; run the same command again: what is whole is kept" in capsys.readouterr().err
 
 
 def test_errors_of_other_libraries_are_cut_short() -> None:

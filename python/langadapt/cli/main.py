@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
             # Into which newer versions of typer turn Ctrl-C, without a word.
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
-        console.print("interrupted; the same command goes on from here", style="yellow")
+        console.print("interrupted; run the same command again: what is whole is kept", style="yellow")
         code = 130
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; say nothing, and do not let Python flush into the void.
