@@ -303,6 +303,8 @@ fn a_mark_in_the_smallest_batches() {
     let folder = Folder::new();
     assert_eq!(through(&folder.0.join("a.txt"), "\u{feff}".as_bytes(), 1, 1).0, [""; 0]);
     assert_eq!(through(&folder.0.join("a.txt"), "\u{feff}a\nb".as_bytes(), 1, 1).0, ["a", "b"]);
+    assert_eq!(through(&folder.0.join("a.txt"), "\u{feff}\u{feff}a".as_bytes(), 1, 1).0, ["\u{feff}a"]);
+    assert_eq!(through(&folder.0.join("a.txt"), "\u{feff}\u{feff}".as_bytes(), 1, 1).0, ["\u{feff}"]);
 }
 
 fn any_byte() -> impl Strategy<Value = u8> {

@@ -19,6 +19,8 @@ pub(super) struct LineReader {
     input: Decoded,
     path: Arc<PathBuf>,
     framing: Option<Framing>,
+    /// A byte order mark has been looked for: only the first one is a mark.
+    begun: bool,
     /// The start of a line whose end has not been read yet.
     carry: Vec<u8>,
     line: u64,
@@ -38,6 +40,7 @@ impl LineReader {
             input: Decoded::open(&source.path, source.codec, monitor)?,
             path: Arc::new(source.path.clone()),
             framing,
+            begun: false,
             carry: Vec::new(),
             line: 1,
             at_end: false,
@@ -83,9 +86,12 @@ impl LineReader {
 
     /// Drops a byte order mark, and tells the format of a pipe.
     fn look_at_start(&mut self, batch: &mut Batch) {
-        if self.line == 1 && batch.buffer[..batch.filled].starts_with(BYTE_ORDER_MARK) {
+        if !std::mem::replace(&mut self.begun, true) && batch.buffer[..batch.filled].starts_with(BYTE_ORDER_MARK) {
             batch.buffer.copy_within(BYTE_ORDER_MARK.len()..batch.filled, 0);
             batch.filled -= BYTE_ORDER_MARK.len();
+        }
+        if batch.filled == 0 && !self.at_end {
+            return;
         }
         let first = batch.buffer[..batch.filled].trim_ascii_start().first();
         let framing = *self.framing.get_or_insert(match first {
