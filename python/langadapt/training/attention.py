@@ -65,8 +65,12 @@ def document_bounds(positions: Tensor, documents: int) -> Tensor:
     return bounds
 
 
-def varlen_interface(kernel: str) -> Callable[..., tuple[Tensor, None]]:
-    """A kernel of `varlen_attention` behind transformers' attention interface."""
+def interface(needed: str, run: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, None]]:
+    """Attention for packed documents behind transformers' attention interface.
+
+    ``needed``: the argument of `packed_inputs` without which windows are not packed, and SDPA serves. ``run``: called
+    with query, key, value, all further arguments, scale and sliding window.
+    """
 
     def forward(
         module: nn.Module,
@@ -79,46 +83,40 @@ def varlen_interface(kernel: str) -> Callable[..., tuple[Tensor, None]]:
         sliding_window: int | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
-        """query ``[1, heads, tokens, d]``, key and value with the key-value heads.
+        """query ``[windows, heads, tokens, d]``, key and value with the key-value heads.
 
         Raises:
             ValueError: soft caps, sinks or dropout, which the kernels lack.
         """
-        if "document_bounds" not in kwargs:
+        if needed not in kwargs:
             return plain(module, query, key, value, attention_mask, scaling, dropout, sliding_window, **kwargs)
         refuse(dropout, kwargs)
-        bounds, longest = kwargs["document_bounds"], kwargs["longest_document"]
-        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        if torch.is_autocast_enabled(q.device.type):
+        if torch.is_autocast_enabled(query.device.type):
             # Rotary embeddings leave fp32 under autocast, and custom operators are not cast.
-            q, k, v = q.to(torch.bfloat16), k.to(torch.bfloat16), v.to(torch.bfloat16)
-        return varlen_attention.forward(kernel, q, k, v, bounds, longest, scaling, sliding_window)[None], None
+            query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))
+        return run(query, key, value, kwargs, scaling, sliding_window), None
 
     return forward
 
 
-def pieces_forward(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """transformers' attention interface: query ``[windows, heads, tokens, d]``, key and value with their heads.
+def in_one_row(kernel: str) -> Callable[..., tuple[Tensor, None]]:
+    """The interface of a kernel of `varlen_attention`; there is one window, of all documents."""
 
-    Raises:
-        ValueError: soft caps, sinks or dropout, which the kernel lacks.
-    """
-    if "document_pieces" not in kwargs:
-        return plain(module, query, key, value, attention_mask, scaling, dropout, sliding_window, **kwargs)
-    refuse(dropout, kwargs)
-    if torch.is_autocast_enabled(query.device.type):
-        query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))
-    return piece_attention.forward(query, key, value, kwargs["document_pieces"], scaling, sliding_window), None
+    def run(query: Tensor, key: Tensor, value: Tensor, given: dict[str, Any], scale: Any, window: Any) -> Tensor:
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        bounds, longest = given["document_bounds"], given["longest_document"]
+        return varlen_attention.forward(kernel, q, k, v, bounds, longest, scale, window)[None]
+
+    return interface("document_bounds", run)
+
+
+def in_pieces() -> Callable[..., tuple[Tensor, None]]:
+    """The interface of `piece_attention`."""
+
+    def run(query: Tensor, key: Tensor, value: Tensor, given: dict[str, Any], scale: Any, window: Any) -> Tensor:
+        return piece_attention.forward(query, key, value, given["document_pieces"], scale, window)
+
+    return interface("document_pieces", run)
 
 
 def refuse(dropout: float, kwargs: dict[str, Any]) -> None:
@@ -166,8 +164,8 @@ def register() -> None:
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    functions = {name: varlen_interface(name) for name in varlen_attention.PLACES}
-    for name, function in {PIECES: pieces_forward, **functions}.items():
+    functions = {name: in_one_row(name) for name in varlen_attention.PLACES}
+    for name, function in {PIECES: in_pieces(), **functions}.items():
         ALL_ATTENTION_FUNCTIONS.register(name, function)
         ALL_MASK_ATTENTION_FUNCTIONS.register(name, padding_mask)
 
@@ -287,7 +285,7 @@ def gradients_agree(config: Any, kernel: str, device: torch.device) -> bool:
     document = (positions == 0).cumsum(0)
     mask = (document[:, None] == document) & torch.ones(96, 96, dtype=torch.bool, device=device).tril()
     bounds = document_bounds(positions, 2)
-    run = varlen_interface(kernel)
+    run = in_one_row(kernel)
     ours, _ = run(nn.Module(), query, key, value, None, document_bounds=bounds, longest_document=64)
     wide_key, wide_value = (tensor.repeat_interleave(heads // shared, dim=1) for tensor in (key, value))
     theirs = torch.nn.functional.scaled_dot_product_attention(query, wide_key, wide_value, attn_mask=mask)
