@@ -110,7 +110,7 @@ def estimate(shape: Shape, layout: Layout, sequence_length: int, loss_chunk: int
     shards = layout.gpus if layout.sharding in {"full", "grad-op"} else 1
     pure = layout.precision == "pure-bf16"
     parameters = int(count * (2 if pure else 4) / shards)
-    states = int(count * (STATES[layout.rounding] if pure else 8.0) / shards)
+    states = int(count * states_per_parameter(layout.precision, layout.rounding) / shards)
     gradients = int(count * (4 if layout.exact_sums or not pure else 2) / shards)
     if layout.sums_whole:
         gradients = 4 * count
@@ -131,6 +131,11 @@ def estimate(shape: Shape, layout: Layout, sequence_length: int, loss_chunk: int
     held = parameters + states + gathered + max(early, late)
     peak = int(held * (1 + OVERHEAD)) + CONTEXT
     return Memory(parameters, states, gradients, gathered, saved, head, peak)
+
+
+def states_per_parameter(precision: str, rounding: str) -> float:
+    """Bytes of AdamW's states, what rounding keeps beside the weights included."""
+    return STATES[rounding] if precision == "pure-bf16" else 8.0
 
 
 def activation_bytes(shape: Shape, checkpointing: str, compiled: bool = False) -> int:
@@ -184,6 +189,5 @@ def loss_bytes(shape: Shape, tokens: int, loss_chunk: int | str, pure: bool) -> 
 
 def checkpoint_bytes(shape: Shape, settings: Any) -> int:
     """Size of one checkpoint on disk: parameters and optimizer states."""
-    pure = settings.precision == "pure-bf16"
-    per_parameter = 2 + STATES[settings.rounding] if pure else 12.0
-    return int(shape.parameters * per_parameter)
+    weights = 2 if settings.precision == "pure-bf16" else 4
+    return int(shape.parameters * (weights + states_per_parameter(settings.precision, settings.rounding)))

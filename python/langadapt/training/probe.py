@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from langadapt.budget.memory import STATES, Layout
+from langadapt.budget.memory import Layout, states_per_parameter
 from langadapt.budget.options import ALIKE, Option
 from langadapt.errors import LangadaptError
 from langadapt.training.batches import Mixture, Windows
@@ -118,7 +118,7 @@ def attempt(stepper: Stepper, layout: Layout) -> float | None:
 def states_bytes(stepper: Stepper) -> int:
     """What the optimizer's states will take with the first real step."""
     settings = stepper.settings
-    per_parameter = STATES[settings.rounding] if settings.precision == "pure-bf16" else 8.0
+    per_parameter = states_per_parameter(settings.precision, settings.rounding)
     return int(per_parameter * sum(parameter.numel() for parameter in stepper.model.parameters()))
 
 
