@@ -26,6 +26,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from row_files import write_rows
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -101,7 +103,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def page(report: dict[str, Any]) -> str:
+def page(report: dict[str, Any], samples: list[dict[str, Any]]) -> str:
     lines = [
         "# Memory of training on a stream",
         "",
@@ -114,7 +116,6 @@ def page(report: dict[str, Any]) -> str:
         "| phase | done | unit | resident MB | s |",
         "|---|--:|---|--:|--:|",
     ]
-    samples = report["samples"]
     shown = [
         sample
         for at, sample in enumerate(samples)
@@ -133,17 +134,18 @@ def main() -> None:
     parser.add_argument("--new-every", type=int, default=14)
     parser.add_argument("--style", default="byte_level", choices=["byte_level", "sentencepiece"])
     parser.add_argument("--options", default="{}", help="more arguments of train_bpe, as JSON")
-    parser.add_argument("--out", type=Path, help="writes NAME.json and NAME.md")
+    parser.add_argument("--out", type=Path, help="writes NAME.jsonl and NAME.md")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.work:
         print(json.dumps(train(asked.work, 32_768, json.loads(asked.options))))
         return
     report = measure(asked)
-    print(page(report), end="")
+    samples = report.pop("samples")
+    print(page(report, samples), end="")
     if asked.out:
-        asked.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-        asked.out.with_suffix(".md").write_text(page(report))
+        write_rows(asked.out.with_suffix(".jsonl"), report, samples)
+        asked.out.with_suffix(".md").write_text(page(report, samples))
 
 
 if __name__ == "__main__":

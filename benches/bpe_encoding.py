@@ -326,7 +326,7 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
     parser.add_argument("--contenders", nargs="+", choices=sorted({*ENCODERS, *STORES}), help="leave others out")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="writes NAME.json and NAME.md")
+    parser.add_argument("--out", type=Path, help="writes NAME.jsonl and NAME.md")
     parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.work:

@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, help=".jsonl, unpacked")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rivals", default="rustbpe,gigatoken,tokenizers,bpeasy,sentencepiece")
-    parser.add_argument("--out", type=Path, help="writes NAME.json and NAME.md")
+    parser.add_argument("--out", type=Path, help="writes NAME.jsonl and NAME.md")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--no-check", action="store_true", help="leave out the equality check")
     options = parser.parse_args()

@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--tokenizers", nargs="+", default=[str(SHARED / "tokenizers" / name) for name in names])
     parser.add_argument("--megabytes", type=float, default=10.0, help="text for the slow fertility rivals")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="writes NAME.json and NAME.md")
+    parser.add_argument("--out", type=Path, help="writes NAME.jsonl and NAME.md")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument("--name", help=argparse.SUPPRESS)
     parser.add_argument("--arguments", nargs="*", help=argparse.SUPPRESS)

@@ -13,8 +13,8 @@ first phase takes is missing at the end. A seed decides the data order and the d
 Rows by FOCUS at a peak of 1e-3 get all arms; rows by `mean` and `random`, other peaks, and the model with its own
 tokenizer (`keep`) get some.
 
-    python benches/embeddings_first.py run --prepared runs/initialisers --rows docs/runs/embeddings_first.json
-    python benches/embeddings_first.py table --rows docs/runs/embeddings_first.json
+    python benches/embeddings_first.py run --prepared runs/initialisers --rows docs/runs/embeddings_first.jsonl
+    python benches/embeddings_first.py table --rows docs/runs/embeddings_first.jsonl
 
 Resumable: rows that are there are not made again. Seconds are of the process' CPU time, training alone.
 """
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import logging
 import statistics
 import time
@@ -33,12 +32,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from row_files import RowFile, read_rows
 from transformers import AutoModelForCausalLM
 
 from langadapt.corpus import read_documents
 from langadapt.evaluate import bits_per_byte
 from langadapt.machine import describe_device, versions
-from langadapt.manifest import write_atomically
 from langadapt.model_folder import read_new_rows
 from langadapt.swap_files import swap_folder
 from langadapt.tokenizer import Tokenizer
@@ -198,22 +197,18 @@ def key(row: dict[str, Any]) -> tuple[Any, ...]:
 def run(prepared: Path, work: Path, file: Path) -> None:
     """All rows that are not there yet, written as they come."""
     experiment = Experiment(prepared, work)
-    content = json.loads(file.read_text("utf-8")) if file.exists() else {"rows": []}
-    content |= {"train": TRAIN, "steps": STEPS, "measured_bytes": MEASURED_BYTES, "versions": versions()}
-    content |= {"device": describe_device(), "threads": 1}
-    done = {key(row) for row in content["rows"]}
+    about = {"train": TRAIN, "steps": STEPS, "measured_bytes": MEASURED_BYTES, "versions": versions()}
+    found = RowFile(file, about | {"device": describe_device(), "threads": 1})
+    done = {key(row) for row in found.rows}
     for peak, language, method, arm, seed in jobs():
         if (peak, language, method, arm.name, seed) in done:
             continue
-        content["rows"].append(experiment.run(peak, language, method, arm, seed))
-        logging.info("%s", json.dumps(content["rows"][-1]))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps(content, indent=1) + "\n")
+        found.add(experiment.run(peak, language, method, arm, seed))
 
 
 def table(file: Path) -> str:
     """Markdown: one table per peak, language and kind of rows; differences to `none` are of the same seeds."""
-    rows = json.loads(file.read_text("utf-8"))["rows"]
+    _, rows = read_rows(file)
     lines: list[str] = []
     known = {key(row)[:3] for row in rows}
     order = [(peak, language, method) for peak, method, _, _ in SETS for language in LANGUAGES]
@@ -247,7 +242,7 @@ def main() -> None:
     parser.add_argument("command", choices=("run", "table"))
     parser.add_argument("--prepared", type=Path, default=Path("runs/initialisers"), help="of initialisers.py prepare")
     parser.add_argument("--work", type=Path, default=Path("runs/embeddings-first"), help="for swapped models")
-    parser.add_argument("--rows", type=Path, default=Path("docs/runs/embeddings_first.json"))
+    parser.add_argument("--rows", type=Path, default=Path("docs/runs/embeddings_first.jsonl"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.command == "run":

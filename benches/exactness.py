@@ -6,7 +6,7 @@ one, then two again, each stopped by SIGTERM in the middle, against one process 
 every step in order, and the losses (equal up to the order of sums). Model, tokenizer and store are those of
 `benches/initialisers.py prepare`.
 
-    python benches/exactness.py --prepared runs/initialisers --work runs/exactness --out docs/runs/exactness.json
+    python benches/exactness.py --prepared runs/initialisers --work runs/exactness --out docs/runs/exactness.jsonl
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from row_files import RowFile
 
 from langadapt.machine import describe_device, versions
 from langadapt.tokenizer import Tokenizer
@@ -171,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepared", type=Path, default=Path("runs/initialisers"))
     parser.add_argument("--work", type=Path, default=Path("runs/exactness"))
-    parser.add_argument("--out", type=Path, default=Path("docs/runs/exactness.json"))
+    parser.add_argument("--out", type=Path, default=Path("docs/runs/exactness.jsonl"))
     parser.add_argument("--recorded", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--stop", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -179,12 +181,12 @@ def main() -> None:
         recorded(arguments.prepared, arguments.recorded, arguments.stop)
         return
     arguments.work.mkdir(parents=True, exist_ok=True)
-    found = {"settings": SETTINGS, "device": describe_device(), "versions": versions()}
-    found["kills"] = killed(arguments.prepared, arguments.work)
-    found["ranks"] = on_ranks(arguments.prepared, arguments.work)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
+    # Both parts are made anew: only together do they speak of one version.
+    arguments.out.unlink(missing_ok=True)
+    found = RowFile(arguments.out, {"settings": SETTINGS, "device": describe_device(), "versions": versions()})
+    for name, part in {"kills": killed, "ranks": on_ranks}.items():
+        found.add({"part": name, **part(arguments.prepared, arguments.work)})
+        print(json.dumps(found.rows[-1]), flush=True)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--share", type=float, default=0.1, help="of the new tokens that the two rivals handle")
-    parser.add_argument("--out", type=Path, help="writes NAME.json and NAME.md")
+    parser.add_argument("--out", type=Path, help="writes NAME.jsonl and NAME.md")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:

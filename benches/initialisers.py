@@ -6,9 +6,9 @@ tokenizers and token vectors are the same for all. `keep` trains the model as it
 has as many tokens, so it reads fewer bytes. All figures are on text that no model was trained on.
 
     python benches/initialisers.py prepare --data ../shared/data --out runs/initialisers   # base model, stores, vectors
-    python benches/initialisers.py run --data ../shared/data --out runs/initialisers --rows docs/runs/initialisers.json
-    python benches/initialisers.py vectors --data ../shared/data --out runs/initialisers --rows docs/runs/vectors.json
-    python benches/initialisers.py table --rows docs/runs/initialisers.json
+    python benches/initialisers.py run --data ../shared/data --out runs/initialisers --rows docs/runs/initialisers.jsonl
+    python benches/initialisers.py vectors --data ../shared/data --out runs/initialisers --rows docs/runs/vectors.jsonl
+    python benches/initialisers.py table --rows docs/runs/initialisers.jsonl
 
 Both are resumable: finished stages and rows are not made again. `clp` gets a helper model trained here for as many
 steps as a run has, on the target language with the target tokenizer; `wechsel` gets word vectors from gensim's FastText
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import logging
 import re
 import statistics
@@ -33,12 +32,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from row_files import RowFile, read_rows
 from transformers import AutoModelForCausalLM
 
 from langadapt.corpus import read_documents
 from langadapt.evaluate import bits_per_byte
 from langadapt.machine import versions
-from langadapt.manifest import write_atomically
 from langadapt.method_probe import ProbeText, probe_methods, token_counts
 from langadapt.methods import VECTOR_METHODS
 from langadapt.pipeline import Adaptation
@@ -263,8 +262,7 @@ class Experiment:
 
 def measure(experiment: Experiment, rows_file: Path) -> None:
     """All rows that are not there yet, one seed after the other; written as they come."""
-    content = json.loads(rows_file.read_text()) if rows_file.exists() else {"rows": []}
-    content |= {
+    about = {
         "model": {"shape": SHAPE, "train": BASE["train"]},
         "corpus": CORPUS,
         "tokenizer": TOKENIZER,
@@ -272,7 +270,8 @@ def measure(experiment: Experiment, rows_file: Path) -> None:
         "train": TRAIN | {"steps": STEPS},
         "versions": versions(),
     }
-    done = {(row["language"], row["method"], row["seed"]) for row in content["rows"]}
+    found = RowFile(rows_file, about)
+    done = {(row["language"], row["method"], row["seed"]) for row in found.rows}
     # Where time is short, every method comes once before the first four come again.
     order = [(method, SEEDS[0]) for method in (KEEP, *METHODS)]
     for methods in (METHODS[:4], METHODS[4:]):
@@ -281,10 +280,7 @@ def measure(experiment: Experiment, rows_file: Path) -> None:
     for (method, seed), language in itertools.product(order, LANGUAGES):
         if (language, method, seed) in done:
             continue
-        content["rows"].append(experiment.run(language, method, seed))
-        logging.info("%s", json.dumps(content["rows"][-1]))
-        rows_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(rows_file, json.dumps(content, indent=1) + "\n")
+        found.add(experiment.run(language, method, seed))
 
 
 def compare_vectors(experiment: Experiment, rows_file: Path) -> None:
@@ -296,9 +292,9 @@ def compare_vectors(experiment: Experiment, rows_file: Path) -> None:
         whole = TokenStore.open(side.folder / "stores" / "target-new")
         last = int(np.searchsorted(whole.offsets, VECTOR_TOKENS))
         tokenize_corpus((tokenizer.decode(whole[i]) for i in range(last)), tokenizer, store)
-    content = json.loads(rows_file.read_text()) if rows_file.exists() else {"rows": []}
-    content |= {"tokens": len(TokenStore.open(store).tokens), "settings": VECTORS, "versions": versions()}
-    done = {(row["vectors"], row["seed"]) for row in content["rows"]}
+    about = {"tokens": len(TokenStore.open(store).tokens), "settings": VECTORS, "versions": versions()}
+    found = RowFile(rows_file, about)
+    done = {(row["vectors"], row["seed"]) for row in found.rows}
     for seed, (name, make) in itertools.product((1, 2), {"ours": our_vectors, "gensim": gensim_vectors}.items()):
         if (name, seed) in done:
             continue
@@ -310,9 +306,7 @@ def compare_vectors(experiment: Experiment, rows_file: Path) -> None:
         ranking = probe_methods(
             experiment.base, tokenizer, ["focus"], text, settings, options={"focus": {"vectors": vectors}}, seed=1
         )
-        content["rows"].append({"vectors": name, "seed": seed, "seconds": seconds, **ranking.rows[0]})
-        logging.info("%s", json.dumps(content["rows"][-1]))
-        write_atomically(rows_file, json.dumps(content, indent=1) + "\n")
+        found.add({"vectors": name, "seed": seed, "seconds": seconds, **ranking.rows[0]})
 
 
 def our_vectors(store: TokenStore, seed: int) -> Any:
@@ -352,7 +346,7 @@ def gensim_vectors(store: TokenStore, seed: int) -> Any:
 
 def table(rows_file: Path) -> str:
     """Markdown: methods by bits per byte of the target after the last mark, mean and half the range over seeds."""
-    rows = json.loads(rows_file.read_text())["rows"]
+    _, rows = read_rows(rows_file)
     lines = []
     for language in LANGUAGES:
         found: dict[str, list[dict[str, Any]]] = {}
@@ -379,7 +373,7 @@ def main() -> None:
     parser.add_argument("what", choices=("prepare", "run", "vectors", "table"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/initialisers"))
-    parser.add_argument("--rows", type=Path, default=Path("docs/runs/initialisers.json"))
+    parser.add_argument("--rows", type=Path, default=Path("docs/runs/initialisers.jsonl"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -10,6 +9,8 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from row_files import write_rows
 
 BY_HAND = "<!-- written by hand from here on; the figures in it are of the run that it was written for -->\n"
 
@@ -41,9 +42,8 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def write_report(out: Path, machine: dict[str, Any], rows: list[dict[str, Any]], table: str) -> None:
-    """``out.json`` with everything and ``out.md`` with the table; what is said of it by hand stays."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    """``out.jsonl`` with everything and ``out.md`` with the table; what is said of it by hand stays."""
+    write_rows(out.with_suffix(".jsonl"), machine, rows)
     facts = ", ".join(f"{key} {value}" for key, value in machine.items() if key != "versions")
     used = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     page = out.with_suffix(".md")

@@ -13,8 +13,8 @@ exported bf16 model: bits per byte of German and of English text that no model w
 The rate falls to a thirtieth of its peak, below half a bf16 unit of most weights, so that roundings can differ; the
 share of weights that a step left as they were is kept, of the first, middle and last measured step and on average.
 
-    python benches/precision.py run --prepared runs/initialisers --rows docs/runs/precision.json
-    python benches/precision.py table --rows docs/runs/precision.json > docs/runs/precision.md
+    python benches/precision.py run --prepared runs/initialisers --rows docs/runs/precision.jsonl
+    python benches/precision.py table --rows docs/runs/precision.jsonl > docs/runs/precision.md
 
 Resumable: rows that are there are not made again.
 """
@@ -31,12 +31,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from row_files import RowFile, read_rows
 from transformers import AutoModelForCausalLM
 
 from langadapt.corpus import read_documents
 from langadapt.evaluate import bits_per_byte
 from langadapt.machine import describe_device, versions
-from langadapt.manifest import write_atomically
 from langadapt.swap import swap_tokenizer
 from langadapt.tokenizer import Tokenizer
 from langadapt.training import StoreShare, TrainSettings, train_model
@@ -178,18 +178,13 @@ def order() -> list[tuple[str, str, str, int]]:
 def run(prepared: Path, work: Path, file: Path, parts: list[str]) -> None:
     """All rows that are not there yet, written as they come."""
     experiment = Experiment(prepared, work)
-    content = json.loads(file.read_text("utf-8")) if file.exists() else {"rows": []}
-    content |= {"train": TRAIN, "steps": STEPS, "anneal_steps": ANNEAL_STEPS, "versions": versions()}
-    content |= {"device": describe_device(), "threads": 1}
-    rows = content["rows"]
-    done = {(row["part"], row["tokenizer"], row["precision"], row["seed"]) for row in rows}
+    about = {"train": TRAIN, "steps": STEPS, "anneal_steps": ANNEAL_STEPS, "versions": versions()}
+    found = RowFile(file, about | {"device": describe_device(), "threads": 1})
+    done = {(row["part"], row["tokenizer"], row["precision"], row["seed"]) for row in found.rows}
     for job in order():
         if job in done or (parts and job[0] not in parts):
             continue
-        rows.append(experiment.run(*job, rows))
-        logging.info("%s", json.dumps(rows[-1]))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps(content, indent=1) + "\n")
+        found.add(experiment.run(*job, found.rows))
 
 
 def spread(values: list[float]) -> str:
@@ -202,7 +197,7 @@ def spread(values: list[float]) -> str:
 
 def table(file: Path) -> str:
     """The rows as Markdown."""
-    rows = json.loads(file.read_text("utf-8"))["rows"]
+    _, rows = read_rows(file)
     lines = [
         "| part | tokenizer | precision | seeds | steps | CPU s | German bits per byte | English | stale: mean, last |"
     ]
@@ -227,7 +222,7 @@ def main() -> None:
     parser.add_argument("command", choices=("run", "table"))
     parser.add_argument("--prepared", type=Path, default=Path("runs/initialisers"), help="of initialisers.py prepare")
     parser.add_argument("--work", type=Path, default=Path("runs/precision"), help="for the swapped model and runs")
-    parser.add_argument("--rows", type=Path, default=Path("docs/runs/precision.json"))
+    parser.add_argument("--rows", type=Path, default=Path("docs/runs/precision.jsonl"))
     parser.add_argument("--parts", nargs="*", default=[], help="only these: start, steps, time, anneal")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--text", default=str(SHARED / "corpus" / "de.jsonl.zst"))
     parser.add_argument("--tokenizer", default=str(SHARED / "tokenizers" / "paper-de"))
-    parser.add_argument("--out", type=Path, help="writes NAME.json and NAME.md")
+    parser.add_argument("--out", type=Path, help="writes NAME.jsonl and NAME.md")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:

@@ -1,0 +1,39 @@
+"""Raw rows of the benches: one form for all that are committed, and experiments that go on from theirs."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMITTED = sorted([*(ROOT / "benches" / "reports").iterdir(), *(ROOT / "docs" / "runs").iterdir()])
+
+
+@pytest.fixture
+def row_files(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benches"))
+    return importlib.import_module("row_files")
+
+
+@pytest.mark.parametrize("file", [file for file in COMMITTED if file.suffix == ".jsonl"], ids=lambda file: file.stem)
+def test_committed_rows_come_back_byte_for_byte(row_files, file, tmp_path):
+    about, rows = row_files.read_rows(file)
+    assert rows and "about" not in rows[0]
+    row_files.write_rows(tmp_path / "copy.jsonl", about, rows)
+    assert (tmp_path / "copy.jsonl").read_bytes() == file.read_bytes()
+
+
+def test_no_rows_in_another_form():
+    assert {file.suffix for file in COMMITTED} == {".jsonl", ".md"}
+
+
+def test_an_experiment_goes_on_from_its_rows(row_files, tmp_path):
+    path = tmp_path / "new folder" / "rows.jsonl"
+    row_files.RowFile(path, {"steps": 1, "device": "CPU"}).add({"arm": "ü"})
+    again = row_files.RowFile(path, {"steps": 2})
+    assert again.rows == [{"arm": "ü"}]
+    again.add({"arm": "b"})
+    assert row_files.read_rows(path) == ({"steps": 2, "device": "CPU"}, [{"arm": "ü"}, {"arm": "b"}])
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 3
+    row_files.write_rows(path, {}, again.rows)
+    assert row_files.read_rows(path) == ({}, again.rows)
