@@ -63,6 +63,8 @@ def test_mistral_has_its_published_size_and_flops() -> None:
     # 6 N without the input embedding, plus attention: 6 x 7.11 B + 12 x 32 x 4096 x 2048.
     assert shape.flops_per_token(2048) == pytest.approx(6 * 7.1107e9 + 12 * 32 * 4096 * 2048, rel=1e-4)
     assert Shape.of(MISTRAL, 65536).flops_per_token(0) - shape.flops_per_token(0) == 6 * 4096 * (65536 - 32000)
+    # Half of a window of 4,096: 45.9 GFLOP per token, at 10,000 tokens/s on a GPU of 989 TFLOP/s.
+    assert shape.mfu(10_000, 4096, 989e12) == pytest.approx(1e4 * shape.flops_per_token(2048) / 989e12)
 
 
 def saved_bytes(layers: int, recompute: str, compiled: bool = False) -> tuple[Shape, int]:

@@ -29,7 +29,7 @@ class Speed:
     tokens_per_second: float
     """Of all GPUs together."""
     mfu: float
-    """Share of the peak that the model's own arithmetic comes to (causal attention counted once)."""
+    """As :meth:`langadapt.budget.flops.Shape.mfu` counts it."""
 
 
 def efficiency(width: int, tokens: int, compiled: bool) -> float:
@@ -62,7 +62,8 @@ def predict(
     passes = layout.micro_batches if layout.windows is None else layout.windows / layout.micro_batch
     seconds = (passes * micro + update) * BETWEEN
     all_tokens = tokens * passes * layout.gpus
-    return Speed(seconds, all_tokens / seconds, flops * all_tokens / layout.gpus / seconds / device.flops)
+    speed = all_tokens / seconds
+    return Speed(seconds, speed, shape.mfu(speed, sequence_length, device.flops * layout.gpus))
 
 
 def communication_seconds(shape: Shape, layout: Layout, device: Device) -> float:

@@ -74,7 +74,6 @@ class Stepper:
         self.embedding_weights = models.embeddings(self.model)
         self.head_rows = self.model.get_input_embeddings().weight.shape[0]
         self.shape = Shape.of(self.model.config.to_dict(), self.head_rows)
-        self.flops_per_token = self.shape.flops_per_token(self.settings.sequence_length / 2)
         known = devices.named(torch.cuda.get_device_name(self.device)) if self.device.type == "cuda" else None
         self.peak_flops = known.flops if known is not None else None
         self.settings = layouts.settle(self.settings, self.shape, team, before)
@@ -384,7 +383,8 @@ class Stepper:
             read = sum(count * size for count, size in zip(counts, bytes_per_token, strict=True) if size is not None)
             line["bytes_per_second"] = round(read / seconds, 1)
         if self.peak_flops is not None:
-            line["mfu"] = round(self.flops_per_token * tokens / seconds / (self.peak_flops * self.team.size), 4)
+            window, peak = self.settings.sequence_length, self.peak_flops * self.team.size
+            line["mfu"] = round(self.shape.mfu(tokens / seconds, window, peak), 4)
         line["data_wait_seconds"] = round(self.data_wait.take(), 4)
         line["optimizer_seconds"] = round(self.optimizer_time.take(), 4)
         if self.stale is not None:
