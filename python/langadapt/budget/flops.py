@@ -105,6 +105,6 @@ class Shape:
         """Share of ``peak`` FLOP/s that the model's own arithmetic comes to; what `mfu` means in logs, plans, benches.
 
         Causal attention over windows of one document is counted, so half a window on average, and nothing that is
-        computed twice. Published figures that count whole windows are higher: by 15 % for 1B parameters and 4,096 tokens.
+        computed twice. Published figures that count whole windows are higher: by 15 % for 1B and 4,096 tokens.
         """
         return self.flops_per_token(window / 2) * tokens_per_second / peak
