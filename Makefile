@@ -56,12 +56,13 @@ format: setup-dev ## rewrite sources in house format
 	$(BIN)/ruff format python kernels tests benches .ci
 	$(BIN)/ruff check --fix python kernels tests benches .ci
 
-lint: setup-dev ## rustfmt, clippy, ruff, mypy; changes nothing
+lint: setup-dev ## rustfmt, clippy, ruff, mypy, import-linter; changes nothing
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -q -- -D warnings
 	$(BIN)/ruff format --check python kernels tests benches .ci
 	$(BIN)/ruff check python kernels tests benches .ci
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 rust-test: ## unit, property and documentation tests of the core
 	cargo test --release --locked -q

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from langadapt.recipe import Recipe
+from langadapt.recipe.recipe import Recipe
 
 HEAD = """# Recipe
 

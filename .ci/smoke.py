@@ -7,7 +7,7 @@ from pathlib import Path
 
 import langadapt
 from langadapt.store import tokenize_corpus
-from langadapt.tokenizer_training import train_bpe
+from langadapt.tokenizer.training import train_bpe
 
 with tempfile.TemporaryDirectory() as name:
     folder = Path(name)

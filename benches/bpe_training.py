@@ -45,13 +45,13 @@ def timed(work: Callable[[], Any]) -> Trained:
 
 
 def langadapt_byte_level(path: str) -> Trained:
-    from langadapt.tokenizer_training import train_bpe
+    from langadapt.tokenizer.training import train_bpe
 
     return timed(lambda: train_bpe([path], VOCAB_SIZE, special_tokens=["<s>", "</s>"], min_frequency=0))
 
 
 def langadapt_sentencepiece(path: str) -> Trained:
-    from langadapt.tokenizer_training import train_bpe
+    from langadapt.tokenizer.training import train_bpe
 
     return timed(lambda: train_bpe([path], VOCAB_SIZE, style="sentencepiece"))
 
@@ -59,7 +59,7 @@ def langadapt_sentencepiece(path: str) -> Trained:
 def hugging_face(path: str) -> Trained:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-    from langadapt.tokenizer_cutting import PATTERNS
+    from langadapt.tokenizer.cutting import PATTERNS
 
     texts = documents(path)
     tokenizer = Tokenizer(models.BPE())
@@ -95,7 +95,7 @@ def gigatoken(path: str) -> Trained:
 def bpeasy(path: str) -> Trained:
     import bpeasy
 
-    from langadapt.tokenizer_cutting import PATTERNS
+    from langadapt.tokenizer.cutting import PATTERNS
 
     texts = documents(path)
     return timed(lambda: bpeasy.train_bpe(iter(texts), PATTERNS["llama3"], 128, VOCAB_SIZE))

@@ -35,15 +35,15 @@ import torch
 from row_files import RowFile, read_rows
 from transformers import AutoModelForCausalLM
 
-from langadapt.corpus import read_documents
-from langadapt.evaluate import bits_per_byte
+from langadapt.corpus.documents import read_documents
+from langadapt.evaluation.bits_per_byte import bits_per_byte
 from langadapt.machine import describe_device, versions
-from langadapt.model_folder import read_new_rows
-from langadapt.swap_files import swap_folder
-from langadapt.tokenizer import Tokenizer
+from langadapt.models.folder import read_new_rows
+from langadapt.swap.files import swap_folder
+from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings
 from langadapt.training.rehearsal import rehearse
-from langadapt.vectors import load_vectors
+from langadapt.vectors.cbow import load_vectors
 
 SEEDS = (1, 2, 3)
 LANGUAGES = ("german", "arabic")

@@ -28,7 +28,7 @@ from typing import Any
 from row_files import RowFile
 
 from langadapt.machine import describe_device, versions
-from langadapt.tokenizer import Tokenizer
+from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings, train_model
 from langadapt.training.loop import Trainer
 

@@ -69,8 +69,8 @@ def by_torch(new: torch.Tensor, anchors: torch.Tensor, rows: torch.Tensor) -> to
 
 def by_us(low_precision: bool) -> Callable[..., torch.Tensor]:
     def run(new: torch.Tensor, anchors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        from langadapt.focus import similarity_weights
-        from langadapt.row_plan import plan_of
+        from langadapt.swap.rows.focus import similarity_weights
+        from langadapt.swap.rows.plan import plan_of
 
         lengths, columns, weights = similarity_weights(new, anchors, low_precision=low_precision)
         plan = plan_of([(np.repeat(np.arange(len(new)), lengths), columns, weights)], len(new))

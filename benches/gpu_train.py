@@ -112,10 +112,11 @@ def run_ours(shape: dict[str, int], length: int, changes: dict[str, Any], steps:
     """Whole optimizer steps through the stepper of `train_model`."""
     import torch
 
+    from langadapt.planning.calibration import NoiseStore
     from langadapt.training import TrainSettings, parallel
     from langadapt.training import model as models
-    from langadapt.training.batches import Mixture, Windows
-    from langadapt.training.probe import NoiseStore, synchronize
+    from langadapt.training.data.batches import Mixture, Windows
+    from langadapt.training.probe import fastest_layout, synchronize
     from langadapt.training.step import Stepper
 
     settings = TrainSettings(
@@ -128,7 +129,7 @@ def run_ours(shape: dict[str, int], length: int, changes: dict[str, Any], steps:
     mixture = Mixture([Windows(store, "noise", length, None, None, 0)], [1.0], settings.sequences_per_step)
     stepper = Stepper(model, mixture, settings, team, None)
     begun = time.perf_counter()
-    stepper.prepare(None)
+    stepper.prepare(None, search=fastest_layout)
     seconds, updates = [], []
     for step in range(steps + 2):
         batch = mixture.batch(step)
@@ -153,7 +154,7 @@ def run_ours(shape: dict[str, int], length: int, changes: dict[str, Any], steps:
 
 def planned_memory(stepper: Any) -> dict[str, float]:
     """What `langadapt plan` says this layout needs: all of it, and the tensors alone."""
-    from langadapt.budget.memory import CONTEXT, OVERHEAD, estimate
+    from langadapt.costs.memory import CONTEXT, OVERHEAD, estimate
     from langadapt.training.layout import layout_of
 
     settings = stepper.settings
@@ -204,8 +205,8 @@ def run_trainer(shape: dict[str, int], length: int, changes: dict[str, Any], ste
 
 def utilisation(device: str, shape: dict[str, int], length: int, speed: float) -> dict[str, float]:
     """Shares of the device's peak at ``speed`` tokens per second; none for a device that is not in the table."""
-    from langadapt.budget import devices
-    from langadapt.budget.flops import Shape
+    from langadapt.costs import devices
+    from langadapt.costs.flops import Shape
 
     known = devices.named(device)
     if known is None:

@@ -35,24 +35,24 @@ import torch
 from row_files import RowFile, read_rows
 from transformers import AutoModelForCausalLM
 
-from langadapt.corpus import read_documents
-from langadapt.evaluate import bits_per_byte
+from langadapt.artefacts.stages import Run
+from langadapt.corpus.documents import read_documents
+from langadapt.demo.scratch import make_untrained_model, train_from_scratch
+from langadapt.evaluation.bits_per_byte import bits_per_byte
 from langadapt.machine import versions
-from langadapt.method_probe import ProbeText, probe_methods, token_counts
-from langadapt.methods import VECTOR_METHODS
-from langadapt.pipeline import Adaptation
-from langadapt.plain_values import build
-from langadapt.recipe import Recipe
-from langadapt.scratch import make_untrained_model, train_from_scratch
-from langadapt.stages import Run
+from langadapt.pipeline.adapt import Adaptation
+from langadapt.recipe.plain_values import build
+from langadapt.recipe.recipe import Recipe
 from langadapt.store import TokenStore, tokenize_corpus
-from langadapt.swap import swap_tokenizer
-from langadapt.swap_files import input_rows
-from langadapt.tokenizer import Tokenizer
+from langadapt.swap.files import input_rows
+from langadapt.swap.loaded import swap_tokenizer
+from langadapt.swap.rows.names import VECTOR_METHODS
+from langadapt.swap.rows.wechsel import vectors_from_files
+from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings, train_model
 from langadapt.training.rehearsal import rehearse
-from langadapt.vectors import load_vectors, token_surfaces, train_vectors
-from langadapt.wechsel import vectors_from_files
+from langadapt.trials.probe import ProbeText, probe_methods, token_counts
+from langadapt.vectors.cbow import load_vectors, token_surfaces, train_vectors
 
 LANGUAGES = {"german": "de", "arabic": "ar"}
 METHODS = ("focus", "subword_mean", "omp", "mean", "random", "zipf")

@@ -34,13 +34,13 @@ import torch
 from row_files import RowFile, read_rows
 from transformers import AutoModelForCausalLM
 
-from langadapt.corpus import read_documents
-from langadapt.evaluate import bits_per_byte
+from langadapt.corpus.documents import read_documents
+from langadapt.evaluation.bits_per_byte import bits_per_byte
 from langadapt.machine import describe_device, versions
-from langadapt.swap import swap_tokenizer
-from langadapt.tokenizer import Tokenizer
+from langadapt.swap.loaded import swap_tokenizer
+from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings, train_model
-from langadapt.vectors import load_vectors
+from langadapt.vectors.cbow import load_vectors
 
 SEEDS = (1, 2, 3)
 TOKENIZERS = ("own", "swapped")

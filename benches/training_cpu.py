@@ -23,11 +23,12 @@ import torch
 from machine import describe, write_report
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from langadapt.planning.calibration import NoiseStore
 from langadapt.training import TrainSettings
 from langadapt.training import model as models
-from langadapt.training.batches import Mixture, Windows
+from langadapt.training.data.batches import Mixture, Windows
 from langadapt.training.parallel import Team
-from langadapt.training.probe import NoiseStore
+from langadapt.training.probe import fastest_layout
 from langadapt.training.step import Stepper
 
 SHAPE = {
@@ -83,15 +84,15 @@ class Loop:
     def __init__(self, mixture: Mixture, settings: TrainSettings) -> None:
         team = Team()
         self.stepper = Stepper(models.load(network(), settings, team.device), mixture, settings, team, None)
-        self.stepper.prepare(None)
+        self.stepper.prepare(None, search=fastest_layout)
         self.mixture, self.settings = mixture, settings
 
     def run(self, first: int, steps: int) -> float:
         """Seconds for some steps."""
         from contextlib import closing
 
-        from langadapt.training.batches import prefetch
         from langadapt.training.course import Course
+        from langadapt.training.data.batches import prefetch
 
         course = Course.start(self.settings, 1000)
         begun = clock()

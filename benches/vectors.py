@@ -28,7 +28,7 @@ LINE = 1024
 
 def lines_of(folder: Path) -> list[list[str]]:
     from langadapt import TokenStore
-    from langadapt.vectors import token_surfaces
+    from langadapt.vectors.cbow import token_surfaces
 
     store = TokenStore.open(folder)
     surfaces = token_surfaces(store)
@@ -36,7 +36,7 @@ def lines_of(folder: Path) -> list[list[str]]:
 
 
 def langadapt(folder: Path, dim: int, epochs: int, threads: int) -> Callable[[], object]:
-    from langadapt.vectors import train_vectors
+    from langadapt.vectors.cbow import train_vectors
 
     return lambda: train_vectors(folder, dim=dim, epochs=epochs, threads=threads)
 

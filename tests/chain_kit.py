@@ -13,18 +13,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import langadapt.swap_files
 import torch
 import transformers
 
 import langadapt.demo
 import langadapt.pipeline
 import langadapt.report
-import langadapt.swap_files
 import langadapt.training
-from langadapt.plain_values import build
-from langadapt.recipe import Recipe
-from langadapt.scratch import train_from_scratch
-from langadapt.stages import Run
+from langadapt.artefacts.stages import Run
+from langadapt.demo.scratch import train_from_scratch
+from langadapt.recipe.plain_values import build
+from langadapt.recipe.recipe import Recipe
 
 assert transformers.__version__  # loaded once, before the children are made
 

@@ -13,12 +13,13 @@ import pytest
 import torch
 from training_kit import MISTRAL, settings, tiny_model, train
 
-from langadapt.budget import devices, pilot
-from langadapt.budget.flops import Shape
-from langadapt.budget.memory import Layout, activation_bytes, checkpoint_bytes, estimate
-from langadapt.budget.plan import Corpus, Plan, plan
-from langadapt.budget.speed import communication_seconds
+from langadapt.costs import devices
+from langadapt.costs.flops import Shape
+from langadapt.costs.memory import Layout, activation_bytes, checkpoint_bytes, estimate
+from langadapt.costs.speed import communication_seconds
 from langadapt.errors import ConfigError
+from langadapt.planning import pilot
+from langadapt.planning.plan import Corpus, Plan, plan
 from langadapt.training import layout
 from langadapt.training import model as models
 from langadapt.training import optimizer as optimizers
@@ -189,8 +190,8 @@ def test_hours_buy_steps_and_the_largest_vocabulary_costs_speed() -> None:
 
 
 def test_a_recipe_is_planned_with_its_new_vocabulary_and_its_text(tmp_path: Path) -> None:
-    from langadapt.budget.plan import plan_recipe
-    from langadapt.recipe import Recipe
+    from langadapt.planning.plan import plan_recipe
+    from langadapt.recipe.recipe import Recipe
 
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps(MISTRAL))
@@ -290,7 +291,7 @@ def test_drivers_names_find_devices() -> None:
 
 
 def test_calibration_times_real_steps() -> None:
-    from langadapt.training.probe import calibrate
+    from langadapt.planning.calibration import calibrate
 
     found = calibrate(tiny_model().config, settings(batch_sequences=4, micro_batch=2), steps=3)
     assert found["tokens_per_second"] > 0 and found["step_seconds"] >= found["optimizer_seconds"] > 0

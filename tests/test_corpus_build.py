@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from langadapt import ConfigError, DataError, build_corpus, read_documents
-from langadapt.manifest import matches, read_manifest, verify
+from langadapt.artefacts.folders import matches, read_manifest, verify
 
 WORDS = [
     "der",

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langadapt import DataError, read_documents
-from langadapt.corpus import FileNames, expand_inputs
+from langadapt.corpus.documents import FileNames, expand_inputs
 
 TEXTS = [f"Zeile {n}: „Grüße“\n\t\\ {n * 7919}" for n in range(300)]
 

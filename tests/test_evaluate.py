@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from langadapt.errors import ConfigError, DataError, MismatchError
-from langadapt.evaluate import bits_per_byte, measure_bits_per_byte
+from langadapt.evaluation.bits_per_byte import bits_per_byte, measure_bits_per_byte
 
 
 @pytest.fixture(autouse=True)
@@ -98,15 +98,15 @@ def test_batches_do_not_matter() -> None:
 def test_chunks_of_logits_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(bos_token="<s>")
     whole = bits_per_byte(model, tokenizer, TEXTS)
-    monkeypatch.setattr("langadapt.evaluate.LOGIT_BYTES", 4 * 260 * 3)
+    monkeypatch.setattr("langadapt.evaluation.bits_per_byte.LOGIT_BYTES", 4 * 260 * 3)
     assert bits_per_byte(model, tokenizer, TEXTS) == pytest.approx(whole, rel=1e-6)
 
 
 def test_bounded_buffer_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(bos_token="<s>")
     whole = bits_per_byte(model, tokenizer, TEXTS)
-    monkeypatch.setattr("langadapt.evaluate.BUFFERED_BATCHES", 0)
-    monkeypatch.setattr("langadapt.evaluate.ENCODED_AT_ONCE", 2)
+    monkeypatch.setattr("langadapt.evaluation.bits_per_byte.BUFFERED_BATCHES", 0)
+    monkeypatch.setattr("langadapt.evaluation.bits_per_byte.ENCODED_AT_ONCE", 2)
     seen: list[tuple[str, int, int | None, str]] = []
     found = measure_bits_per_byte(model, tokenizer, TEXTS, progress=lambda *event: seen.append(event))
     assert found.bits_per_byte == pytest.approx(whole, rel=1e-6)
@@ -145,7 +145,7 @@ def test_other_families_agree_with_the_naive_loop() -> None:
 
 @pytest.mark.parametrize("limit", [1, 1 << 30])
 def test_logits_changed_after_the_head_are_seen(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("langadapt.evaluate.WHOLE_LOGIT_BYTES", limit)
+    monkeypatch.setattr("langadapt.evaluation.bits_per_byte.WHOLE_LOGIT_BYTES", limit)
     torch.manual_seed(0)
     config = Gemma2Config(
         vocab_size=260,

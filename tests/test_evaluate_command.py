@@ -10,7 +10,7 @@ from tiny import byte_tokenizer, tiny_llama
 from typer.testing import CliRunner, Result
 
 from langadapt.errors import ConfigError
-from langadapt.evaluate import measure_bits_per_byte
+from langadapt.evaluation.bits_per_byte import measure_bits_per_byte
 
 pytest.importorskip("langadapt.cli", exc_type=ImportError)
 

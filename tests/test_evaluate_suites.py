@@ -11,7 +11,7 @@ from tiny import byte_tokenizer, tiny_llama
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langadapt.errors import ConfigError, DataError, LangadaptError
-from langadapt.suites import SUITES, evaluate_suites, plain_metrics, question, read_questions
+from langadapt.evaluation.suites import SUITES, evaluate_suites, plain_metrics, question, read_questions
 
 pytest.importorskip("lm_eval")
 
@@ -110,7 +110,7 @@ def test_prompt() -> None:
 
 @pytest.mark.slow
 def test_named_suites_exist_in_lm_eval() -> None:
-    from langadapt.harness import task_manager
+    from langadapt.evaluation.harness import task_manager
 
     known = set(task_manager(True).all_tasks)
     for names in SUITES.values():
@@ -176,8 +176,8 @@ def test_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
             raise ModuleNotFoundError("No module named 'lm_eval'")
         return real(name, *rest, **options)
 
-    monkeypatch.delitem(__import__("sys").modules, "langadapt.harness", raising=False)
-    monkeypatch.delattr("langadapt.harness", raising=False)
+    monkeypatch.delitem(__import__("sys").modules, "langadapt.evaluation.harness", raising=False)
+    monkeypatch.delattr("langadapt.evaluation.harness", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(LangadaptError, match=r"pip install 'langadapt\[evaluate\]'"):
         evaluate_suites(model, tokenizer, [write(tmp_path / "x.jsonl", *QUESTIONS)])

@@ -7,11 +7,11 @@ import pytest
 import torch
 from sample_tokenizers import ENGLISH, GERMAN, byte_level, metaspace
 
-from langadapt import focus
 from langadapt.errors import ConfigError, DataError, MismatchError
-from langadapt.initialize import initialize_embeddings, plan_rows
-from langadapt.row_plan import RowPlan
-from langadapt.vocabulary import match_vocabularies
+from langadapt.swap.matching import match_vocabularies
+from langadapt.swap.rows import focus
+from langadapt.swap.rows.initialize import initialize_embeddings, plan_rows
+from langadapt.swap.rows.plan import RowPlan
 
 WIDTH = 48
 

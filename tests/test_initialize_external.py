@@ -7,14 +7,14 @@ import pytest
 import torch
 from sample_tokenizers import ENGLISH, GERMAN, byte_level, metaspace
 
-from langadapt.bake_off import Probe, bake_off
 from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
-from langadapt.initialize import initialize_embeddings, plan_rows
-from langadapt.pursuit import pursue
-from langadapt.vectors import load_vectors
-from langadapt.vocabulary import match_vocabularies
-from langadapt.wechsel import align, aligned_token_vectors, read_dictionary
-from langadapt.word_vectors import WordVectors, ngram_hash, ngrams_of, read_word_vectors, word_model_vectors
+from langadapt.swap.matching import match_vocabularies
+from langadapt.swap.rows.initialize import initialize_embeddings, plan_rows
+from langadapt.swap.rows.omp import pursue
+from langadapt.swap.rows.wechsel import align, aligned_token_vectors, read_dictionary
+from langadapt.trials.bake_off import Probe, bake_off
+from langadapt.vectors.cbow import load_vectors
+from langadapt.vectors.published import WordVectors, ngram_hash, ngrams_of, read_word_vectors, word_model_vectors
 
 DIM = 20
 

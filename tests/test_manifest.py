@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from langadapt.errors import DataError
-from langadapt.manifest import (
+from langadapt.artefacts.folders import (
     fingerprint,
     matches,
     new_folder,
@@ -18,6 +17,7 @@ from langadapt.manifest import (
     write_atomically,
     write_manifest,
 )
+from langadapt.errors import DataError
 
 
 def make(out: Path, text: str = "hello") -> None:

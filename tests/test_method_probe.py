@@ -17,16 +17,16 @@ from training_kit import tiny_model as memory_model
 
 import langadapt.demo
 from langadapt import Tokenizer
-from langadapt.bake_off import Probe, bake_off
 from langadapt.errors import ConfigError, DataError, LangadaptError, TrainingStopped
-from langadapt.method_inputs import MethodInputs, ProbeWish, choose_method
-from langadapt.method_probe import ProbeText, default_candidates, probe_methods, probe_settings, sample_text
-from langadapt.pipeline import adapt
-from langadapt.plain_values import build
-from langadapt.recipe import Recipe
+from langadapt.pipeline.adapt import adapt
+from langadapt.recipe.plain_values import build
+from langadapt.recipe.recipe import Recipe
 from langadapt.store import TokenStore
 from langadapt.training import StoreShare, TrainSettings
 from langadapt.training.rehearsal import rehearse
+from langadapt.trials.bake_off import Probe, bake_off
+from langadapt.trials.inputs import MethodInputs, ProbeWish, choose_method
+from langadapt.trials.probe import ProbeText, default_candidates, probe_methods, probe_settings, sample_text
 
 PROBE = ("--probe-steps", 3, "--probe-tokens", 128, "--probe-rate", 1e-3)
 

@@ -12,8 +12,8 @@ import torch
 from tiny import tiny_llama
 
 from langadapt.errors import DataError
-from langadapt.model_folder import load_model
-from langadapt.weight_files import read_header
+from langadapt.models.folder import load_model
+from langadapt.models.weights import read_header
 
 
 def no_weights(folder: Path) -> None:

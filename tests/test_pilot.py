@@ -14,11 +14,11 @@ import pytest
 from tiny import byte_tokenizer, tiny_llama
 from training_kit import Stop, crash_after
 
-from langadapt.budget import pilot
 from langadapt.cli.main import main
 from langadapt.errors import ConfigError
-from langadapt.plain_values import build
-from langadapt.recipe import Recipe
+from langadapt.planning import pilot
+from langadapt.recipe.plain_values import build
+from langadapt.recipe.recipe import Recipe
 from langadapt.training.signals import ask_to_anneal
 
 Cli = Callable[..., tuple[int, str]]
@@ -102,7 +102,7 @@ def test_what_cannot_be_planned_costs_no_pilot(recipe: Recipe, monkeypatch: pyte
 
 
 def test_a_calibration_takes_the_micro_batch_of_the_recipe(recipe: Recipe) -> None:
-    from langadapt.training.probe import calibrate_recipe
+    from langadapt.planning.calibration import calibrate_recipe
 
     recipe.train = replace(recipe.train, batch_sequences=32, micro_batch=16)
     assert calibrate_recipe(recipe, target_seconds=0.01)["micro_batch"] == 16

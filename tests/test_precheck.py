@@ -9,9 +9,10 @@ import pytest
 from tiny import tiny_llama
 
 from langadapt.errors import ConfigError, DataError
-from langadapt.plain_values import build
-from langadapt.precheck import check_run, context_length
-from langadapt.recipe import Recipe
+from langadapt.models.folder import context_length
+from langadapt.pipeline.precheck import check_run
+from langadapt.recipe.plain_values import build
+from langadapt.recipe.recipe import Recipe
 
 
 @pytest.fixture

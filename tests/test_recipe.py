@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from langadapt.errors import ConfigError
-from langadapt.recipe import Recipe
+from langadapt.recipe.recipe import Recipe
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
 MINIMAL = "name: tiny\nmodel: m\nout: o\ncorpus: {target: [a.jsonl]}\n"

@@ -12,11 +12,11 @@ import yaml
 from report_run import make_run, results
 from rich.console import Console
 
+from langadapt.artefacts.stages import Run
 from langadapt.errors import DataError
 from langadapt.report import results_table, words, write_report
 from langadapt.report.charts import MAX_POINTS, Axis, Line, Reference, line_chart, thin, tick_text, value_axis
 from langadapt.report.summary import fertility_tables, summarize, verdict
-from langadapt.stages import Run
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 """Elements without an end."""

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from langadapt.artefacts.stages import Run
 from langadapt.errors import DataError, LangadaptError
-from langadapt.pipeline import Adaptation
-from langadapt.stages import Run
+from langadapt.pipeline.adapt import Adaptation
 
 
 class Counter:

@@ -19,9 +19,10 @@ from transformers import (
 )
 
 from langadapt.errors import ConfigError, DataError, MismatchError
-from langadapt.swap import swap_folder, swap_tokenizer
-from langadapt.vocabulary import match_vocabularies
-from langadapt.weight_files import read_header, weight_files
+from langadapt.models.weights import read_header, weight_files
+from langadapt.swap.files import swap_folder
+from langadapt.swap.loaded import swap_tokenizer
+from langadapt.swap.matching import match_vocabularies
 
 SOURCE_SIZE = 420
 

@@ -14,8 +14,8 @@ import torch
 from sample_tokenizers import ENGLISH, GERMAN, byte_level, metaspace, save
 from transformers import AutoTokenizer, LlamaConfig
 
-from langadapt.focus import similarity_weights
-from langadapt.swap import swap_folder
+from langadapt.swap.files import swap_folder
+from langadapt.swap.rows.focus import similarity_weights
 
 STATUS = Path("/proc/self/status")
 

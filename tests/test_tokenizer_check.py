@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as Reference
 from tokenizers import decoders as reference_decoders
 
 from langadapt import Tokenizer
-from langadapt.tokenizer_check import CODE, PROSE, Finding, check_tokenizer
+from langadapt.tokenizer.check import CODE, PROSE, Finding, check_tokenizer
 
 CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 

@@ -11,9 +11,9 @@ import pytest
 import langadapt
 from langadapt import _core
 from langadapt.errors import ConfigError
-from langadapt.tokenizer import Tokenizer
-from langadapt.tokenizer_editing import Vocabulary, extend_tokenizer, trim_tokenizer
-from langadapt.tokenizer_training import train_bpe
+from langadapt.tokenizer.editing import Vocabulary, extend_tokenizer, trim_tokenizer
+from langadapt.tokenizer.encoder import Tokenizer
+from langadapt.tokenizer.training import train_bpe
 
 FOLDER = Path(langadapt.__file__).parent / "demo" / "texts"
 

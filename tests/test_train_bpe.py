@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 import langadapt
 from langadapt.errors import ConfigError, DataError
-from langadapt.tokenizer import Tokenizer
-from langadapt.tokenizer_training import train_bpe
+from langadapt.tokenizer.encoder import Tokenizer
+from langadapt.tokenizer.training import train_bpe
 
 GERMAN = Path(langadapt.__file__).parent / "demo" / "texts" / "german.jsonl"
 TEXTS = [json.loads(line)["text"] for line in GERMAN.read_text(encoding="utf-8").splitlines()[:20]]

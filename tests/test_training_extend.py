@@ -150,8 +150,8 @@ def test_a_run_that_is_lost_goes_on_from_its_last_good_checkpoint_at_a_lower_rat
 
 
 def test_asking_to_anneal_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from langadapt.artefacts.stages import Run
     from langadapt.cli.main import main
-    from langadapt.stages import Run
 
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"name: a\nmodel: {tmp_path}\nout: {tmp_path / 'run'}\ncorpus: {{target: [{recipe}]}}\n")

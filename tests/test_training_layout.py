@@ -13,14 +13,15 @@ import pytest
 import torch
 from training_kit import MISTRAL, losses, settings, shares, tiny_model, train
 
-from langadapt.budget import devices
-from langadapt.budget.flops import Shape
-from langadapt.budget.memory import Layout
-from langadapt.budget.options import Option, sizes
-from langadapt.budget.plan import plan
+from langadapt.costs import devices
+from langadapt.costs.flops import Shape
+from langadapt.costs.memory import Layout
 from langadapt.errors import LangadaptError
-from langadapt.training import TrainSettings, data, layout, probe, step
+from langadapt.planning.plan import plan
+from langadapt.training import TrainSettings, layout, probe, step
 from langadapt.training import model as models
+from langadapt.training.data import mixture as data
+from langadapt.training.options import Option, sizes
 from langadapt.training.parallel import Team
 
 SHAPES = {
@@ -115,7 +116,7 @@ def prepared(wanted: TrainSettings) -> step.Stepper:
     model = models.load(tiny_model(), wanted, team.device)
     mixture = data.open_mixture(shares(), None, None, model, wanted)
     stepper = step.Stepper(model, mixture, wanted, team, None)
-    stepper.prepare(None)
+    stepper.prepare(None, search=probe.fastest_layout)
     return stepper
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from training_kit import MemoryStore
 
 from langadapt.errors import ConfigError, DataError
-from langadapt.training.batches import IGNORE, Mixture, Windows, prefetch
-from langadapt.training.packing import best_fit, pack
+from langadapt.training.data.batches import IGNORE, Mixture, Windows, prefetch
+from langadapt.training.data.packing import best_fit, pack
 
 
 def naive_best_fit(sizes: list[int], capacity: int) -> int:

@@ -13,9 +13,11 @@ from torch.nn.functional import cross_entropy, linear
 from training_kit import losses, settings, tiny_model, train, weights
 
 from langadapt.errors import ConfigError
-from langadapt.training import attention, model, optimizer, varlen_attention
 from langadapt.training import loss as loss_module
-from langadapt.training.batches import IGNORE
+from langadapt.training import model, optimizer
+from langadapt.training.attention import choice as attention
+from langadapt.training.attention import varlen as varlen_attention
+from langadapt.training.data.batches import IGNORE
 from langadapt.training.loss import ChunkedCrossEntropy, HeadLoss
 from langadapt_kernels.backend import mend_interpreter
 
@@ -482,7 +484,7 @@ def test_norms_in_fp32_keep_small_updates_and_bf16_activations() -> None:
 
 
 def test_an_attention_that_fails_here_is_one_short_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from langadapt.training import attention as attention_module
+    from langadapt.training.attention import choice as attention_module
 
     def broken(*_: Any) -> bool:
         raise RuntimeError("C++ compile error" + " of many words" * 10_000)

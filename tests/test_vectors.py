@@ -11,8 +11,8 @@ from sample_tokenizers import GERMAN, byte_level, metaspace, save
 
 from langadapt import Tokenizer, tokenize_corpus
 from langadapt.errors import DataError, MismatchError
-from langadapt.token_forms import read_vocabulary
-from langadapt.vectors import load_vectors, save_vectors, token_surfaces, train_vectors
+from langadapt.tokenizer.vocabulary import read_vocabulary
+from langadapt.vectors.cbow import load_vectors, save_vectors, token_surfaces, train_vectors
 
 
 def store_of(tokenizer, lines: list[str], folder: Path) -> SimpleNamespace:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from langadapt import Tokenizer, read_documents, tokenize_corpus
-from langadapt.vectors import token_surfaces, train_vectors
+from langadapt.vectors.cbow import token_surfaces, train_vectors
 
 TOKENS = 600_000
 SETTINGS = {"dim": 60, "epochs": 3}

@@ -11,10 +11,10 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Package
 
 from langadapt.errors import DataError, MismatchError
-from langadapt.overlap import overlap_report, script_of_text
-from langadapt.swap_report import text_cost
-from langadapt.token_forms import read_vocabulary, readable
-from langadapt.vocabulary import EXACT, FUZZY, NEW, ROLE, match_vocabularies
+from langadapt.swap.matching import EXACT, FUZZY, NEW, ROLE, match_vocabularies
+from langadapt.swap.overlap import overlap_report, script_of_text
+from langadapt.swap.report import text_cost
+from langadapt.tokenizer.vocabulary import read_vocabulary, readable
 
 FAMILIES = {
     "byte_level": lambda text: byte_level(text, 400),

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 
 import langadapt.demo
 from langadapt import Tokenizer
-from langadapt.swap import swap_tokenizer
-from langadapt.tokenizer_editing import extend_tokenizer, trim_tokenizer
-from langadapt.vocabulary import match_vocabularies
-from langadapt.vocabulary_comparison import kind_of
+from langadapt.swap.loaded import swap_tokenizer
+from langadapt.swap.matching import match_vocabularies
+from langadapt.tokenizer.editing import extend_tokenizer, trim_tokenizer
+from langadapt.trials.vocabularies import kind_of
 
 TEXTS = Path(str(files(langadapt.demo))) / "texts"
 GERMAN, ENGLISH = str(TEXTS / "german.jsonl"), str(TEXTS / "english.jsonl")

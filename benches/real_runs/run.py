@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from langadapt.pipeline import adapt
-from langadapt.recipe import Recipe
+from langadapt.artefacts.stages import Run
+from langadapt.demo.scratch import train_from_scratch
+from langadapt.pipeline.adapt import adapt
+from langadapt.recipe.recipe import Recipe
 from langadapt.report import results_table
-from langadapt.scratch import train_from_scratch
-from langadapt.stages import Run
 
 HERE = Path(__file__).parent
 FILES = {"german": "de", "arabic": "ar"}

@@ -5,46 +5,30 @@ The public names. They are imported on first use, so that ``langadapt --help`` d
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from langadapt._core import __version__
+from langadapt.exports import on_first_use
 
 if TYPE_CHECKING:
-    from langadapt.corpus import CorpusReport, build_corpus, expand_inputs, read_documents
+    from langadapt.corpus.documents import CorpusReport, build_corpus, expand_inputs, read_documents
     from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
-    from langadapt.evaluate import BitsPerByte, bits_per_byte, evaluate_suites, measure_bits_per_byte
+    from langadapt.evaluation.bits_per_byte import BitsPerByte, bits_per_byte, measure_bits_per_byte
+    from langadapt.evaluation.suites import evaluate_suites
     from langadapt.fertility import FertilityReport, measure_fertility
-    from langadapt.initialize import initialize_embeddings
-    from langadapt.pipeline import adapt, train
-    from langadapt.recipe import Recipe
+    from langadapt.pipeline.adapt import adapt, train
+    from langadapt.recipe.recipe import Recipe
     from langadapt.report import write_report
     from langadapt.store import TokenStore, tokenize_corpus
-    from langadapt.swap import SwapReport, swap_folder, swap_tokenizer
-    from langadapt.tokenizer import Tokenizer
-    from langadapt.tokenizer_editing import TrimResult, extend_tokenizer, trim_tokenizer
-    from langadapt.tokenizer_training import train_bpe
-    from langadapt.vectors import load_vectors, save_vectors, train_vectors
-    from langadapt.vocabulary import VocabularyMatch, match_vocabularies
-
-_HOMES = {
-    "langadapt.corpus": ("CorpusReport", "build_corpus", "expand_inputs", "read_documents"),
-    "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),
-    "langadapt.evaluate": ("BitsPerByte", "bits_per_byte", "evaluate_suites", "measure_bits_per_byte"),
-    "langadapt.fertility": ("FertilityReport", "measure_fertility"),
-    "langadapt.pipeline": ("adapt", "train"),
-    "langadapt.recipe": ("Recipe",),
-    "langadapt.report": ("write_report",),
-    "langadapt.store": ("TokenStore", "tokenize_corpus"),
-    "langadapt.tokenizer": ("Tokenizer",),
-    "langadapt.tokenizer_editing": ("TrimResult", "extend_tokenizer", "trim_tokenizer"),
-    "langadapt.tokenizer_training": ("train_bpe",),
-    "langadapt.initialize": ("initialize_embeddings",),
-    "langadapt.swap": ("SwapReport", "swap_folder", "swap_tokenizer"),
-    "langadapt.vectors": ("load_vectors", "save_vectors", "train_vectors"),
-    "langadapt.vocabulary": ("VocabularyMatch", "match_vocabularies"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+    from langadapt.swap.files import swap_folder
+    from langadapt.swap.loaded import swap_tokenizer
+    from langadapt.swap.matching import VocabularyMatch, match_vocabularies
+    from langadapt.swap.report import SwapReport
+    from langadapt.swap.rows.initialize import initialize_embeddings
+    from langadapt.tokenizer.editing import TrimResult, extend_tokenizer, trim_tokenizer
+    from langadapt.tokenizer.encoder import Tokenizer
+    from langadapt.tokenizer.training import train_bpe
+    from langadapt.vectors.cbow import load_vectors, save_vectors, train_vectors
 
 __all__ = [
     "BitsPerByte",
@@ -84,13 +68,25 @@ __all__ = [
     "write_report",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module 'langadapt' has no attribute {name!r}")
-    return getattr(import_module(home), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+_HOMES = {
+    "langadapt._core": ("__version__",),
+    "langadapt.corpus.documents": ("CorpusReport", "build_corpus", "expand_inputs", "read_documents"),
+    "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),
+    "langadapt.evaluation.bits_per_byte": ("BitsPerByte", "bits_per_byte", "measure_bits_per_byte"),
+    "langadapt.evaluation.suites": ("evaluate_suites",),
+    "langadapt.fertility": ("FertilityReport", "measure_fertility"),
+    "langadapt.pipeline.adapt": ("adapt", "train"),
+    "langadapt.recipe.recipe": ("Recipe",),
+    "langadapt.report": ("write_report",),
+    "langadapt.store": ("TokenStore", "tokenize_corpus"),
+    "langadapt.swap.files": ("swap_folder",),
+    "langadapt.swap.loaded": ("swap_tokenizer",),
+    "langadapt.swap.matching": ("VocabularyMatch", "match_vocabularies"),
+    "langadapt.swap.report": ("SwapReport",),
+    "langadapt.swap.rows.initialize": ("initialize_embeddings",),
+    "langadapt.tokenizer.editing": ("TrimResult", "extend_tokenizer", "trim_tokenizer"),
+    "langadapt.tokenizer.encoder": ("Tokenizer",),
+    "langadapt.tokenizer.training": ("train_bpe",),
+    "langadapt.vectors.cbow": ("load_vectors", "save_vectors", "train_vectors"),
+}
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

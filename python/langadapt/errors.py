@@ -21,3 +21,9 @@ class MismatchError(LangadaptError):
 
 class TrainingStopped(LangadaptError):
     """Training was asked to stop (SIGTERM, SIGUSR1) and left a checkpoint; the command line exits with code 0."""
+
+
+def shorten(text: str, limit: int = 200) -> str:
+    """``text`` on one line, cut at ``limit`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt import _core
-from langadapt.corpus import Inputs, path_names, read_documents
-from langadapt.errors import DataError, MismatchError
-from langadapt.manifest import (
+from langadapt.artefacts.folders import (
     MANIFEST_NAME,
     fingerprint,
     matches,
@@ -23,8 +21,10 @@ from langadapt.manifest import (
     verify,
     write_manifest,
 )
-from langadapt.tokenizer import TOKENIZER_FILE, Tokenizer, thread_count
-from langadapt.tokenizer_opening import open_tokenizer
+from langadapt.corpus.documents import Inputs, path_names, read_documents
+from langadapt.errors import DataError, MismatchError
+from langadapt.tokenizer.encoder import TOKENIZER_FILE, Tokenizer, thread_count
+from langadapt.tokenizer.opening import open_tokenizer
 
 STAGE = "tokenize"
 """Name of this stage in manifests."""

@@ -19,8 +19,8 @@ def command(
     """Run all stages of a recipe; run it again after any interruption and it goes on."""
     from rich.console import Console
 
-    from langadapt.pipeline import adapt
-    from langadapt.recipe import Recipe
+    from langadapt.pipeline.adapt import adapt
+    from langadapt.recipe.recipe import Recipe
     from langadapt.report import results_table
 
     plan = Recipe.from_yaml(recipe, overrides or ())

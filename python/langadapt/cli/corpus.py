@@ -13,7 +13,7 @@ from langadapt.cli.progress import console, progress
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from langadapt.corpus import CorpusReport
+    from langadapt.corpus.documents import CorpusReport
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -60,7 +60,7 @@ def build(
     """Stream, filter, deduplicate and split text into DIR/train.jsonl.zst and DIR/validation.jsonl.zst."""
     from rich.console import Console
 
-    from langadapt.corpus import FileNames, build_corpus
+    from langadapt.corpus.documents import FileNames, build_corpus
 
     with progress("corpus") as report_progress:
         report = build_corpus(

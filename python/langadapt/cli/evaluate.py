@@ -86,7 +86,7 @@ def named_corpus(text: str) -> tuple[str, str]:
 def measure_models(models: Sequence[str], tokenizer: str | None, device: str, measure: Measure) -> dict[str, Any]:
     """What ``measure`` finds of each model, one in memory at a time."""
     from langadapt.machine import choose_device, quiet_transformers
-    from langadapt.model_folder import load_model, resolve_model
+    from langadapt.models.folder import load_model, resolve_model
 
     quiet_transformers()
     chosen = choose_device(device)
@@ -105,9 +105,9 @@ def bits_of(
     """Bits per byte of one corpus, with its counts."""
     from dataclasses import asdict
 
-    from langadapt.corpus import read_documents
-    from langadapt.evaluate import measure_bits_per_byte
-    from langadapt.tokenizer import Tokenizer
+    from langadapt.corpus.documents import read_documents
+    from langadapt.evaluation.bits_per_byte import measure_bits_per_byte
+    from langadapt.tokenizer.encoder import Tokenizer
 
     loaded = Tokenizer.from_pretrained(tokenizer)
     with progress("bits per byte") as report:
@@ -119,7 +119,7 @@ def run_suites(
     model: Any, tokenizer: str, suites: Sequence[str], limit: int | None, batch_size: int
 ) -> dict[str, dict[str, float]]:
     """Metrics by task, with the tokenizer as transformers loads it. lm-eval draws its own bars, on stderr."""
-    from langadapt.suites import evaluate_suites
+    from langadapt.evaluation.suites import evaluate_suites
 
     return evaluate_suites(model, tokenizer, suites, limit=limit, batch_size=batch_size)
 

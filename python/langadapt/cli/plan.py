@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from langadapt.budget.plan import Plan
+    from langadapt.planning.plan import Plan
     from langadapt.training import TrainSettings
 
 
@@ -32,7 +32,7 @@ def command(
     ] = False,
 ) -> None:
     """Plan a recipe's training from its budget: memory, layout, tokens, dates, cost."""
-    from langadapt.recipe import Recipe
+    from langadapt.recipe.recipe import Recipe
 
     loaded = Recipe.from_yaml(recipe, overrides or ())
     if pilot and calibrate:
@@ -42,11 +42,11 @@ def command(
     if pilot:
         show_pilot(loaded, as_json)
         return
-    from langadapt.budget.plan import plan_recipe
+    from langadapt.planning.plan import plan_recipe
 
     measured = None
     if calibrate:
-        from langadapt.training.probe import calibrate_recipe
+        from langadapt.planning.calibration import calibrate_recipe
 
         check_calibration(loaded.budget.gpus, loaded.train.device)
         measured = calibrate_recipe(loaded)
@@ -65,7 +65,7 @@ def check_calibration(gpus: str | None, device: str) -> None:
     Raises:
         ConfigError: the GPUs that the recipe names are not those of this machine.
     """
-    from langadapt.budget import devices
+    from langadapt.costs import devices
     from langadapt.errors import ConfigError
     from langadapt.machine import choose_device
 
@@ -103,7 +103,7 @@ def show(made: Plan, measured: dict[str, Any] | None, disk: int) -> None:
     """The plan for people."""
     from rich.console import Console
 
-    from langadapt.budget.devices import GIB
+    from langadapt.costs.devices import GIB
 
     console = Console(soft_wrap=True, highlight=False)
     console.print(layouts(made))
@@ -138,7 +138,7 @@ def layouts(made: Plan) -> Table:
     from rich import box
     from rich.table import Table
 
-    from langadapt.budget.devices import GIB
+    from langadapt.costs.devices import GIB
 
     size = f"{made.parameters / 1e9:.2f} B" if made.parameters > 1e8 else f"{made.parameters / 1e6:.2f} M"
     table = Table(
@@ -183,7 +183,7 @@ def shown(made: Plan) -> list[Any]:
 
 def show_pilot(recipe: Any, as_json: bool) -> None:
     """Run the pilots and print what they recommend."""
-    from langadapt.budget.pilot import pilot_recipe
+    from langadapt.planning.pilot import pilot_recipe
 
     advice = pilot_recipe(recipe)
     if as_json:

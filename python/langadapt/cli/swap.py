@@ -14,8 +14,8 @@ from langadapt.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from langadapt.method_inputs import MethodInputs, ProbeWish
-    from langadapt.swap_report import SwapReport
+    from langadapt.swap.report import SwapReport
+    from langadapt.trials.inputs import MethodInputs, ProbeWish
 
 
 METHOD_HELP = "How new rows are made: auto (a bake-off on your text), focus, subword_mean, mean, normal, random, zipf, "
@@ -96,12 +96,12 @@ def command(
     """Give a model a new tokenizer, ready for `from_pretrained`."""
     if out is None and not dry_run and compare is None:
         raise ConfigError("give --out FOLDER, or --dry-run to write nothing")
-    from langadapt.corpus import FileNames, read_documents
-    from langadapt.manifest import check_replaceable
-    from langadapt.method_inputs import MethodInputs, ProbeWish, choose_method
-    from langadapt.methods import AUTO
-    from langadapt.model_folder import resolve_model
-    from langadapt.swap import swap_folder
+    from langadapt.artefacts.folders import check_replaceable
+    from langadapt.corpus.documents import FileNames, read_documents
+    from langadapt.models.folder import resolve_model
+    from langadapt.swap.files import swap_folder
+    from langadapt.swap.rows.names import AUTO
+    from langadapt.trials.inputs import MethodInputs, ProbeWish, choose_method
 
     if out is not None and compare is None and not dry_run:
         check_replaceable(out)
@@ -137,7 +137,7 @@ def command(
             dry_run=dry_run,
             target_text=read_documents(FileNames(text)) if text else None,
             source_text=read_documents(FileNames(source_text)) if source_text else None,
-            ranking=ranking,
+            ranking=ranking.rows if ranking else None,
             progress=report_progress,
             **common,
             **options,
@@ -164,8 +164,8 @@ def show_choices(
 
     from rich.console import Console
 
-    from langadapt.manifest import write_atomically
-    from langadapt.vocabulary_comparison import compare_vocabularies
+    from langadapt.artefacts.folders import write_atomically
+    from langadapt.trials.vocabularies import compare_vocabularies
 
     choices = [name.strip() for name in names.split(",") if name.strip()]
     if out is not None:

@@ -27,9 +27,9 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
-    from langadapt.corpus import FileNames
+    from langadapt.corpus.documents import FileNames
     from langadapt.store import TokenStore, is_up_to_date, tokenize_corpus
-    from langadapt.tokenizer import Tokenizer
+    from langadapt.tokenizer.encoder import Tokenizer
 
     loaded = Tokenizer.from_pretrained(tokenizer)
     if not force and is_up_to_date(out, inputs, loaded, text_field):

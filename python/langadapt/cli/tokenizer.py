@@ -11,7 +11,7 @@ import typer
 from langadapt.cli.progress import progress
 
 if TYPE_CHECKING:
-    from langadapt.tokenizer import Tokenizer
+    from langadapt.tokenizer.encoder import Tokenizer
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -81,8 +81,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a BPE tokenizer that AutoTokenizer loads."""
-    from langadapt.corpus import FileNames
-    from langadapt.tokenizer_training import train_bpe
+    from langadapt.corpus.documents import FileNames
+    from langadapt.tokenizer.training import train_bpe
 
     with progress("train tokenizer") as report:
         tokenizer = train_bpe(
@@ -141,8 +141,8 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Add tokens learnt on new text; old ids stay."""
-    from langadapt.corpus import FileNames
-    from langadapt.tokenizer_editing import extend_tokenizer
+    from langadapt.corpus.documents import FileNames
+    from langadapt.tokenizer.editing import extend_tokenizer
 
     with progress("extend tokenizer") as report:
         extended = extend_tokenizer(
@@ -175,9 +175,9 @@ def trim(
     as_json: AsJson = False,
 ) -> None:
     """Drop tokens that a corpus never uses; writes id_map.json beside the tokenizer (new id of each old one, or -1)."""
-    from langadapt.corpus import FileNames
-    from langadapt.manifest import write_atomically
-    from langadapt.tokenizer_editing import summary_of, trim_tokenizer
+    from langadapt.artefacts.folders import write_atomically
+    from langadapt.corpus.documents import FileNames
+    from langadapt.tokenizer.editing import summary_of, trim_tokenizer
 
     with progress("trim tokenizer") as report:
         result = trim_tokenizer(
@@ -208,8 +208,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Acceptance test: round trip, unreachable and special tokens, digits, white space, chat template, model rows."""
-    from langadapt.corpus import FileNames, read_documents
-    from langadapt.tokenizer_check import check_tokenizer, findings_table
+    from langadapt.corpus.documents import FileNames, read_documents
+    from langadapt.tokenizer.check import check_tokenizer, findings_table
 
     lines = read_documents(FileNames(text)) if text else ()
     findings = check_tokenizer(tokenizer, against=against, lines=lines)

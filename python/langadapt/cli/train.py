@@ -37,12 +37,12 @@ def command(
     `anneal` of the larger budget, as if that had been the budget from the start; a budget just above `--from` anneals
     from there. Others rise to the peak again. The extended run's `final` takes the place of the old one.
     """
-    from langadapt.recipe import Recipe
+    from langadapt.recipe.recipe import Recipe
 
     where = starting_point(extend, start)
     loaded = Recipe.from_yaml(recipe, overrides or ())
     if anneal:
-        from langadapt.stages import is_running
+        from langadapt.artefacts.stages import is_running
         from langadapt.training.signals import ask_to_anneal
 
         later = "" if is_running(Path(loaded.out)) else "; nothing trains there now, it will when the run goes on"
@@ -50,7 +50,7 @@ def command(
             typer.echo(f"asked {folder} to anneal{later}")
         return
     from langadapt.errors import TrainingStopped
-    from langadapt.pipeline import train
+    from langadapt.pipeline.adapt import train
     from langadapt.training import parallel
 
     try:

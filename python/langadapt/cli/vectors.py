@@ -35,7 +35,7 @@ def train(
     ] = None,
 ) -> None:
     """Learn one vector per token by CBOW with character n-grams (what fastText does for FOCUS)."""
-    from langadapt.vectors import check_place, open_store, save_vectors, train_vectors
+    from langadapt.vectors.cbow import check_place, open_store, save_vectors, train_vectors
 
     check_place(out)
     opened = open_store(store)

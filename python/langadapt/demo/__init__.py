@@ -16,10 +16,10 @@ from typing import Any
 
 import yaml
 
-from langadapt.plain_values import build
-from langadapt.recipe import Recipe
-from langadapt.scratch import train_from_scratch
-from langadapt.stages import Run
+from langadapt.artefacts.stages import Run
+from langadapt.demo.scratch import train_from_scratch
+from langadapt.recipe.plain_values import build
+from langadapt.recipe.recipe import Recipe
 
 Progress = Callable[[str, int, "int | None", str], None]
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 def run_demo(out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
     """Make the source model and adapt it; returns the results as :func:`langadapt.adapt` does."""
-    from langadapt.pipeline import adapt
+    from langadapt.pipeline.adapt import adapt
 
     out = Path(out)
     with as_file(files(__package__)) as bundled:

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from langadapt.checks import at_least
-from langadapt.corpus import Inputs, Progress, cores
+from langadapt.corpus.documents import Inputs, Progress, cores
 from langadapt.errors import ConfigError, MismatchError
 from langadapt.fertility.counting import Reader
 from langadapt.fertility.metrics import CorpusCounts, Fertility, Surface, describe, gini_over
 from langadapt.fertility.report import FertilityReport, TokenizerSummary
-from langadapt.tokenizer_opening import open_tokenizer
+from langadapt.tokenizer.opening import open_tokenizer
 
 __all__ = ["CorpusCounts", "Fertility", "FertilityReport", "TokenizerSummary", "measure_fertility"]
 

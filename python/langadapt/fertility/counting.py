@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt import _core
-from langadapt.corpus import Inputs, Progress, TextStream, path_names, read_documents
+from langadapt.corpus.documents import Inputs, Progress, TextStream, path_names, read_documents
 from langadapt.fertility.metrics import CorpusCounts, Tally
-from langadapt.tokenizer import Tokenizer
+from langadapt.tokenizer.encoder import Tokenizer
 
 BATCH_CHARACTERS = 4_000_000
 """Text held at a time where a tokenizer needs the package ``tokenizers``."""

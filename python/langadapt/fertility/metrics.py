@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt import _core
-from langadapt.tokenizer import Tokenizer
+from langadapt.tokenizer.encoder import Tokenizer
 
 RENYI_ORDER = 2.5
 """Order of the Rényi entropy that predicts translation quality best (Zouhar et al. 2023)."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from langadapt.manifest import write_atomically
+from langadapt.artefacts.folders import write_atomically
 from langadapt.report.card import model_card
 from langadapt.report.page import page
 from langadapt.report.run import read_run

@@ -12,15 +12,7 @@ from markupsafe import Markup
 from langadapt.report import words
 from langadapt.report.curves import curves, shown
 from langadapt.report.run import RunData, number, section
-from langadapt.report.summary import (
-    Cells,
-    Summary,
-    fertility_tables,
-    less_is_better,
-    metric_title,
-    summarize,
-    verdict,
-)
+from langadapt.report.summary import Cells, Summary, fertility_tables, less_is_better, metric_title, summarize, verdict
 
 GREY = 5
 """The colour slot that is no colour."""

@@ -6,20 +6,21 @@ Only `settings`, `schedule` and `packing` may be imported without torch; the res
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from langadapt.exports import on_first_use
 from langadapt.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from langadapt.training.batches import StoreShare
+    from langadapt.training.data.batches import StoreShare
     from langadapt.training.loop import train_model
     from langadapt.training.result import TrainResult
 
 __all__ = ["StoreShare", "TrainResult", "TrainSettings", "train_model"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in {"StoreShare", "TrainResult", "train_model"}:
-        return getattr(import_module("langadapt.training.loop"), name)
-    raise AttributeError(f"module 'langadapt.training' has no attribute {name!r}")
+_HOMES = {
+    "langadapt.training.data.batches": ("StoreShare",),
+    "langadapt.training.loop": ("train_model",),
+    "langadapt.training.result": ("TrainResult",),
+}
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

@@ -26,8 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from langadapt import _core
+from langadapt.artefacts.folders import sync_file, sync_folder, write_atomically
 from langadapt.errors import DataError, LangadaptError, MismatchError
-from langadapt.manifest import sync_file, sync_folder, write_atomically
 from langadapt.training.optimizer import first_row, local
 from langadapt.training.parallel import Team
 

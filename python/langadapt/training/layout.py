@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from langadapt.budget import devices
-from langadapt.budget.devices import Device
-from langadapt.budget.flops import Shape
-from langadapt.budget.memory import Layout, estimate
-from langadapt.budget.options import ROOM, Option, best_of, price_of, sizes
-from langadapt.budget.speed import RECOMPUTE
+from langadapt.costs import devices
+from langadapt.costs.devices import Device
+from langadapt.costs.flops import Shape
+from langadapt.costs.memory import Layout, estimate
+from langadapt.costs.speed import RECOMPUTE
+from langadapt.training.options import ROOM, Option, best_of, price_of, sizes
 from langadapt.training.parallel import Team
 from langadapt.training.settings import TrainSettings
 

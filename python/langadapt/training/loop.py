@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
+from langadapt.artefacts.folders import new_folder, remove_leftovers, write_manifest
 from langadapt.errors import LangadaptError, TrainingStopped
-from langadapt.manifest import new_folder, remove_leftovers, write_manifest
-from langadapt.training import checkpoint, data, parallel, resume
+from langadapt.training import checkpoint, parallel, probe, resume
 from langadapt.training import layout as layouts
 from langadapt.training import model as models
-from langadapt.training.batches import Batch, StoreShare, prefetch
 from langadapt.training.course import Course, check_deadline, tenths
+from langadapt.training.data import mixture as data
+from langadapt.training.data.batches import Batch, StoreShare, prefetch
 from langadapt.training.display import Display
 from langadapt.training.meters import Journal, peak_memory
 from langadapt.training.optimizer import local
@@ -345,7 +346,7 @@ class Trainer:
         """Go back to the newest whole checkpoint, if there is one, or to that from which the run is extended."""
         found = resume.starting_point(self.writer.root, self.described, extend)
         if found is None:
-            self.stepper.prepare(None)
+            self.stepper.prepare(None, search=probe.fastest_layout)
             return
         folder, state = found
         reader = checkpoint.Reader(folder, state)
@@ -354,7 +355,7 @@ class Trainer:
         self.validation, self.protected = state["validation"], state["protected"]
         self.loss = math.nan if state["loss"] is None else state["loss"]
         resume.restore_model(reader, self.model)
-        self.stepper.prepare(state.get("layout"), state["phase"])
+        self.stepper.prepare(state.get("layout"), state["phase"], search=probe.fastest_layout)
         resume.restore_optimizer(reader, self.stepper.named, self.stepper.optimizer, state["optimizer_states"])
         changed = resume.check_same(state["run"], self.described, self.out, extend)
         if changed:

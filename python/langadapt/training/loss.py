@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from langadapt.errors import ConfigError
-from langadapt.training.batches import IGNORE
+from langadapt.training.data.batches import IGNORE
 from langadapt_kernels.backend import interpreting
 
 CHUNK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from langadapt.artefacts.folders import write_atomically
 from langadapt.errors import ConfigError, LangadaptError
-from langadapt.manifest import write_atomically
 from langadapt.training.parallel import Team
 from langadapt.training.settings import TrainSettings
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from langadapt.errors import ConfigError, MismatchError
-from langadapt.model_folder import load_model
-from langadapt.training import attention
+from langadapt.models.folder import load_model
+from langadapt.training.attention import choice as attention
 from langadapt.training.settings import TrainSettings
 
 

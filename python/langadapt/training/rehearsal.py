@@ -12,7 +12,7 @@ import torch
 
 from langadapt.errors import ConfigError, TrainingStopped
 from langadapt.machine import choose_device
-from langadapt.training.batches import StoreShare
+from langadapt.training.data.batches import StoreShare
 from langadapt.training.loop import Progress, Trainer, Validate
 from langadapt.training.parallel import Team
 from langadapt.training.result import TrainResult

@@ -12,21 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from langadapt import __version__
-from langadapt.budget.flops import Shape
-from langadapt.budget.memory import checkpoint_bytes
+from langadapt.artefacts.folders import fingerprint, read_manifest, write_atomically
+from langadapt.costs.flops import Shape
+from langadapt.costs.memory import checkpoint_bytes
 from langadapt.errors import ConfigError, MismatchError
-from langadapt.manifest import fingerprint, read_manifest, write_atomically
-from langadapt.training.batches import StoreShare
-from langadapt.training.checkpoint import (
-    STATE,
-    Reader,
-    folder_of,
-    found,
-    newest,
-    read_state,
-    warn_of_full_disk,
-)
+from langadapt.training.checkpoint import STATE, Reader, folder_of, found, newest, read_state, warn_of_full_disk
 from langadapt.training.course import Course
+from langadapt.training.data.batches import StoreShare
 from langadapt.training.optimizer import Named
 from langadapt.training.settings import BUDGET, FREE_TO_CHANGE, RATES, TrainSettings
 

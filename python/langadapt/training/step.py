@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from langadapt.budget import devices
-from langadapt.budget.flops import Shape
+from langadapt.costs import devices
+from langadapt.costs.flops import Shape
+from langadapt.costs.memory import Layout
 from langadapt.errors import ConfigError, LangadaptError
 from langadapt.training import layout as layouts
 from langadapt.training import model as models
 from langadapt.training import optimizer as optimizers
-from langadapt.training import parallel, probe
-from langadapt.training.attention import packed_inputs
-from langadapt.training.batches import Batch, Mixture
+from langadapt.training import parallel
+from langadapt.training.attention.choice import packed_inputs
 from langadapt.training.checkpoint import good_checkpoints
+from langadapt.training.data.batches import Batch, Mixture
 from langadapt.training.loss import HeadLoss
 from langadapt.training.meters import LossMeter, Stopwatch
+from langadapt.training.options import Option
 from langadapt.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
+
+Search = Callable[["Stepper", list[Option], float], Layout]
+"""Times some of the layouts on the machine, within so many bytes, and gives the fastest."""
 
 STALE_WARNING = 0.9
 """Share of unmoved weights from which on a run is warned of."""
@@ -61,10 +66,11 @@ class Stepper:
         self.reported_at = time.monotonic()
         self.named: optimizers.Named = []
 
-    def prepare(self, before: Mapping[str, Any] | None, phase: str | None = None) -> None:
+    def prepare(self, before: Mapping[str, Any] | None, phase: str | None = None, *, search: Search) -> None:
         """Make the model ready: attention, loss, layout, sharding, compilation, optimizer.
 
         ``before`` and ``phase``: of the checkpoint that the run goes on from; ``before`` as `layout` describes it.
+        ``search``: finds the fastest layout where the settings leave it open.
         """
         team = self.team
         self.attention = models.set_attention(self.model, self.settings, self.device)
@@ -85,18 +91,18 @@ class Stepper:
             for block in models.blocks(self.model):
                 block.compile()
         if "auto" in (self.settings.micro_batch, self.settings.activation_checkpointing):
-            self.try_layouts()
+            self.try_layouts(search)
         self.micro_batch = int(self.settings.micro_batch)
         if phase == "embeddings" or (phase is None and self.settings.embeddings_first_steps > 0):
             self.begin_embeddings()
         else:
             self.begin_main()
 
-    def try_layouts(self) -> None:
+    def try_layouts(self, search: Search) -> None:
         """Find the fastest layout of one GPU by trial."""
         gpu = layouts.this_gpu(self.device)
         options = layouts.options(self.settings, self.shape, self.team, gpu)
-        found = probe.fastest_layout(self, options, gpu.memory)
+        found = search(self, options, gpu.memory)
         self.take_layout(found.micro_batch, found.activation_checkpointing)
         self.settings = layouts.settled(self.settings, found)
 

@@ -1,0 +1,1 @@
+"""What a run costs: FLOPs, bytes and seconds on known devices. Nothing here imports torch."""

@@ -1,0 +1,193 @@
+"""Bytes that training holds per GPU, from a model's shape and a layout.
+
+What is counted, and when: parameters, optimizer states and, over several micro-batches, gradient sums are there all the
+time. Activations peak when the backward pass begins; gradients are complete when it ends, and by then activations are
+gone. In between one shrinks while the other grows, layer by layer, so the peak is at one of the two ends.
+
+Activations are those of transformers' Llama family, with attention that stores no scores. They were counted tensor by
+tensor, as autograd saves them and as compiled blocks save them; the tests count them again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from langadapt.costs.flops import Shape
+
+STATES = {"nearest": 4.0, "stochastic": 4.0, "split8": 5.0, "kahan": 6.0, "split": 6.0}
+"""Bytes per parameter of optimizer states under pure bf16, what rounding keeps beside the weights included."""
+CHUNK_BYTES = 1 << 28
+"""fp32 logits held at once, see `langadapt.training.loss`."""
+OVERHEAD = 0.03
+"""Share of the rest that the allocator loses to fragments, workspaces and rounding."""
+CONTEXT = 600 << 20
+"""What libraries (cuBLAS, NCCL) take beside the allocator."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way of placing a run on GPUs."""
+
+    precision: str = "pure-bf16"
+    rounding: str = "nearest"
+    gpus: int = 1
+    sharding: str = "none"
+    """``none``, ``full`` or ``grad-op``, as in the settings."""
+    activation_checkpointing: str = "none"
+    micro_batch: int = 1
+    """Windows per forward pass and GPU."""
+    micro_batches: int = 1
+    """Forward passes per step and GPU."""
+    windows: int | None = None
+    """Per step and GPU; none = of so many whole passes. The last one is smaller where they do not divide."""
+    accumulate: str = "auto"
+    compiled: bool = False
+    """Compiled blocks keep less for the backward pass."""
+    whole_sums: bool = False
+    """Each of several GPUs sums whole gradients over micro-batches, in fp32, and sends them once per step."""
+
+    @property
+    def sums_whole(self) -> bool:
+        """Whether there is something to sum that way."""
+        return self.whole_sums and self.gpus > 1 and self.micro_batches > 1
+
+    @property
+    def exact_sums(self) -> bool:
+        """Whether gradient sums are kept in fp32 beside bf16 parameters."""
+        wanted = self.accumulate == "fp32" or (self.accumulate == "auto" and self.micro_batches > 1)
+        return wanted and self.precision == "pure-bf16"
+
+    def describe(self) -> str:
+        """In few words; `FSDP` gathers parameters for each block, `FSDP grad-op` once per step."""
+        parts = ["mixed-bf16" if self.precision == "mixed-bf16" else f"{self.precision} {self.rounding}"]
+        if self.gpus > 1:
+            parts.append(self.placement)
+        if self.activation_checkpointing != "none":
+            parts.append(f"{self.activation_checkpointing} recompute")
+        if self.sums == "bf16" and self.precision == "pure-bf16":
+            parts.append("bf16 sums")
+        parts.append(f"micro-batch {self.micro_batch}")
+        return ", ".join(parts)
+
+    @property
+    def placement(self) -> str:
+        """Of parameters on several GPUs."""
+        return {"none": "replicated", "full": "FSDP", "grad-op": "FSDP grad-op"}[self.sharding]
+
+    @property
+    def sums(self) -> str:
+        """Dtype of gradient sums over micro-batches; empty where there is nothing to sum."""
+        if self.micro_batches == 1:
+            return ""
+        return "fp32" if self.exact_sums or self.precision != "pure-bf16" else "bf16"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes per GPU."""
+
+    parameters: int
+    states: int
+    gradients: int
+    """Held when complete: bf16, or fp32 sums."""
+    gathered: int
+    """Parameters of blocks at work, and their gradients, before they are sharded again."""
+    activations: int
+    loss: int
+    """One chunk of logits and the head's gradient."""
+    peak: int
+    """Everything at the worst moment, with overhead."""
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain values."""
+        return dict(self.__dict__)
+
+
+def estimate(shape: Shape, layout: Layout, sequence_length: int, loss_chunk: int | str = "auto") -> Memory:
+    """Memory of a layout; see the module's docstring for what is counted."""
+    count = shape.parameters
+    shards = layout.gpus if layout.sharding in {"full", "grad-op"} else 1
+    pure = layout.precision == "pure-bf16"
+    parameters = int(count * (2 if pure else 4) / shards)
+    states = int(count * states_per_parameter(layout.precision, layout.rounding) / shards)
+    gradients = int(count * (4 if layout.exact_sums or not pure else 2) / shards)
+    if layout.sums_whole:
+        gradients = 4 * count
+    tokens = layout.micro_batch * sequence_length
+    saved = activation_bytes(shape, layout.activation_checkpointing, layout.compiled) * shape.layers * tokens
+    # Recomputation brings one layer back in full.
+    if layout.activation_checkpointing != "none":
+        saved += activation_bytes(shape, "none", layout.compiled) * tokens
+    # The last norm, token ids and positions.
+    saved += (8 * shape.width + 20) * tokens
+    gathered = gathered_bytes(shape, layout)
+    if layout.precision == "mixed-bf16" and shards == 1:
+        # Autocast keeps bf16 copies of weight matrices for the backward pass.
+        gathered += 2 * shape.multiplied_parameters
+    head = loss_bytes(shape, tokens, loss_chunk, pure)
+    early = saved + head + (gradients if layout.micro_batches > 1 else 0)
+    late = gradients + (2 * shape.layer_parameters if layout.exact_sums else 0)
+    held = parameters + states + gathered + max(early, late)
+    peak = int(held * (1 + OVERHEAD)) + CONTEXT
+    return Memory(parameters, states, gradients, gathered, saved, head, peak)
+
+
+def states_per_parameter(precision: str, rounding: str) -> float:
+    """Bytes of AdamW's states, what rounding keeps beside the weights included."""
+    return STATES[rounding] if precision == "pure-bf16" else 8.0
+
+
+def activation_bytes(shape: Shape, checkpointing: str, compiled: bool = False) -> int:
+    """Bytes per token that one layer saves for its backward pass.
+
+    Norms save their input in fp32, the normalised input in bf16 and their output (the next matrix product's input);
+    attention saves query, key, value, output and one fp32 number per head; the gated feed-forward part saves the gate
+    before and after SiLU, the other factor and the product. Compiled blocks make norms and SiLU again from the block's
+    input, one fp32 number per norm, and the outputs of matrix products, but copy attention's output once.
+    """
+    width, inner = shape.width, shape.inner * shape.active_experts
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    if checkpointing == "full":
+        return 2 * width
+    attention = 2 * (2 * queries + 2 * keys) + 4 * shape.heads
+    if checkpointing == "selective":
+        # The block's input, what matrix products made, and what attention saved.
+        products = 2 * (queries + 2 * keys + 2 * width + (3 if shape.gated else 2) * inner)
+        return 2 * width + products + attention
+    if compiled:
+        products = 6 * inner if shape.gated else 4 * inner
+        return 6 * width + 8 + attention + 2 * queries + products
+    norms = 2 * (4 * width + 4 + 2 * width + 2 * width)
+    feed_forward = (8 if shape.gated else 4) * inner
+    return norms + attention + feed_forward
+
+
+def gathered_bytes(shape: Shape, layout: Layout) -> int:
+    """FSDP: two blocks whole at a time (one at work, one on its way) with fp32 gradients of one; root always whole."""
+    if layout.gpus == 1 or layout.sharding == "none":
+        return 0
+    root = shape.embedding_parameters * (1 if shape.tied else 2) + shape.width
+    blocks = shape.layer_parameters * (shape.layers if layout.sharding == "grad-op" else 2)
+    return 2 * (root + blocks) + 4 * max(shape.layer_parameters, root)
+
+
+def loss_bytes(shape: Shape, tokens: int, loss_chunk: int | str, pure: bool) -> int:
+    """Logits in fp32 and in the compute dtype, gradient of the hidden states and of the head."""
+    if loss_chunk == 0:
+        return shape.vocabulary * tokens * (2 + 4 + 4 + 2) + 2 * shape.embedding_parameters
+    if loss_chunk == "liger":
+        # Its chunks of bf16 logits are as large as the hidden states, rounded up to a power of two of tokens.
+        chunk = 1 << max(-(-tokens * shape.width // shape.vocabulary) - 1, 0).bit_length()
+        return min(chunk, tokens) * shape.vocabulary * 2 + 4 * shape.width * tokens + 6 * shape.embedding_parameters
+    chunk = max(CHUNK_BYTES // (4 * shape.vocabulary), 64) if loss_chunk == "auto" else int(loss_chunk)
+    chunk = min(chunk, tokens)
+    several = chunk < tokens
+    head = shape.embedding_parameters * ((4 + 2 + 2) if several else 2 + 2)
+    return chunk * shape.vocabulary * (4 + 2 + 2) + 2 * shape.width * tokens + head
+
+
+def checkpoint_bytes(shape: Shape, settings: Any) -> int:
+    """Size of one checkpoint on disk: parameters and optimizer states."""
+    weights = 2 if settings.precision == "pure-bf16" else 4
+    return int(shape.parameters * (weights + states_per_parameter(settings.precision, settings.rounding)))

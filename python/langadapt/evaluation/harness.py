@@ -1,0 +1,137 @@
+"""The only module that imports lm-evaluation-harness and datasets; :mod:`suites <.suites>` imports it when asked to."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import datasets
+from lm_eval import simple_evaluate
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from langadapt.errors import ConfigError, DataError
+
+BOOTSTRAP_ROUNDS = 1000
+"""For standard errors of metrics that have no formula; accuracies have one."""
+
+
+class MultipleChoice(ConfigurableTask):
+    """A task over documents in memory: the likeliest choice after the prompt is the model's answer."""
+
+    def __init__(self, name: str, documents: Sequence[dict[str, Any]]) -> None:
+        # Set first: the base class loads its data while it is being made.
+        self.documents = list(documents)
+        super().__init__(
+            config={
+                "task": name,
+                "output_type": "multiple_choice",
+                "test_split": "test",
+                "doc_to_text": "prompt",
+                "doc_to_choice": "choices",
+                "doc_to_target": "answer",
+                "num_fewshot": 0,
+                "metric_list": [
+                    {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+                    for metric in ("acc", "acc_norm")
+                ],
+            }
+        )
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Take the documents as they are, past the hub and its cache on disk."""
+        self.dataset = datasets.DatasetDict({"test": datasets.Dataset.from_list(self.documents)})
+
+
+class Model(HFLM):
+    """A Hugging Face model that always sees BOS before a text, as it does in bits per byte.
+
+    Many tokenizers have a BOS token but no post-processor that adds it, and models trained with it fail without.
+    """
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
+        """Ids of ``string``, BOS in front unless it is there or unwanted."""
+        ids = list(super().tok_encode(string, add_special_tokens, **options))
+        bos = self.tokenizer.bos_token_id
+        if add_special_tokens is not False and bos is not None and ids[:1] != [bos]:
+            ids.insert(0, bos)
+        return ids
+
+
+@cache
+def task_manager(own_tasks: bool) -> TaskManager:
+    """lm-eval's index; reading that of its own tasks takes many seconds."""
+    return TaskManager(include_defaults=own_tasks)
+
+
+def load_tasks(wanted: Sequence[tuple[str, str, Any]], manager: TaskManager) -> tuple[list[Any], list[str]]:
+    """Task objects for ``(suite, name, documents or none)``, and the names under which results will be found.
+
+    Documents are none for lm-eval's own tasks, groups and tags; a tag stands for several tasks.
+
+    Raises:
+        ConfigError: lm-eval knows no such task.
+        DataError: a task's data cannot be had; lm-eval loads it from the Hugging Face hub.
+    """
+    tasks: list[Any] = []
+    names: list[str] = []
+    for suite, name, documents in wanted:
+        if documents is not None:
+            tasks.append(MultipleChoice(name, documents))
+            names.append(name)
+            continue
+        if name not in manager.all_tasks:
+            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+            raise ConfigError(
+                f"suite {suite}: no such file or folder, and the installed lm-eval has no task of that name"
+                + (f"; near ones: {', '.join(near)}" if near else "")
+            )
+        try:
+            loaded = manager.load([name])
+        except Exception as error:
+            # Hub, cache, network and parsing fail in many ways, none of which is ours to tell apart.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(
+                f"suite {suite}: no data for lm-eval's task {name!r} ({reason}); it comes from the Hugging Face hub: "
+                "run once with access to it, or name a folder of multiple-choice .jsonl files instead"
+            ) from error
+        if name in loaded["groups"]:
+            tasks.append(loaded["groups"][name])
+            names.append(name)
+        else:
+            tasks.extend(loaded["tasks"].values())
+            names.extend(loaded["tasks"])
+    return tasks, names
+
+
+def run(
+    model: Any, tokenizer: Any, wanted: Sequence[tuple[str, str, Any]], *, limit: int | None, batch_size: int
+) -> dict[str, dict[str, Any]]:
+    """lm-eval's metrics, as it names them, by task."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        manager = task_manager(any(documents is None for _, _, documents in wanted))
+        tasks, names = load_tasks(wanted, manager)
+        found = simple_evaluate(
+            model=Model(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+            tasks=tasks,
+            task_manager=manager,
+            limit=limit,
+            log_samples=False,
+            bootstrap_iters=BOOTSTRAP_ROUNDS,
+            # The caller's random state is not lm-eval's to set.
+            random_seed=None,
+            numpy_random_seed=None,
+            torch_random_seed=None,
+        )
+    finally:
+        logger.setLevel(level)
+    results = {**found["results"], **found.get("groups", {})}
+    counts = found["n-samples"]
+    return {name: {**results[name], "items": counts.get(name, {}).get("effective")} for name in names}

@@ -1,0 +1,193 @@
+"""Task suites: lm-eval's own by name, and multiple-choice questions from files, which need no network.
+
+A multiple-choice file has one JSON object per line: ``question``, ``choices`` (two or more), ``answer`` (index from 0),
+and optionally ``context`` and ``premise``, which are read before the question. The prompt is those parts, one a line,
+and a space; it says nothing in any language, so that one rule serves them all. The answer is the choice with the
+highest likelihood (``acc``), or the highest per character (``acc_norm``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from langadapt.errors import ConfigError, DataError, LangadaptError
+from langadapt.models.folder import load_model
+
+GERMAN = (
+    "arc_de",
+    "belebele_deu_Latn",
+    "global_mmlu_de",
+    "hellaswag_de",
+    "include_base_44_german",
+    "lambada_openai_mt_de",
+    "m_mmlu_de",
+    "paws_de",
+    "truthfulqa_de_mc2",
+    "xnli_de",
+)
+ARABIC = (
+    "aexams",
+    "arabic_exams",
+    "arabic_leaderboard_acva",
+    "arabic_leaderboard_alghafa",
+    "arabicmmlu",
+    "arc_ar",
+    "belebele_arb_Arab",
+    "global_mmlu_ar",
+    "hellaswag_ar",
+    "include_base_44_arabic",
+    "xnli_ar",
+    "xstorycloze_ar",
+)
+SUITES = {"german": GERMAN, "arabic": ARABIC}
+"""Names of lm-eval's tasks (0.4.13); their data comes from the Hugging Face hub."""
+
+BATCH_SIZE = 8
+"""Requests per forward pass."""
+
+
+def evaluate_suites(
+    model: Any,
+    tokenizer: Any,
+    suites: Sequence[str | Path],
+    *,
+    limit: int | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> dict[str, dict[str, float]]:
+    """Run suites through lm-eval and return metrics by task, such as ``{"arc_de": {"acc": 0.31, "acc_stderr": 0.01}}``.
+
+    Args:
+        model: a folder or hub id of a causal language model, or the model itself, which keeps its mode.
+        tokenizer: its tokenizer's folder or hub id, or a tokenizer of transformers.
+        suites: each ``german``, ``arabic``, a multiple-choice ``.jsonl`` file, a folder of them, or the name of one
+            of lm-eval's tasks.
+        limit: items per task, at most: the first ones.
+        batch_size: requests per forward pass.
+
+    Raises:
+        LangadaptError: the extra ``evaluate`` is not installed.
+        ConfigError: no such suite, or two tasks of one name.
+        DataError: a file that is not multiple choice (names the line), or a task whose data cannot be had.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit: {limit} items per task; give at least 1")
+    wanted = [task for suite in suites for task in tasks_of(suite)]
+    for at, (suite, name, _) in enumerate(wanted):
+        if any(name == other for _, other, _ in wanted[:at]):
+            raise ConfigError(f"suite {suite}: the task {name!r} is asked for twice; results go by its name")
+    if not wanted:
+        return {}
+    try:
+        from langadapt.evaluation import harness
+    except ImportError as error:
+        raise LangadaptError(
+            f"suites need lm-eval and datasets ({error}); install them: pip install 'langadapt[evaluate]'"
+        ) from None
+    model, tokenizer = loaded_model(model), loaded_tokenizer(tokenizer)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        found = harness.run(model, tokenizer, wanted, limit=limit, batch_size=batch_size)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return {name: plain_metrics(values) for name, values in found.items()}
+
+
+def tasks_of(suite: str | Path) -> list[tuple[str, str, list[dict[str, Any]] | None]]:
+    """``(suite, task, documents)`` of one suite; documents are none for lm-eval's own tasks."""
+    path = Path(suite)
+    if str(suite) in SUITES:
+        return [(str(suite), name, None) for name in SUITES[str(suite)]]
+    if path.is_dir():
+        files = sorted(path.glob("*.jsonl"))
+        if not files:
+            raise DataError(
+                f"{path}: no .jsonl file in this folder; a suite is a folder of multiple-choice .jsonl files"
+            )
+        return [(str(suite), file.stem, read_questions(file)) for file in files]
+    if path.is_file():
+        return [(str(suite), path.stem, read_questions(path))]
+    if path.suffix or "/" in str(suite):
+        raise ConfigError(
+            f"suite {suite}: no such file or folder; a suite is {', '.join(SUITES)}, a multiple-choice .jsonl file "
+            "or a folder of them, or a task of lm-eval"
+        )
+    return [(str(suite), str(suite), None)]
+
+
+def read_questions(file: Path) -> list[dict[str, Any]]:
+    """Documents ``{"prompt", "choices", "answer"}`` of one multiple-choice file.
+
+    Raises:
+        DataError: names the file, the line and what is wrong with it.
+    """
+    documents = []
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                documents.append(question(json.loads(line)))
+            except (ValueError, UnicodeDecodeError) as error:
+                raise DataError(f"{file}:{number}: not a multiple-choice question: {error}") from None
+    if not documents:
+        raise DataError(f"{file}: no question in it")
+    return documents
+
+
+def question(item: Any) -> dict[str, Any]:
+    """One checked document; raises ``ValueError`` with what is wrong."""
+    if not isinstance(item, dict):
+        raise ValueError("a JSON object is expected")
+    for field in ("question", "choices", "answer"):
+        if field not in item:
+            raise ValueError(f"no field `{field}`")
+    choices, answer = item["choices"], item["answer"]
+    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(one, str) and one for one in choices):
+        raise ValueError("`choices` is a list of two or more texts that are not empty")
+    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
+        raise ValueError(f"`answer` is {answer!r}, but choices are numbered from 0 to {len(choices) - 1}")
+    parts = {name: item.get(name) or "" for name in ("context", "premise", "question")}
+    for name, part in parts.items():
+        if not isinstance(part, str):
+            raise ValueError(f"`{name}` is not a text")
+    # The beginning of a sentence to be finished (Winograd schemas): read whole, it would be there twice.
+    if parts["question"] and parts["premise"].startswith(parts["question"]):
+        parts["premise"] = ""
+    prompt = "\n".join(part.strip() for part in parts.values() if part.strip())
+    return {"prompt": prompt, "choices": choices, "answer": answer}
+
+
+def loaded_model(model: Any) -> Any:
+    """A model in evaluation on the device at hand, where a folder or name was given."""
+    if not isinstance(model, (str, Path)):
+        return model
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded: Any = load_model(model, dtype="auto")
+    return loaded.to(device).eval()
+
+
+def loaded_tokenizer(tokenizer: Any) -> Any:
+    """A tokenizer of transformers, where a folder or name was given."""
+    if not isinstance(tokenizer, (str, Path)):
+        return tokenizer
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(tokenizer))
+
+
+def plain_metrics(values: dict[str, Any]) -> dict[str, float]:
+    """Numbers only, with ``acc,none`` called ``acc``; what is no number (no standard error: ``N/A``) is left out.
+
+    Where several filters give one metric (``exact_match,strict``), the first one counts.
+    """
+    plain: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            plain.setdefault(name.partition(",")[0], value)
+    return plain

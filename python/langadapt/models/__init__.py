@@ -1,0 +1,1 @@
+"""Model folders of Hugging Face: configuration, embedding tables, weights in their shards."""

@@ -1,0 +1,50 @@
+"""What can be told to be wrong with a run before any of it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from langadapt.errors import ConfigError
+from langadapt.machine import choose_device
+from langadapt.models.folder import context_length
+from langadapt.recipe.recipe import Recipe
+from langadapt.swap.rows.names import AUTO, check_methods
+from langadapt.training.course import check_deadline
+
+
+def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
+    """Refuse what would only fail hours later.
+
+    Args:
+        recipe: of the run.
+        model: folder of the source model.
+        arms: methods of the comparison, the recipe's own first.
+
+    Raises:
+        ConfigError: the recipe cannot work with this model.
+        DataError: the model's weights are missing, in another format than safetensors, or cut short.
+    """
+    choose_device(recipe.train.device)
+    arms = list(arms)
+    # A run that is complete may be called again at any time.
+    done = {path.parent.name for path in Path(recipe.out).glob("trained/*/final")}
+    if not all(arm in done or (arm == AUTO and done) for arm in arms):
+        check_deadline(recipe.train)
+    check_weights(model)
+    context, length = context_length(model), recipe.train.sequence_length
+    if context is not None and length > context:
+        raise ConfigError(f"train.sequence_length: {length} tokens exceed the model's context of {context} ({model})")
+    methods = [method for method in arms if method != AUTO]
+    check_methods([*methods, *recipe.swap.candidates])
+    for method, needed in (("wechsel", "words"), ("clp", "helper")):
+        if method in (*methods, *recipe.swap.candidates) and not getattr(recipe.swap, needed):
+            raise ConfigError(f"method `{method}` needs `swap.{needed}`, which the recipe does not set")
+
+
+def check_weights(model: Path) -> None:
+    """Raise DataError unless all files of a model's weights are there and as long as their headers say."""
+    from langadapt.models.weights import read_header, weight_files
+
+    for file in weight_files(model):
+        read_header(file)

@@ -1,0 +1,1 @@
+"""Before a run: what fits, how long it takes, how much to replay."""

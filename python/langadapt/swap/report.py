@@ -1,0 +1,158 @@
+"""What a swap does, in numbers, and whether it is worth it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langadapt.swap.matching import VocabularyMatch
+from langadapt.swap.overlap import overlap_report
+from langadapt.swap.rows.plan import RowPlan
+from langadapt.tokenizer.vocabulary import Vocabulary
+
+MIN_GAIN = 0.1
+"""Fewer tokens by less than this share do not pay for the retraining."""
+MAX_MISSING = 0.5
+"""With more rows than this share drawn at random, the start is hardly better than none."""
+SAMPLE_BYTES = 4_000_000
+"""Text of which fertility is taken."""
+
+
+@dataclass(frozen=True)
+class TextCost:
+    """Tokens of one text under both tokenizers."""
+
+    bytes: int
+    """UTF-8 bytes of the sample."""
+    tokens_before: int
+    """Under the source tokenizer."""
+    tokens_after: int
+    """Under the target tokenizer."""
+
+    @property
+    def saved(self) -> float:
+        """Share of tokens saved; negative where the text gets longer."""
+        return 1 - self.tokens_after / self.tokens_before if self.tokens_before else 0.0
+
+
+@dataclass(frozen=True)
+class SwapReport:
+    """A swap in numbers."""
+
+    method: str
+    """How the rows of the input matrix were made."""
+    output_method: str
+    """How the rows of the output matrix were made."""
+    tied: bool
+    """Whether input and output are one matrix."""
+    rows_before: int
+    """Rows of the embedding matrices."""
+    rows_after: int
+    """The same, padded."""
+    width: int
+    """Columns of the input matrix."""
+    parameters_before: int
+    """Of the whole model."""
+    parameters_after: int
+    """Of the whole model."""
+    copied: int
+    """Target tokens whose row is a source row."""
+    combined: int
+    """Target tokens whose row is made of several source rows."""
+    drawn: int
+    """Target tokens without any source, padding rows not counted."""
+    overlap: dict[str, Any] = field(default_factory=dict)
+    """See :func:`langadapt.swap.overlap.overlap_report`."""
+    target_text: TextCost | None = None
+    """Cost of a sample of the target language, where given."""
+    source_text: TextCost | None = None
+    """Cost of a sample of the source language, where given."""
+    notes: list[str] = field(default_factory=list)
+    """What else a user should know."""
+    ranking: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the bake-off that chose the method, best first; empty where the method was given."""
+
+    @property
+    def advice(self) -> str:
+        """Go or no-go, in a sentence with its reasons."""
+        total = self.copied + self.combined + self.drawn
+        missing = self.drawn / total if total else 1.0
+        rows = f"{missing:.1%} of the rows have no anchor"
+        if self.target_text is None:
+            verdict = "No-go" if missing > MAX_MISSING else "Undecided"
+            return f"{verdict}: {rows}; give a sample of the target language to see what the swap saves."
+        saved = self.target_text.saved
+        facts = f"{abs(saved):.1%} {'fewer' if saved >= 0 else 'more'} tokens on the target language"
+        if self.source_text is not None:
+            cost = -self.source_text.saved
+            facts += f", {abs(cost):.1%} {'more' if cost >= 0 else 'fewer'} on the source language"
+        go = saved >= MIN_GAIN and missing <= MAX_MISSING
+        return f"{'Go' if go else 'No-go'}: {facts}, {rows}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "advice": self.advice}
+
+
+def make_report(
+    match: VocabularyMatch,
+    plan: RowPlan,
+    *,
+    method: str,
+    output_method: str | None,
+    tied: bool,
+    rows_before: int,
+    rows_after: int,
+    width: int,
+    parameters: tuple[int, int],
+    notes: Iterable[str] = (),
+    target_text: Iterable[str] | None = None,
+    source_text: Iterable[str] | None = None,
+    counts: NDArray[np.integer] | None = None,
+) -> SwapReport:
+    """The report of one swap; texts are documents of which a sample is tokenized, ``counts`` those of target tokens."""
+    # An id that no token has is neither copied nor drawn.
+    tokens = np.array([bool(kind) for kind in match.target.kinds])
+    drawn, total = int(tokens[plan.missing].sum()), int(tokens.sum())
+    notes = list(notes)
+    if drawn > MAX_MISSING * total:
+        notes.append(
+            f"{drawn:,} of {total:,} rows have no source; where no other method will do, train them alone first: "
+            "`train.embeddings_first_steps` of 5 % of the run's steps"
+        )
+    return SwapReport(
+        method=method,
+        output_method=method if tied else output_method or method,
+        tied=tied,
+        rows_before=rows_before,
+        rows_after=rows_after,
+        width=width,
+        parameters_before=parameters[0],
+        parameters_after=parameters[1],
+        copied=int(tokens[plan.copied].sum()),
+        combined=int(tokens[plan.combined].sum()),
+        drawn=drawn,
+        overlap=overlap_report(match, counts),
+        target_text=text_cost(target_text, match.source, match.target) if target_text is not None else None,
+        source_text=text_cost(source_text, match.source, match.target) if source_text is not None else None,
+        notes=notes,
+    )
+
+
+def text_cost(documents: Iterable[str], source: Vocabulary, target: Vocabulary) -> TextCost:
+    """Tokens of the first :data:`SAMPLE_BYTES` of ``documents`` under both tokenizers."""
+    sample, size = [], 0
+    for document in documents:
+        sample.append(document)
+        size += len(document.encode())
+        if size >= SAMPLE_BYTES:
+            break
+    counts = [
+        sum(len(encoding.ids) for encoding in vocabulary.backend.encode_batch(sample, add_special_tokens=False))
+        for vocabulary in (source, target)
+    ]
+    return TextCost(size, counts[0], counts[1])

@@ -1,0 +1,26 @@
+"""The names of the ways to make rows for new tokens: plain strings, readable without torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from langadapt.errors import ConfigError
+
+METHODS = ("focus", "subword_mean", "mean", "normal", "random", "zipf", "wechsel", "clp", "omp")
+"""What :mod:`langadapt.swap.rows.initialize` knows."""
+VECTOR_METHODS = ("focus", "omp")
+"""Methods that need auxiliary vectors of the target tokens, as ``train_vectors`` makes them."""
+KEEP = "keep"
+"""The method that does not swap."""
+AUTO = "auto"
+"""The method that a bake-off finds."""
+
+
+def check_methods(names: Iterable[str | None]) -> None:
+    """Raise ConfigError for a method that nobody knows; ``keep`` is one."""
+    for name in names:
+        if name not in (*METHODS, KEEP):
+            near = difflib.get_close_matches(str(name), (*METHODS, KEEP, AUTO), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"unknown method {name!r}; there are {AUTO}, {KEEP}, {', '.join(METHODS)}{hint}")

@@ -1,0 +1,295 @@
+"""Keeping documents of one window apart, for any architecture.
+
+Position ids that restart say where documents begin. With no attention mask given, transformers' mask interface turns
+them into the block-diagonal mask of whichever attention is set (SDPA, FlexAttention), sliding windows included. On a
+GPU the kernels of `varlen_attention` need no mask at all; they are registered with transformers' attention interface
+and chosen only where they agree with SDPA; on a CPU `PIECES` is, which needs none either (`piece_attention`).
+`leaks` tests the model in hand: an architecture with a recurrence, or one that ignores position ids, would mix
+documents without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from langadapt.errors import ConfigError
+from langadapt.training.attention import pieces as piece_attention
+from langadapt.training.attention import varlen as varlen_attention
+
+PIECES = "langadapt_pieces"
+DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+
+
+def packed_inputs(input_ids: Tensor, positions: Tensor, attention: str, documents: int | None = None) -> dict[str, Any]:
+    """Arguments for a model's ``forward`` from ``[windows, length]`` ids and positions (0 = a document begins).
+
+    ``documents``: zeros in ``positions``, where the host knows without asking the device. For kernels of
+    `varlen_attention` all windows become one row: they know no batches, and a document never crosses windows.
+    """
+    if attention == PIECES:
+        return {
+            "input_ids": input_ids,
+            "position_ids": positions,
+            "document_pieces": piece_attention.pieces(positions),
+        }
+    if attention not in varlen_attention.PLACES:
+        return {"input_ids": input_ids, "position_ids": positions}
+    flat = positions.reshape(-1)
+    return {
+        "input_ids": input_ids.reshape(1, -1),
+        "position_ids": flat[None],
+        # transformers looks for packed documents, and waits for the device with it, unless a mask is given: this one,
+        # which nobody reads.
+        "attention_mask": torch.zeros(1, 1, 1, 1, device=flat.device),
+        "document_bounds": document_bounds(flat, len(flat) if documents is None else documents),
+        "longest_document": positions.shape[1],
+    }
+
+
+def document_bounds(positions: Tensor, documents: int) -> Tensor:
+    """First tokens of ``documents`` documents and the end, int32; empty ones at the end make it a power of two.
+
+    Few sizes, so that the compiler sees few shapes; hardly more than are needed, for the kernel starts its blocks of
+    threads for empty documents, too.
+    """
+    size = 1 << max(documents - 1, 15).bit_length()
+    begins = positions == 0
+    bounds = torch.full((size + 1,), len(positions), dtype=torch.int32, device=positions.device)
+    # Tokens inside of a document write to the last place, which is then set right.
+    place = torch.where(begins, begins.cumsum(0) - 1, size)
+    bounds.scatter_(0, place, torch.arange(len(positions), dtype=torch.int32, device=positions.device))
+    bounds[-1] = len(positions)
+    return bounds
+
+
+def interface(needed: str, run: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, None]]:
+    """Attention for packed documents behind transformers' attention interface.
+
+    ``needed``: the argument of `packed_inputs` without which windows are not packed, and SDPA serves. ``run``: called
+    with query, key, value, all further arguments, scale and sliding window.
+    """
+
+    def forward(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        sliding_window: int | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """query ``[windows, heads, tokens, d]``, key and value with the key-value heads.
+
+        Raises:
+            ValueError: soft caps, sinks or dropout, which the kernels lack.
+        """
+        if needed not in kwargs:
+            return plain(module, query, key, value, attention_mask, scaling, dropout, sliding_window, **kwargs)
+        refuse(dropout, kwargs)
+        if torch.is_autocast_enabled(query.device.type):
+            # Rotary embeddings leave fp32 under autocast, and custom operators are not cast.
+            query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))
+        return run(query, key, value, kwargs, scaling, sliding_window), None
+
+    return forward
+
+
+def in_one_row(kernel: str) -> Callable[..., tuple[Tensor, None]]:
+    """The interface of a kernel of `varlen_attention`; there is one window, of all documents."""
+
+    def run(query: Tensor, key: Tensor, value: Tensor, given: dict[str, Any], scale: Any, window: Any) -> Tensor:
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        bounds, longest = given["document_bounds"], given["longest_document"]
+        return varlen_attention.forward(kernel, q, k, v, bounds, longest, scale, window)[None]
+
+    return interface("document_bounds", run)
+
+
+def in_pieces() -> Callable[..., tuple[Tensor, None]]:
+    """The interface of `piece_attention`."""
+
+    def run(query: Tensor, key: Tensor, value: Tensor, given: dict[str, Any], scale: Any, window: Any) -> Tensor:
+        return piece_attention.forward(query, key, value, given["document_pieces"], scale, window)
+
+    return interface("document_pieces", run)
+
+
+def refuse(dropout: float, kwargs: dict[str, Any]) -> None:
+    """Raise ValueError for what the kernels for packed documents lack."""
+    if dropout or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise ValueError("attention for packed documents has no dropout, soft caps or sinks; set `attention: sdpa`")
+
+
+def plain(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    window: int | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """SDPA, for a model that is used, in the middle of its training, on windows that are not packed."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    length = query.shape[2]
+    if mask is None and window is not None and window < length == key.shape[2]:
+        mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - window)[None, None]
+    result: tuple[Tensor, None] = sdpa_attention_forward(
+        module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs
+    )
+    return result
+
+
+def padding_mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """transformers' mask interface: packed windows need no mask, padded ones (in a validation) that of SDPA."""
+    from transformers.masking_utils import sdpa_mask
+
+    if kwargs.get("attention_mask") is None:
+        return None
+    mask: Tensor | None = sdpa_mask(*args, **kwargs)
+    return mask
+
+
+def register() -> None:
+    """Make `PIECES` and the kernels of `varlen_attention` known to transformers."""
+    varlen_attention.find()
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    functions = {name: in_one_row(name) for name in varlen_attention.PLACES}
+    for name, function in {PIECES: in_pieces(), **functions}.items():
+        ALL_ATTENTION_FUNCTIONS.register(name, function)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(name, padding_mask)
+
+
+def example(vocabulary: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and positions ``[1, 2 * length]`` of two documents of ``length`` tokens."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocabulary, (1, 2 * length), generator=generator).to(device)
+    return ids, torch.arange(length, device=device).repeat(2)[None]
+
+
+@torch.no_grad()
+def leaks(model: nn.Module, vocabulary: int, attention: str, device: torch.device, length: int = 24) -> bool:
+    """Whether the first document of a window changes what the model says about the second.
+
+    Raises:
+        TypeError: the model takes no position ids.
+    """
+    ids, positions = example(vocabulary, length, device)
+    other = ids.clone()
+    other[:, :length] = (other[:, :length] + 1) % vocabulary
+    first, second = (
+        model(**packed_inputs(some, positions, attention), use_cache=False).logits.float()[0, length:]
+        for some in (ids, other)
+    )
+    # Grouped kernels of experts may round otherwise in other company; a leak is a hundred times larger.
+    return bool((first - second).norm() > 1e-2 * first.norm())
+
+
+def choose(model: Any, wanted: str, device: torch.device, autocast: bool = False) -> str:
+    """Set the model's attention to the fastest that works here and return its name.
+
+    ``wanted`` other than ``auto`` is taken or is an error; ``auto`` tries kernels for packed documents, then
+    FlexAttention, then SDPA, and of them only SDPA for models with dropout in their attention.
+    ``autocast``: the model's fp32 weights compute in bf16.
+
+    Raises:
+        ConfigError: ``flash`` without the package, or without a GPU; a kernel that fails here, or is not right.
+    """
+    register()
+    vocabulary = model.config.get_text_config().vocab_size
+    half = next(model.parameters()).dtype != torch.float32 or autocast
+    candidates = candidates_for(model.config.get_text_config(), wanted, device, half)
+    was_training = model.training
+    model.eval()
+    try:
+        for candidate in candidates:
+            try:
+                model.set_attn_implementation(candidate)
+                if candidate in {"sdpa", "eager"} or agrees(model, candidate, vocabulary, device):
+                    return candidate
+            except Exception as error:
+                # Kernels fail in many ways on devices they were not made for; that is what `auto` is for.
+                if wanted != "auto":
+                    raise unusable(wanted, error) from error
+        if wanted != "auto":
+            raise ConfigError(f"attention: {wanted} disagrees with sdpa on this machine; set attention: auto")
+        # Architectures without SDPA keep what transformers gave them.
+        return str(model.config._attn_implementation)
+    finally:
+        model.train(was_training)
+
+
+def unusable(attention: str, error: Exception) -> ConfigError:
+    """What to say of a kernel that fails on this machine; compilers tell all that they were given, over pages."""
+    reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+    return ConfigError(
+        f"attention: {attention} does not work for this model on this machine ({reason}); set another `attention`"
+    )
+
+
+def candidates_for(config: Any, wanted: str, device: torch.device, half: bool) -> list[str]:
+    """What to try for ``wanted``, in order; ``half``: in bf16 or fp16, which the kernels of a GPU are for."""
+    gpu = device.type == "cuda"
+    if wanted == "flash":
+        names = [name for name in varlen_attention.candidates(device) if name != varlen_attention.TORCH] if gpu else []
+        if not names:
+            raise ConfigError("attention: flash needs a GPU and the package `flash-attn`; set attention: auto")
+        return names[:1]
+    if wanted != "auto":
+        return [{"varlen": varlen_attention.TORCH if gpu else PIECES, "flex": "flex_attention", "sdpa": "sdpa"}[wanted]]
+    if any(getattr(config, name, None) for name in DROPOUTS):
+        return ["sdpa"]
+    if not gpu:
+        return [PIECES, "sdpa"]
+    return [*(varlen_attention.candidates(device) if half else []), "flex_attention", "sdpa"]
+
+
+@torch.no_grad()
+def agrees(model: Any, candidate: str, vocabulary: int, device: torch.device) -> bool:
+    """Whether ``candidate`` gives SDPA's logits on two packed documents, up to bf16 noise."""
+    kernel = candidate in varlen_attention.PLACES
+    if kernel and not gradients_agree(model.config.get_text_config(), candidate, device):
+        return False
+    ids, positions = example(vocabulary, 128, device)
+    with torch.autocast(device.type, torch.bfloat16):
+        got = model(**packed_inputs(ids, positions, candidate), use_cache=False).logits.float()
+        model.set_attn_implementation("sdpa")
+        want = model(**packed_inputs(ids, positions, "sdpa"), use_cache=False).logits.float()
+    model.set_attn_implementation(candidate)
+    return bool((got - want).norm() <= 0.02 * want.norm())
+
+
+@torch.enable_grad()
+def gradients_agree(config: Any, kernel: str, device: torch.device) -> bool:
+    """Whether a kernel of `varlen_attention` has SDPA's gradients for this config's heads: releases differ in whether
+    theirs share keys and values among heads, and a wrong sum over them would show in no logits."""
+    heads = int(config.num_attention_heads)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(1, count, 96, width, generator=generator).to(device, torch.bfloat16).requires_grad_()
+        for count in (heads, shared, shared)
+    )
+    positions = torch.cat([torch.arange(32), torch.arange(64)]).to(device)
+    document = (positions == 0).cumsum(0)
+    mask = (document[:, None] == document) & torch.ones(96, 96, dtype=torch.bool, device=device).tril()
+    bounds = document_bounds(positions, 2)
+    run = in_one_row(kernel)
+    ours, _ = run(nn.Module(), query, key, value, None, document_bounds=bounds, longest_document=64)
+    wide_key, wide_value = (tensor.repeat_interleave(heads // shared, dim=1) for tensor in (key, value))
+    theirs = torch.nn.functional.scaled_dot_product_attention(query, wide_key, wide_value, attn_mask=mask)
+    inputs = (query, key, value)
+    found = [torch.autograd.grad(output.float().square().sum(), inputs) for output in (ours, theirs.transpose(1, 2))]
+    return all(bool((one - other).norm() <= 0.03 * other.norm()) for one, other in zip(*found, strict=True))

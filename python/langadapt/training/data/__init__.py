@@ -1,0 +1,1 @@
+"""From token stores to batches: windows, packing, mixtures of languages."""

@@ -1,0 +1,220 @@
+"""What the methods of a swap need besides the two tokenizers, gathered from files; and a bake-off on files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langadapt.corpus.documents import FileNames, read_documents
+from langadapt.errors import ConfigError
+from langadapt.models.folder import context_length
+from langadapt.store import TokenStore
+from langadapt.swap.rows.names import VECTOR_METHODS
+from langadapt.tokenizer.encoder import Tokenizer
+from langadapt.training import StoreShare, TrainSettings
+from langadapt.training.loop import Progress
+from langadapt.trials.bake_off import Ranking
+from langadapt.trials.probe import (
+    HELD_OUT_BYTES,
+    ProbeText,
+    default_candidates,
+    first_bytes,
+    probe_methods,
+    probe_settings,
+    sample_text,
+    token_counts,
+)
+
+COUNTED_BYTES = 16_000_000
+"""UTF-8 bytes of source text of which tokens are counted: ranks settle long before."""
+PROBE_WINDOW = 1024
+"""Tokens per window of a probe, where the model's context is not shorter."""
+
+
+@dataclass(frozen=True)
+class MethodInputs:
+    """Files, as a user names them."""
+
+    model: Path
+    tokenizer: str
+    vectors: Path | None = None
+    store: Path | None = None
+    words: tuple[Path, Path, Path] | None = None
+    """Word vectors of the source and of the target language, and a dictionary."""
+    helper: str | None = None
+    weighting: str = "uniform"
+    source_text: Sequence[str] = ()
+    seed: int = 0
+    progress: Progress | None = None
+    source_tokenizer: str | None = None
+    """The model's own, where it does not lie in its folder."""
+
+    @property
+    def own(self) -> str:
+        """Where the model's own tokenizer is."""
+        return self.source_tokenizer or str(self.model)
+
+    @cached_property
+    def opened(self) -> TokenStore | None:
+        """The store, after making sure that it was written with this tokenizer."""
+        if self.store is None:
+            return None
+        store = TokenStore.open(self.store)
+        store.check_tokenizer(Tokenizer.from_pretrained(self.tokenizer))
+        return store
+
+    @cached_property
+    def counts(self) -> dict[str, NDArray[np.int64]]:
+        """``counts`` of target tokens in the store, where there is one."""
+        return {} if self.opened is None else {"counts": token_counts(self.opened)}
+
+    @cached_property
+    def source_counts(self) -> dict[str, NDArray[np.int64]]:
+        """``source_counts`` of source tokens in the source text, where there is some."""
+        if not self.source_text:
+            return {}
+        tokenizer = Tokenizer.from_pretrained(self.own)
+        ids, _ = tokenizer.encode_batch(first_bytes(read_documents(FileNames(self.source_text)), COUNTED_BYTES))
+        return {"source_counts": np.bincount(ids, minlength=tokenizer.vocab_size)}
+
+    @cached_property
+    def target_vectors(self) -> dict[str, Any]:
+        """``vectors``: from their file, or trained on the store, where there is either.
+
+        One thread trains, so that the same seed gives the same vectors; for large stores train a file with all cores.
+        """
+        from langadapt.vectors.cbow import load_vectors, train_vectors
+
+        if self.vectors is not None:
+            return {"vectors": load_vectors(self.vectors, tokenizer=self.tokenizer)}
+        if self.opened is None:
+            return {}
+        return {"vectors": train_vectors(self.opened, threads=1, seed=self.seed, progress=self.progress)}
+
+    def options(self, method: str) -> dict[str, Any]:
+        """Arguments of ``plan_rows`` (`swap/rows/initialize.py`) for ``method``, as far as there are files for them."""
+        if method in VECTOR_METHODS:
+            return {**self.counts, **self.target_vectors}
+        if method == "zipf":
+            return {**self.counts, **self.source_counts}
+        if method == "subword_mean":
+            return {**self.counts, "weighting": self.weighting}
+        if method == "wechsel" and self.words is not None:
+            from langadapt.swap.rows.wechsel import vectors_from_files
+
+            target, source = vectors_from_files(self.own, self.tokenizer, *self.words)
+            return {**self.counts, "vectors": target, "source_vectors": source}
+        if method == "clp" and self.helper is not None:
+            from langadapt.models.folder import resolve_model
+            from langadapt.swap.files import input_rows
+
+            return {**self.counts, "helper_rows": input_rows(resolve_model(self.helper))}
+        return dict(self.counts)
+
+    def all_options(self) -> dict[str, dict[str, Any]]:
+        """Arguments of all methods that there are files for."""
+        given = {
+            "wechsel": self.words is not None,
+            "clp": self.helper is not None,
+            **dict.fromkeys(VECTOR_METHODS, self.vectors is not None or self.store is not None),
+        }
+        methods = [
+            "subword_mean",
+            "mean",
+            "normal",
+            "random",
+            "zipf",
+            *(name for name, there in given.items() if there),
+        ]
+        return {method: self.options(method) for method in methods}
+
+
+@dataclass(frozen=True)
+class ProbeWish:
+    """What a user asks of a bake-off."""
+
+    steps: int = 50
+    tokens: int = 8192
+    """Per step."""
+    learning_rate: float = 1e-4
+    candidates: Sequence[str] = ()
+    """Methods; none = all that there is everything for."""
+    text: Sequence[str] = ()
+    """Files of the target language."""
+
+
+def choose_method(
+    inputs: MethodInputs, wish: ProbeWish, *, trust_remote_code: bool = False, **swap: Any
+) -> tuple[Ranking, dict[str, Any]]:
+    """A bake-off on files: the ranking, and the best method's options.
+
+    Trains on the store where there is one, else on nine tenths of the text; measures on the text.
+
+    Args:
+        inputs: model, tokenizer and what methods need.
+        wish: how long, on what.
+        trust_remote_code: run model code that comes with the folder.
+        swap: ``pad_to_multiple_of``, ``calibrate`` and ``fuzzy`` of the swap.
+
+    Raises:
+        ConfigError: no text to measure on, or settings that cannot work.
+        DataError: too little text.
+        LangadaptError: no method could run.
+    """
+    if not wish.text:
+        raise ConfigError(
+            "method `auto` trains on your text for a few steps: give files of the target language with `--text`, "
+            "and those of the source language with `--source-text` to see what is forgotten"
+        )
+    tokenizer = Tokenizer.from_pretrained(inputs.tokenizer)
+    train = brief_settings(inputs, wish)
+    with tempfile.TemporaryDirectory(prefix="langadapt-probe-") as folder:
+        target, source = read_documents(FileNames(wish.text)), source_documents(inputs)
+        if inputs.opened is not None:
+            share = StoreShare(inputs.opened, 1.0, "target")
+            text = ProbeText([share], first_bytes(target, HELD_OUT_BYTES), first_bytes(source, HELD_OUT_BYTES))
+        else:
+            text = sample_text(target, source, tokenizer, Path(folder) / "store", progress=inputs.progress)
+            inputs = replace(inputs, store=Path(folder) / "store")
+        options = inputs.all_options()
+        ranking = probe_methods(
+            inputs.model,
+            tokenizer,
+            list(wish.candidates) or default_candidates(options),
+            text,
+            probe_settings(train, wish.steps),
+            options=options,
+            source_tokenizer=inputs.own,
+            trust_remote_code=trust_remote_code,
+            progress=inputs.progress,
+            seed=inputs.seed,
+            **swap,
+        )
+    return ranking, options[ranking.best]
+
+
+def source_documents(inputs: MethodInputs) -> Iterable[str]:
+    """Documents of the source language, none where no files are given."""
+    return read_documents(FileNames(inputs.source_text)) if inputs.source_text else ()
+
+
+def brief_settings(inputs: MethodInputs, wish: ProbeWish) -> TrainSettings:
+    """Training as a recipe would have it, in windows that the model can read."""
+    length = min(PROBE_WINDOW, context_length(inputs.model) or PROBE_WINDOW, wish.tokens)
+    if length < 2:
+        raise ConfigError(f"a probe of {wish.tokens} tokens per step; at least 2 are needed")
+    return TrainSettings(
+        sequence_length=length,
+        batch_sequences=max(1, wish.tokens // length),
+        learning_rate=wish.learning_rate,
+        min_learning_rate=min(wish.learning_rate, 2e-6),
+        rounding="stochastic",
+        seed=inputs.seed,
+    )
