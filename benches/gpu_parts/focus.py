@@ -63,17 +63,20 @@ def combine(bench: Bench) -> None:
 def sweep(bench: Bench) -> None:
     new, anchors, _ = vectors(bench)
     kernel = importlib.import_module("langadapt_kernels.focus.kernel")
-    tiles = [(128, 128, 64, 8), (64, 128, 64, 4), (128, 128, 32, 8), (64, 256, 64, 8)]
+    tile = kernel.Tile
+    tiles = [
+        tile(columns=64, kept=True),
+        tile(),
+        tile(rows=64, columns=64, warps=4, kept=True),
+        tile(rows=64, warps=4),
+        tile(step=32),
+        tile(rows=64, columns=256),
+    ]
     if bench.smoke:
-        tiles = [(16, 64, 32, 4)]
-
-    def case(rows: int, columns: int, step: int, warps: int) -> dict[str, Any]:
-        settings = {"rows": rows, "columns": columns, "step": step, "warps": warps}
-        return bench.time(lambda: kernel.support(new, anchors, **settings), repeats=5)
-
-    for tile in tiles:
-        label = f"tile {tile[0]} x {tile[1]} x {tile[2]}, {tile[3]} warps"
-        bench.row(label, 10, lambda tile=tile: case(*tile))
+        tiles = [tile(16, 64, 32, 4)]
+    for cut in tiles:
+        label = f"tile {cut.rows} x {cut.columns} x {cut.step}, {cut.warps} warps{', kept' if cut.kept else ''}"
+        bench.row(label, 10, lambda cut=cut: bench.time(lambda: kernel.support(new, anchors, tile=cut), repeats=5))
 
 
 def rivals(bench: Bench) -> None:

@@ -44,11 +44,12 @@ def row_spec(
 
 
 def search_spec(
-    kernel: Any, outputs: dict[str, str], **constants: int
+    kernel: Any, outputs: dict[str, str], capability: int, kept: bool, **constants: int
 ) -> tuple[Any, dict[str, str], dict[str, Any], dict]:
     signature = {"new_ptr": "*bf16", "anchor_ptr": "*bf16", **outputs, "n_new": "i32", "n_anchor": "i32"}
-    tile = {"WIDTH": 320, "ROWS": 128, "COLUMNS": 128, "STEP": 64, **constants}
-    return kernel, signature, tile, {"num_warps": 8, "num_stages": 3}
+    tile = {"WIDTH": 320, "ROWS": 128, "COLUMNS": 64 if kept else 128, "STEP": 64, "KEPT": kept, **constants}
+    stages = focus.Tile(kept=kept).stages(capability // 10)
+    return kernel, signature, tile, {"num_warps": 8, "num_stages": stages}
 
 
 def gather_spec(dtype: str) -> tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]:
@@ -58,7 +59,7 @@ def gather_spec(dtype: str) -> tuple[Any, dict[str, str], dict[str, Any], dict[s
     return focus.gather_kernel, signature, constants, {"num_warps": 1}
 
 
-def specs() -> dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]]:
+def specs(capability: int) -> dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]]:
     """Name to kernel, signature, constants and options: every kernel, in every mode that users meet."""
     found = {f"adamw {rounding}": adamw_spec(rounding) for rounding in MODES}
     found["adamw stochastic, variance too"] = adamw_spec("stochastic", STOCHASTIC_VARIANCE=True)
@@ -86,9 +87,10 @@ def specs() -> dict[str, tuple[Any, dict[str, str], dict[str, Any], dict[str, An
     found["sparsemax backward"] = row_spec(
         sparsemax.sparsemax_backward_kernel, pointers, 8, OUTPUT_BF16=False, GRAD_BF16=False, BLOCK=4096
     )
-    found["focus bounds"] = search_spec(focus.bounds_kernel, {"bound_ptr": "*fp32"})
     words = {"bound_ptr": "*fp32", "word_ptr": "*i32", "index_ptr": "*i32", "count_ptr": "*i32"}
-    found["focus candidates"] = search_spec(focus.candidates_kernel, words, WORDS=256)
+    for kept, name in ((True, ""), (False, ", long vectors")):
+        found[f"focus bounds{name}"] = search_spec(focus.bounds_kernel, {"bound_ptr": "*fp32"}, capability, kept)
+        found[f"focus candidates{name}"] = search_spec(focus.candidates_kernel, words, capability, kept, WORDS=256)
     signature = {
         "new_ptr": "*fp32",
         "anchor_ptr": "*fp32",
@@ -137,5 +139,5 @@ def resources(cubin: bytes) -> dict[str, int]:
 if __name__ == "__main__":
     assert os.environ.get("TRITON_INTERPRET", "0") == "0"
     target = int(sys.argv[1])
-    kernels = {name: compile_spec(spec, target) for name, spec in specs().items()}
+    kernels = {name: compile_spec(spec, target) for name, spec in specs(target).items()}
     print(json.dumps({"triton": triton.__version__, "kernels": kernels}))  # noqa: T201

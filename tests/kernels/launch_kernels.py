@@ -79,8 +79,10 @@ def everything() -> None:
     rows = torch.randn(200, 520), torch.randn(200, 512).to(bf16), torch.randn(200, 8).half()
     focus_combine(new, anchors, rows, backend="triton")
     kernel = importlib.import_module("langadapt_kernels.focus.kernel")
-    for rows_, columns, depth, warps in ((64, 128, 64, 4), (128, 128, 32, 8)):
-        kernel.support(new, anchors, rows=rows_, columns=columns, step=depth, warps=warps)
+    for tile in (kernel.Tile(), kernel.Tile(rows=64, warps=4), kernel.Tile(step=32)):
+        kernel.support(new, anchors, tile=tile)
+    # Vectors that are too long to be kept.
+    kernel.support(torch.randn(5, 600), torch.randn(200, 600))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import importlib
 import pytest
 import torch
 from adamw_cases import DEVICE
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from langadapt_kernels import focus_combine
 
@@ -97,7 +98,7 @@ def test_tiny_and_huge_vectors(backend):
 def test_overflowing_buffers_are_marked_and_others_are_right():
     """Buffers so small that some rows overflow in words, some in candidates, and some fit."""
     new, anchors = clustered(8, 64, 1), clustered(200, 64, 2)
-    settings = {"rows": 16, "columns": 64, "step": 64, "warps": 4}
+    settings = {"tile": kernel.Tile(16, 64, 64, 4)}
     full = kernel.support(new, anchors, **settings)
     assert (full[1] > 0).all()
     for buffers in ({"capacity": 16}, {"words": 4}):
@@ -116,13 +117,81 @@ def test_the_search_misses_no_member_of_the_support():
     base = draw(1, 64, seed=5)
     anchors = base + 0.02 * draw(150, 64, seed=6)
     new = base + 0.02 * draw(4, 64, seed=7)
-    candidates, sizes, weights = kernel.support(new, anchors, rows=16, columns=64, warps=4)
+    candidates, sizes, weights = kernel.support(new, anchors, tile=kernel.Tile(16, 64, warps=4))
     for row in range(len(new)):
         dense = torch.zeros(150, dtype=torch.float64, device=DEVICE)
         size = int(sizes[row])
         dense[candidates[row, :size].long()] = weights[row, :size].double()
         identity = torch.eye(150, device=DEVICE)
         torch.testing.assert_close(dense, oracle(new, anchors, identity)[row], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [300, 130, 40])
+def test_the_search_does_not_depend_on_its_tile(width):
+    """New tokens kept in shared memory or read again with every tile of anchors: the same support to the last bit."""
+    new, anchors = clustered(5, width, 1), clustered(333, width, 2)
+    found = []
+    for tile in (kernel.Tile(columns=64, kept=True), kernel.Tile(), kernel.Tile(16, 128, kept=True)):
+        candidates, sizes, weights = kernel.support(new, anchors, tile=tile)
+        inside = torch.arange(candidates.shape[1], device=DEVICE) < sizes[:, None]
+        found.append((sizes, torch.where(inside, candidates, 0), torch.where(inside, weights, 0)))
+    assert (found[0][0] > 1).all()
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+
+
+def test_vectors_too_long_for_shared_memory_take_another_tile():
+    device = torch.device("cpu")
+    assert [kernel.tile_for(width, device).kept for width in (300, 447, 448, 600)] == [True, True, False, False]
+    check(clustered(3, 600, 1), clustered(130, 600, 2), draw(130, 6, seed=3), "triton")
+
+
+class Recorded(TorchDispatchMode):
+    """The largest tensor that any operation makes, in bytes, and the precisions that matrix products are taken with."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest, self.precisions = 0, set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        made = [t for t in (result if isinstance(result, tuple) else (result,)) if isinstance(t, torch.Tensor)]
+        # Views own nothing.
+        held = [a.untyped_storage()._cdata for a in arguments if isinstance(a, torch.Tensor)]
+        made = [t for t in made if t.untyped_storage()._cdata not in held]
+        self.largest = max([self.largest, *(t.numel() * t.element_size() for t in made)])
+        if "mm" in function.name():
+            self.precisions.add(torch.backends.cuda.matmul.fp32_precision)
+            self.precisions.add(torch.backends.mkldnn.matmul.fp32_precision)
+        return result
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_left_to_the_reference_take_no_copy_of_the_matrix(backend, monkeypatch):
+    """One row with 300 equal anchors among 3,000: of 3,000 x 256 in bfloat16, nothing as large is made of it."""
+    monkeypatch.setattr("langadapt_kernels.focus.reference._BLOCK", 1 << 14)
+    anchors = clustered(3000, 16, 2)
+    anchors[::10] = anchors[0]
+    new = torch.stack((anchors[0], anchors[1]))
+    rows = draw(3000, 256, seed=3).bfloat16()
+    assert backend == "reference" or -1 in kernel.support(new, anchors)[1].tolist()
+    with Recorded() as recorded:
+        output = focus_combine(new, anchors, rows, backend=backend)
+    torch.testing.assert_close(output.double(), oracle(new, anchors, rows), rtol=2**-8, atol=1e-4)
+    assert recorded.largest < rows.numel() * 2
+
+
+def test_the_reference_multiplies_in_float32_whatever_is_allowed():
+    """TF32 is off by 1e-3; the setting is the caller's again afterwards."""
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with Recorded() as recorded:
+            focus_combine(clustered(2, 16, 1), clustered(9, 16, 2), draw(9, 4), backend="reference")
+        assert recorded.precisions == {"ieee"}
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

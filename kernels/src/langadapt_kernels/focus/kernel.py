@@ -2,6 +2,8 @@
 
 1. `bounds_kernel` computes all similarities in bfloat16 on the matrix units, and folds each row of them to the maxima
    of COLUMNS columns; their sparsemax threshold, as that of any part of the row, is a lower bound of the row's.
+   A program's new tokens are KEPT in shared memory where they fit; read again beside each tile of anchors, they
+   would be half of what goes through the L2 cache.
 2. `candidates_kernel` computes them again and keeps the anchors above the bound. It allows for the error of bfloat16,
    so that no member of the support can be missed.
 3. `weights_kernel` computes the similarities of the candidates in float32, and their exact sparsemax.
@@ -9,6 +11,8 @@
 
 A row with more candidates than the buffer holds (ties, duplicated anchors) is left to the reference.
 """
+
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -32,21 +36,46 @@ _MARGIN = tl.constexpr(2 * (2**-8 + 2**-13))
 
 
 @triton.jit
+def slices(ptr, row, WIDTH: tl.constexpr, START: tl.constexpr, STEP: tl.constexpr):
+    """The columns of the rows `row` from START on as a tuple of tensors `[rows, STEP]`."""
+    part = tl.load(ptr + START + (row[:, None] * WIDTH + tl.arange(0, STEP)[None, :]))
+    if START + STEP >= WIDTH:
+        return (part,)
+    else:
+        rest = slices(ptr, row, WIDTH, START + STEP, STEP)
+        return (part,) + rest  # noqa: RUF005 (Triton cannot unpack)
+
+
+@triton.jit
+def kept_rows(new_ptr, WIDTH: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr, KEPT: tl.constexpr):
+    """The new tokens of a program, if they are KEPT in shared memory."""
+    return slices(new_ptr, tl.arange(0, ROWS), WIDTH, 0, STEP) if KEPT else ()
+
+
+@triton.jit
 def similarity_tile(
+    news,  # of `kept_rows`
     new_ptr,  # [ROWS, WIDTH]
     anchor_ptr,  # [COLUMNS, WIDTH]
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     STEP: tl.constexpr,
+    KEPT: tl.constexpr,
 ):
     """Similarities of ROWS new tokens and COLUMNS anchors: float32 `[ROWS, COLUMNS]`."""
     row, column, inner = tl.arange(0, ROWS), tl.arange(0, COLUMNS), tl.arange(0, STEP)
     product = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for k in range(0, WIDTH, STEP):
-        new = tl.load(new_ptr + k + (row[:, None] * WIDTH + inner[None, :]))
-        anchor = tl.load(anchor_ptr + k + (column[None, :] * WIDTH + inner[:, None]))
-        product = tl.dot(new, anchor, product)
+    if KEPT:
+        # Unrolled: then it is the loop over anchors whose copies are started ahead, over the ends of tiles.
+        for i in tl.static_range(WIDTH // STEP):
+            anchor = tl.load(anchor_ptr + i * STEP + (column[None, :] * WIDTH + inner[:, None]))
+            product = tl.dot(news[i], anchor, product)
+    else:
+        for k in range(0, WIDTH, STEP):
+            new = tl.load(new_ptr + k + (row[:, None] * WIDTH + inner[None, :]))
+            anchor = tl.load(anchor_ptr + k + (column[None, :] * WIDTH + inner[:, None]))
+            product = tl.dot(new, anchor, product)
     return product
 
 
@@ -77,14 +106,16 @@ def bounds_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     STEP: tl.constexpr,
+    KEPT: tl.constexpr,
 ):
     first = tl.program_id(0).to(tl.int64) * ROWS
     row = first + tl.arange(0, ROWS)
     new_ptr += first * WIDTH
+    news = kept_rows(new_ptr, WIDTH, ROWS, STEP, KEPT)
     folded = tl.full([ROWS, COLUMNS], float("-inf"), tl.float32)
     for start in range(0, n_anchor, COLUMNS):
         anchors_ptr = anchor_ptr + tl.cast(start, tl.int64) * WIDTH
-        tile = similarity_tile(new_ptr, anchors_ptr, WIDTH, ROWS, COLUMNS, STEP)
+        tile = similarity_tile(news, new_ptr, anchors_ptr, WIDTH, ROWS, COLUMNS, STEP, KEPT)
         folded = tl.maximum(folded, tile)
     tl.store(bound_ptr + row, lower_bound(folded, COLUMNS) - _MARGIN, mask=row < n_new)
 
@@ -123,16 +154,18 @@ def candidates_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     STEP: tl.constexpr,
+    KEPT: tl.constexpr,
 ):
     first = tl.program_id(0).to(tl.int64) * ROWS
     row = first + tl.arange(0, ROWS)
     new_ptr += first * WIDTH
+    news = kept_rows(new_ptr, WIDTH, ROWS, STEP, KEPT)
     bound = tl.load(bound_ptr + row, mask=row < n_new, other=float("inf"))
     lane = tl.arange(0, COLUMNS)
     count = tl.zeros([ROWS], tl.int32)
     for start in range(0, n_anchor, COLUMNS):
         anchors_ptr = anchor_ptr + tl.cast(start, tl.int64) * WIDTH
-        tile = similarity_tile(new_ptr, anchors_ptr, WIDTH, ROWS, COLUMNS, STEP)
+        tile = similarity_tile(news, new_ptr, anchors_ptr, WIDTH, ROWS, COLUMNS, STEP, KEPT)
         bits = (tile > bound[:, None]).to(tl.int32) << (lane & 31)[None, :]
         words = tl.sum(tl.reshape(bits, [ROWS, COLUMNS // 32, 32]), axis=2)
         # Word by word: a scan over them would go through shared memory four times as often.
@@ -251,16 +284,64 @@ def gather_kernel(
 # one below a cosine.
 _FAR = -4.0
 
+# New tokens that are left to the reference at a time.
+_LEFT_ROWS = 4096
 
-def _unit_rows(new: Tensor, anchors: Tensor, rows: int, columns: int, step: int) -> tuple[Tensor, Tensor]:
+
+@dataclass(frozen=True)
+class Tile:
+    """How the search is cut; results do not depend on it, but for the order of float32 sums (`step`)."""
+
+    rows: int = 128
+    """New tokens of a program."""
+    columns: int = 128
+    """Anchors at a time, a multiple of 64."""
+    step: int = 64
+    """Coordinates at a time."""
+    warps: int = 8
+    kept: bool = False
+    """New tokens stay in shared memory, beside two tiles of anchors: `shared_bytes` must be there."""
+
+    def padded(self, width: int) -> int:
+        """Coordinates of vectors of `width` in whole steps, with room for one more."""
+        return triton.cdiv(width + 1, self.step) * self.step
+
+    def shared_bytes(self, width: int) -> int:
+        """Shared memory of a program if `kept`; 2 KB are for sums."""
+        return (self.rows + 2 * self.columns) * self.padded(width) * torch.bfloat16.itemsize + (2 << 10)
+
+    def stages(self, generation: int) -> int:
+        """For the compiler; `generation`: of the GPU, its major compute capability.
+
+        Matrix units that read shared memory by themselves (9 and 10) keep one copy more than stages say.
+        """
+        return 2 if self.kept and generation in (9, 10) else 3
+
+
+# A Hopper's, as which the interpreter passes.
+_GENERATION, _SHARED_BYTES = 9, 227 << 10
+
+
+def _generation(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else _GENERATION
+
+
+def tile_for(width: int, device: torch.device) -> Tile:
+    """The tile that keeps new tokens in shared memory, if vectors of `width` are short enough for that."""
+    cuda, kept = device.type == "cuda", Tile(columns=64, kept=True)
+    there = torch.cuda.get_device_properties(device).shared_memory_per_block_optin if cuda else _SHARED_BYTES
+    return kept if kept.shared_bytes(width) <= there else Tile()
+
+
+def _unit_rows(new: Tensor, anchors: Tensor, tile: Tile) -> tuple[Tensor, Tensor]:
     """float32 unit rows in whole tiles: `[multiple of rows, WIDTH]` and `[multiple of columns, WIDTH]`.
 
-    One more coordinate, where there is padding among the anchors, holds their similarity to it: 1 for new tokens, 0 for
+    One more coordinate holds new tokens' similarity to what is padding among the anchors: 1 for new tokens, 0 for
     anchors, so that nothing else changes.
     """
-    width, padding = new.shape[1], -len(anchors) % columns
-    full = triton.cdiv(width + (padding > 0), step) * step
-    left = new.new_zeros(triton.cdiv(len(new), rows) * rows, full, dtype=torch.float32)
+    width, padding = new.shape[1], -len(anchors) % tile.columns
+    full = tile.padded(width) if padding else triton.cdiv(width, tile.step) * tile.step
+    left = new.new_zeros(triton.cdiv(len(new), tile.rows) * tile.rows, full, dtype=torch.float32)
     right = new.new_zeros(len(anchors) + padding, full, dtype=torch.float32)
     left[: len(new), :width] = reference.normalized(new)
     right[: len(anchors), :width] = reference.normalized(anchors)
@@ -270,16 +351,30 @@ def _unit_rows(new: Tensor, anchors: Tensor, rows: int, columns: int, step: int)
     return left, right
 
 
+def _search(
+    new: Tensor, anchors: Tensor, n_new: int, n_anchor: int, words: int, tile: Tile
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Words of candidates int32 `[n_new, words]`, which they are, and their numbers `[n_new]`, of unit rows."""
+    found, index = torch.empty(2, n_new, words, dtype=torch.int32, device=new.device).unbind()
+    counts = torch.empty(n_new, dtype=torch.int32, device=new.device)
+    bounds = torch.empty(n_new, device=new.device)
+    # The interpreter cannot multiply bfloat16: there, the rounded values come as float32.
+    operands = [v.bfloat16().float() if interpreting() else v.bfloat16() for v in (new, anchors)]
+    grid = (triton.cdiv(n_new, tile.rows),)
+    cut: dict[str, int] = {"WIDTH": new.shape[1], "ROWS": tile.rows, "COLUMNS": tile.columns, "STEP": tile.step}
+    cut |= {"KEPT": tile.kept, "num_warps": tile.warps, "num_stages": tile.stages(_generation(new.device))}
+    bounds_kernel[grid](*operands, bounds, n_new, n_anchor, **cut)
+    candidates_kernel[grid](*operands, bounds, found, index, counts, n_new, n_anchor, WORDS=words, **cut)
+    return found, index, counts
+
+
 def support(
     new_vectors: Tensor,
     anchor_vectors: Tensor,
     *,
     capacity: int = CAPACITY,
     words: int = WORDS,
-    rows: int = 128,
-    columns: int = 128,
-    step: int = 64,
-    warps: int = 8,
+    tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The anchors of each new token and their weights.
 
@@ -287,33 +382,25 @@ def support(
         int32 `[n_new, capacity]` anchors, int32 `[n_new]` how many of them count, or -1 where they were too many
         for the buffers and nothing is known, and float32 `[n_new, capacity]` weights.
     """
-    new, anchors = _unit_rows(new_vectors, anchor_vectors, rows, columns, step)
-    n_new, n_anchor, width, device = len(new_vectors), len(anchor_vectors), new.shape[1], new.device
-    found, index = torch.empty(2, n_new, words, dtype=torch.int32, device=device).unbind()
-    counts, sizes = torch.empty(2, n_new, dtype=torch.int32, device=device).unbind()
+    n_new, device = len(new_vectors), new_vectors.device
+    tile = tile or tile_for(new_vectors.shape[1], device)
+    new, anchors = _unit_rows(new_vectors, anchor_vectors, tile)
+    sizes = torch.empty(n_new, dtype=torch.int32, device=device)
     candidates = torch.empty(n_new, capacity, dtype=torch.int32, device=device)
     weights = torch.empty(n_new, capacity, device=device)
-    # The interpreter cannot multiply bfloat16: there, the rounded values come as float32.
-    operands = [v.bfloat16().float() if interpreting() else v.bfloat16() for v in (new, anchors)]
     with torch.cuda.device_of(new):
-        grid, bounds = (triton.cdiv(n_new, rows),), torch.empty(n_new, device=device)
-        tiles = {"WIDTH": width, "ROWS": rows, "COLUMNS": columns, "STEP": step, "num_warps": warps, "num_stages": 3}
-        bounds_kernel[grid](*operands, bounds, n_new, n_anchor, **tiles)
-        candidates_kernel[grid](*operands, bounds, found, index, counts, n_new, n_anchor, WORDS=words, **tiles)
         weights_kernel[(n_new,)](
             new,
             anchors,
-            found,
-            index,
-            counts,
+            *_search(new, anchors, n_new, len(anchor_vectors), words, tile),
             candidates,
             weights,
             sizes,
-            WIDTH=width,
+            WIDTH=new.shape[1],
             CAPACITY=capacity,
             WORDS=words,
             GROUP=16,
-            STEP=step,
+            STEP=tile.step,
             num_warps=2,
         )
     return candidates, sizes, weights
@@ -323,11 +410,12 @@ def focus_combine(new_vectors: Tensor, anchor_vectors: Tensor, anchor_rows: tupl
     """See `langadapt_kernels.focus_combine`."""
     candidates, sizes, weights = support(new_vectors, anchor_vectors)
     outputs = tuple(_gather(candidates, sizes, weights, rows.contiguous()) for rows in anchor_rows)
-    left = (sizes < 0).nonzero().squeeze(1)
-    if len(left):
-        done = reference.focus_combine(new_vectors[left], anchor_vectors, anchor_rows)
-        for output, rows in zip(outputs, done, strict=True):
-            output[left] = rows
+    # A part at a time: what the reference makes are rows as large as the outputs.
+    for left in (sizes < 0).nonzero().squeeze(1).split(_LEFT_ROWS):
+        if len(left):
+            done = reference.focus_combine(new_vectors[left], anchor_vectors, anchor_rows)
+            for output, rows in zip(outputs, done, strict=True):
+                output[left] = rows
     return outputs
 
 
