@@ -13,13 +13,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import langadapt.swap_files
 import torch
 import transformers
 
 import langadapt.demo
 import langadapt.pipeline
 import langadapt.report
+import langadapt.swap.files
 import langadapt.training
 from langadapt.artefacts.stages import Run
 from langadapt.demo.scratch import train_from_scratch
