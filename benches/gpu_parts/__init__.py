@@ -1,1 +1,1 @@
-"""Sections of `benches/gpu.py`."""
+"""Pieces of `benches/gpu.py` and of `benches/gpu_train.py`."""
