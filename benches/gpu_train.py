@@ -26,7 +26,6 @@ import argparse
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +38,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
 from gpu_parts.cases import BUDGET, PARTS, Case, chosen  # noqa: E402
+from gpu_parts.children import TELLS_WHERE, abort  # noqa: E402
 from row_files import RowFile  # noqa: E402
 
 GOALS = (("pure 7b", "mixed 7b, full recompute", 1.39), ("pure 1b", "trainer 1b", 1.2), ("pure 1b", "mixed 1b", None))
@@ -68,23 +68,16 @@ def run_apart(names: list[str], smoke: bool, allowed: float, folder: Path) -> li
     Its stderr is kept in ``folder``, under the first case's name, if anything failed.
     """
     command = [sys.executable, __file__, *(["--smoke"] if smoke else []), "--case", *names]
-    # The fault handler tells where a process stands that has to be aborted.
-    settings = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "PYTHONFAULTHANDLER": "1"}
+    environment = {**os.environ, **TELLS_WHERE, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
     errors, reason = folder / f"{re.sub('[^0-9A-Za-z]+', '-', names[0]).strip('-')}.err", ""
     with errors.open("w", encoding="utf-8") as file:
-        child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=file, text=True, env={**os.environ, **settings}
-        )
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True, env=environment)
         try:
             output, _ = child.communicate(timeout=allowed)
         except subprocess.TimeoutExpired:
             reason = f"no answer within {allowed:g} s"
-            child.send_signal(signal.SIGABRT)
-            try:
-                output, _ = child.communicate(timeout=5)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                output, _ = child.communicate()
+            abort(child)
+            output, _ = child.communicate()
     lines = [json.loads(line) for line in output.splitlines() if line.startswith('{"case"')]
     told = {line["case"] for line in lines}
     last = (errors.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""])[-1]

@@ -88,13 +88,17 @@ def ours_small(bench: Bench) -> None:
             "stochastic, float32 gradients": {"rounding": "stochastic", "wide_gradients": True, "extra": 2},
         },
     )
+    _ratio(bench, results)
+
+
+def _ratio(bench: Bench, results: dict[str, Any]) -> None:
     if "median_ms" in results["nearest"] and "median_ms" in results["stochastic"]:
         ratio = results["stochastic"]["median_ms"] / results["nearest"]["median_ms"]
         bench.row("stochastic over nearest", 0, lambda: {"ratio": ratio})
 
 
 def ours_large(bench: Bench) -> None:
-    _ours(
+    results = _ours(
         bench,
         LARGE,
         {
@@ -103,6 +107,7 @@ def ours_large(bench: Bench) -> None:
             "stochastic, variance too, clipped": {"rounding": "stochastic", "max_grad_norm": 1.0, "extra": 2},
         },
     )
+    _ratio(bench, results)
 
 
 def clipping(bench: Bench) -> None:
@@ -185,6 +190,7 @@ def rival_optimizers() -> dict[str, Callable[[list[torch.nn.Parameter]], Callabl
         "optimi, no kahan": library("optimi", "AdamW", kahan_sum=False, triton=True),
         "optimi, kahan": library("optimi", "AdamW", kahan_sum=True, triton=True),
         "flashoptim": library("flashoptim", "FlashAdamW"),
+        "d9d, stochastic rounding": library("d9d.optim.stochastic", "StochasticAdamW", state_dtype=torch.bfloat16),
         "torchao, stochastic rounding": library("torchao.optim", "_AdamW", bf16_stochastic_round=True),
         "torchao, 8-bit states": library("torchao.optim", "AdamW8bit"),
     }
@@ -202,7 +208,7 @@ def rivals_small(bench: Bench) -> None:
     makers = rival_optimizers()
     for name in ("torch fused", "torch foreach", "optimi, kahan") if bench.smoke else makers:
         if "torchao" not in name:
-            bench.row(name, 10, lambda make=makers[name]: time_rival(bench, SMALL, make))
+            bench.rival(name, 10, lambda make=makers[name]: time_rival(bench, SMALL, make))
 
 
 def rivals_slow(bench: Bench) -> None:
@@ -210,10 +216,11 @@ def rivals_slow(bench: Bench) -> None:
     makers = rival_optimizers()
     for name in () if bench.smoke else makers:
         if "torchao" in name:
-            bench.row(name, 30, lambda make=makers[name]: time_rival(bench, SMALL, make))
+            bench.rival(name, 30, lambda make=makers[name]: time_rival(bench, SMALL, make))
 
 
 def rivals_large(bench: Bench) -> None:
     makers = rival_optimizers()
-    for name in ("torch fused",) if bench.smoke else ("torch fused", "optimi, no kahan"):
-        bench.row(name, 15, lambda make=makers[name]: time_rival(bench, LARGE, make))
+    large = ("torch fused", "optimi, no kahan", "flashoptim", "d9d, stochastic rounding")
+    for name in large[:2] if bench.smoke else large:
+        bench.rival(name, 15, lambda make=makers[name]: time_rival(bench, LARGE, make))

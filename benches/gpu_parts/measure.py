@@ -104,6 +104,17 @@ class Bench:
             call()
         return graph.replay
 
+    def rival(self, label: str, needed: float, case: Callable[[], Any]) -> Any:
+        """As `row`, of a library that need not be there."""
+
+        def where_installed() -> Any:
+            try:
+                return case()
+            except ModuleNotFoundError as missing:
+                return {"skipped": f"not installed: {missing.name}"}
+
+        return self.row(label, needed, where_installed)
+
     def row(self, label: str, needed: float, case: Callable[[], Any]) -> Any:
         """Tell of the row of `case`, or why there is none: not enough time (`needed` seconds), or its error.
 
