@@ -95,7 +95,7 @@ def test_a_case_without_memory_is_skipped_by_the_plan(bench, training, monkeypat
 
 
 def test_mfu_is_that_of_the_training_log(training):
-    from langadapt.budget.flops import Shape
+    from langadapt.costs.flops import Shape
 
     shape = importlib.import_module("gpu_parts.cases").SHAPES["7b"]
     found = training.utilisation("NVIDIA H100 80GB HBM3", shape, 4096, 10_000.0)

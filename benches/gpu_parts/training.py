@@ -68,8 +68,8 @@ def gib(size: float) -> float:
 
 def utilisation(device: str, shape: dict[str, int], length: int, speed: float) -> dict[str, Any]:
     """Shares of the device's peak at ``speed`` tokens per second; none for a device that is not in the table."""
-    from langadapt.budget import devices
-    from langadapt.budget.flops import Shape
+    from langadapt.costs import devices
+    from langadapt.costs.flops import Shape
 
     known = devices.named(device)
     if known is None:
@@ -100,10 +100,11 @@ def run_ours(shape: dict[str, int], length: int, case: Case, steps: int) -> dict
     """Whole optimizer steps through the stepper of `train_model`."""
     import torch
 
+    from langadapt.planning.calibration import NoiseStore
     from langadapt.training import TrainSettings, parallel
     from langadapt.training import model as models
-    from langadapt.training.batches import Mixture, Windows
-    from langadapt.training.probe import NoiseStore, synchronize
+    from langadapt.training.data.batches import Mixture, Windows
+    from langadapt.training.probe import fastest_layout, synchronize
     from langadapt.training.step import Stepper
 
     rates = {"learning_rate": 1e-4, "min_learning_rate": 1e-5}
@@ -118,7 +119,7 @@ def run_ours(shape: dict[str, int], length: int, case: Case, steps: int) -> dict
     mixture = Mixture([Windows(store, "noise", length, None, None, 0)], [1.0], settings.sequences_per_step)
     stepper = Stepper(model, mixture, settings, team, None)
     begun = time.perf_counter()
-    stepper.prepare(None)
+    stepper.prepare(None, search=fastest_layout)
     seconds, updates = [], []
     for step in range(steps + 2):
         batch = mixture.batch(step)
@@ -144,7 +145,7 @@ def run_ours(shape: dict[str, int], length: int, case: Case, steps: int) -> dict
 
 def planned_memory(form: Any, settings: Any, team: Any, micro_batch: int) -> dict[str, float]:
     """What `langadapt plan` says this layout needs: all of it, and the tensors alone."""
-    from langadapt.budget.memory import CONTEXT, OVERHEAD, estimate
+    from langadapt.costs.memory import CONTEXT, OVERHEAD, estimate
     from langadapt.training.layout import layout_of
 
     layout = layout_of(settings, team, "none", settings.activation_checkpointing, micro_batch)
@@ -160,7 +161,7 @@ def check_room(shape: dict[str, int], settings: Any, team: Any) -> None:
     """
     import torch
 
-    from langadapt.budget.flops import Shape
+    from langadapt.costs.flops import Shape
 
     if not torch.cuda.is_available() or "auto" in (settings.micro_batch, settings.activation_checkpointing):
         return
