@@ -27,15 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from row_files import write_rows
+from texts import corpus
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
-
-def stream(corpus: Path, size: int, new_every: int) -> Iterator[bytes]:
+def stream(file: Path, size: int, new_every: int) -> Iterator[bytes]:
     """Documents as lines of text, about `size` bytes in all."""
     from langadapt import read_documents
 
-    documents = [text.encode() + b"\n" for text in read_documents([str(corpus)])]
+    documents = [text.encode() + b"\n" for text in read_documents([str(file)])]
     letters = string.ascii_lowercase.encode()
     draw = random.Random(0)
     written = number = 0
@@ -129,7 +128,7 @@ def page(report: dict[str, Any], samples: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, default=SHARED / "corpus" / "de.jsonl.zst")
+    parser.add_argument("--corpus", type=Path, default=corpus("de"))
     parser.add_argument("--gigabytes", type=float, default=20.0)
     parser.add_argument("--new-every", type=int, default=14)
     parser.add_argument("--style", default="byte_level", choices=["byte_level", "sentencepiece"])

@@ -28,15 +28,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contenders import Failed, answer, timed, turns
 from machine import describe, write_report
+from texts import SHARED
+from texts import corpus as corpus_of
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 Texts = list[str]
@@ -202,19 +203,6 @@ def documents(corpus: Path) -> Texts:
     return [json.loads(line)["text"] for line in raw.splitlines() if line.strip()]
 
 
-def clock() -> tuple[float, float]:
-    """Now, and the processor time of this process, its threads and its finished children."""
-    times = os.times()
-    return time.perf_counter(), times.user + times.system + times.children_user + times.children_system
-
-
-def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    started, worked = clock()
-    result = work()
-    ended, work_ended = clock()
-    return result, {"seconds": ended - started, "cpu": work_ended - worked}
-
-
 def digest(ids: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(ids, dtype=np.uint32).tobytes()).hexdigest()
 
@@ -224,13 +212,13 @@ def work_on(kind: str, contender: str, folder: Path, corpus: Path) -> dict[str, 
     if kind == "encode":
         texts = documents(corpus)
         encode, flatten = ENCODERS[contender](folder)
-        _, cold = timed(lambda: encode(texts))
-        encoded, warm = timed(lambda: encode(texts))
+        _, cold = timed(lambda: encode(texts), children=True)
+        encoded, warm = timed(lambda: encode(texts), children=True)
         runs = {"cold": cold, "warm": warm}
         ids = flatten(encoded)
     else:
         with tempfile.TemporaryDirectory(dir="/var/tmp") as out:
-            _, whole = timed(lambda: STORES[contender](folder, corpus, Path(out)))
+            _, whole = timed(lambda: STORES[contender](folder, corpus, Path(out)), children=True)
             runs = {"whole": whole}
             ids = np.fromfile(Path(out) / "tokens.bin", dtype=np.uint16)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -238,33 +226,27 @@ def work_on(kind: str, contender: str, folder: Path, corpus: Path) -> dict[str, 
 
 
 def in_process(kind: str, contender: str, folder: Path, corpus: Path) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--work", kind, contender, str(folder), str(corpus)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{contender}: {done.stderr.strip().splitlines()[-1:]}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return answer(__file__, "--work", kind, contender, str(folder), str(corpus))
 
 
 def compare(job: str, rounds: int, wanted: list[str] | None) -> list[dict[str, Any]]:
     """All rows of one job: ids first, then times in turns."""
     kind, tokenizer, language, contenders = JOBS[job]
-    folder, corpus = SHARED / "tokenizers" / tokenizer, SHARED / "corpus" / f"{language}.jsonl.zst"
+    folder, corpus = SHARED / "tokenizers" / tokenizer, corpus_of(language)
     megabytes = sum(len(text.encode()) for text in documents(corpus)) / 1e6
     contenders = [name for name in contenders if not wanted or name in {"langadapt", *wanted}]
     contenders = [name for name in contenders if importlib.util.find_spec(name) is not None]
     expected = in_process("encode", "tokenizers", folder, corpus)["digest"]
     timings: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
-    for at in range(rounds):
-        for name in contenders:
-            print(f"{job}: round {at + 1}, {name}", file=sys.stderr)
-            try:
-                timings[name].append(in_process(kind, name, folder, corpus))
-            except RuntimeError as error:
-                if name == "langadapt":
-                    raise SystemExit(str(error)) from None
-                # A rival that does not work here costs its own rows, not those of the others.
-                print(error, file=sys.stderr)
+    for at, name in turns(contenders, rounds):
+        print(f"{job}: round {at + 1}, {name}", file=sys.stderr)
+        try:
+            timings[name].append(in_process(kind, name, folder, corpus))
+        except Failed as reason:
+            if name == "langadapt":
+                raise SystemExit(f"{name}: {reason}") from None
+            # A rival that does not work here costs its own rows, not those of the others.
+            print(f"{name}: {reason}", file=sys.stderr)
     timings = {name: results for name, results in timings.items() if results}
     rows = []
     for phase in timings[contenders[0]][0]["runs"]:
@@ -284,8 +266,8 @@ def compare(job: str, rounds: int, wanted: list[str] | None) -> list[dict[str, A
 
 
 def row_of(job: str, phase: str, name: str, runs: list[dict[str, float]], megabytes: float) -> dict[str, Any]:
-    seconds = [run["seconds"] for run in runs]
-    cpu = [run["cpu"] for run in runs]
+    seconds = [run["wall_s"] for run in runs]
+    cpu = [run["cpu_s"] for run in runs]
     return {
         "job": job,
         "phase": phase,

@@ -18,30 +18,17 @@ import argparse
 import io
 import json
 import os
-import random
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from contenders import answer, peak_mb, rounds_of, timed
 from machine import describe, write_report
+from texts import unpacked
 
 VOCAB_SIZE = 32_768
-Trained = tuple[tuple[float, float], Any]
-
-
-def documents(path: str) -> list[str]:
-    with Path(path).open(encoding="utf-8") as lines:
-        return [json.loads(line)["text"] for line in lines]
-
-
-def timed(work: Callable[[], Any]) -> Trained:
-    clock, processor = time.perf_counter(), time.process_time()
-    result = work()
-    return (time.perf_counter() - clock, time.process_time() - processor), result
+Trained = tuple[Any, dict[str, float]]
 
 
 def langadapt_byte_level(path: str) -> Trained:
@@ -61,7 +48,7 @@ def hugging_face(path: str) -> Trained:
 
     from langadapt.tokenizer.cutting import PATTERNS
 
-    texts = documents(path)
+    texts = list(unpacked(Path(path)))
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PATTERNS["llama3"]), "isolated")
     mapping = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -73,14 +60,14 @@ def hugging_face(path: str) -> Trained:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    seconds, _ = timed(lambda: tokenizer.train_from_iterator(texts, trainer))
-    return seconds, tokenizer
+    _, seconds = timed(lambda: tokenizer.train_from_iterator(texts, trainer))
+    return tokenizer, seconds
 
 
 def rustbpe(path: str) -> Trained:
     import rustbpe
 
-    texts = documents(path)
+    texts = list(unpacked(Path(path)))
     tokenizer = rustbpe.Tokenizer()
     return timed(lambda: tokenizer.train_from_iterator(iter(texts), VOCAB_SIZE))
 
@@ -97,14 +84,14 @@ def bpeasy(path: str) -> Trained:
 
     from langadapt.tokenizer.cutting import PATTERNS
 
-    texts = documents(path)
+    texts = list(unpacked(Path(path)))
     return timed(lambda: bpeasy.train_bpe(iter(texts), PATTERNS["llama3"], 128, VOCAB_SIZE))
 
 
 def sentencepiece(path: str) -> Trained:
     import sentencepiece
 
-    lines = [line for text in documents(path) for line in text.split("\n") if line]
+    lines = [line for text in unpacked(Path(path)) for line in text.split("\n") if line]
     model = io.BytesIO()
 
     def train() -> None:
@@ -125,8 +112,8 @@ def sentencepiece(path: str) -> Trained:
             minloglevel=2,
         )
 
-    seconds, _ = timed(train)
-    return seconds, model.getvalue()
+    _, seconds = timed(train)
+    return model.getvalue(), seconds
 
 
 OURS = {"byte-level": langadapt_byte_level, "sentencepiece": langadapt_sentencepiece}
@@ -140,12 +127,12 @@ def equal_to_reference(path: str) -> dict[str, bool]:
     """Whether our vocabularies are those of the reference trainers, on the whole corpus."""
     import sentencepiece as package
 
-    _, ours = langadapt_byte_level(path)
-    _, theirs = hugging_face(path)
+    ours, _ = langadapt_byte_level(path)
+    theirs, _ = hugging_face(path)
     model, reference = json.loads(ours.definition)["model"], json.loads(theirs.to_str())["model"]
     byte_level = model["vocab"] == reference["vocab"] and model["merges"] == reference["merges"]
-    _, ours = langadapt_sentencepiece(path)
-    processor = package.SentencePieceProcessor(model_proto=sentencepiece(path)[1])
+    ours, _ = langadapt_sentencepiece(path)
+    processor = package.SentencePieceProcessor(model_proto=sentencepiece(path)[0])
     pieces = [processor.id_to_piece(id) for id in range(processor.get_piece_size())]
     return {"byte-level": byte_level, "sentencepiece": [ours.id_to_token(id) for id in range(VOCAB_SIZE)] == pieces}
 
@@ -153,24 +140,8 @@ def equal_to_reference(path: str) -> dict[str, bool]:
 def work(style: str, name: str, path: str) -> None:
     """One run in a process of its own; a JSON line on stdout."""
     runner = OURS[style] if name == "langadapt" else RIVALS[style][name]
-    (seconds, cpu_seconds), _ = runner(path)
-    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb()}))
-
-
-def peak_mb() -> int:
-    """Largest resident size of this process. `ru_maxrss` would be that of the parent, if larger: it survives fork."""
-    status = Path("/proc/self/status").read_text()
-    return round(int(status.split("VmHWM:")[1].split()[0]) / 1024)
-
-
-def run(style: str, name: str, path: str) -> dict[str, float] | None:
-    command = [sys.executable, __file__, "--worker", f"{style}:{name}", "--corpus", path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    if done.returncode != 0:
-        print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-        return None
-    row: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return row
+    _, used = runner(path)
+    print(json.dumps({"seconds": used["wall_s"], "cpu_seconds": used["cpu_s"], "peak_mb": peak_mb()}))
 
 
 def bench(path: str, rounds: int, names: list[str]) -> list[dict[str, Any]]:
@@ -178,12 +149,12 @@ def bench(path: str, rounds: int, names: list[str]) -> list[dict[str, Any]]:
     rows = []
     for style, rivals in RIVALS.items():
         libraries = ["langadapt", *(name for name in rivals if name in names)]
-        draw = random.Random(style)
-        for number in range(rounds):
-            for name in draw.sample(libraries, len(libraries)):
-                row = run(style, name, path)
-                if row is not None:
-                    rows.append({"style": style, "library": name, "round": number, **row})
+
+        def measure(name: str, style: str = style) -> dict[str, Any]:
+            return answer(__file__, "--worker", f"{style}:{name}", "--corpus", path)
+
+        for name, found in rounds_of(libraries, rounds, measure, seed=style).items():
+            rows += [{"style": style, "library": name, **row} for row in found]
     return rows
 
 

@@ -20,16 +20,15 @@ import hashlib
 import json
 import statistics
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from contenders import Failed, answer, timed, turns
 from machine import describe, write_report
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+from texts import SHARED, byte_count
+from texts import corpus as corpus_of
 
 
 def documents_of_langadapt(path: str) -> Iterator[str]:
@@ -63,11 +62,9 @@ READERS: dict[str, Callable[[str], Iterator[str]]] = {
 def read(name: str, path: str) -> dict[str, Any]:
     """Time one reader, then hash what it gave."""
     next(READERS[name](path))  # Imports; a generator of `datasets` opens the file again below.
-    started, worked = time.perf_counter(), time.process_time()
-    texts = list(READERS[name](path))
-    seconds, cpu = time.perf_counter() - started, time.process_time() - worked
+    texts, used = timed(lambda: list(READERS[name](path)))
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-    return {"seconds": seconds, "cpu": cpu, "answer": [len(texts), digest]}
+    return used | {"answer": [len(texts), digest]}
 
 
 def fertility_of_langadapt(path: str, folders: list[str]) -> Callable[[], list[float | None]]:
@@ -129,10 +126,8 @@ MEASURES: dict[str, Callable[[str, list[str]], Callable[[], list[float | None]]]
 
 def measure(name: str, path: str, folders: list[str]) -> dict[str, Any]:
     """Time one way to the tokens per word of all tokenizers."""
-    run = MEASURES[name](path, folders)
-    started, worked = time.perf_counter(), time.process_time()
-    answer = run()
-    return {"seconds": time.perf_counter() - started, "cpu": time.process_time() - worked, "answer": answer}
+    fertility, used = timed(MEASURES[name](path, folders))
+    return used | {"answer": fertility}
 
 
 FILTERS: dict[str, dict[str, Any]] = {
@@ -151,34 +146,31 @@ def build(name: str, path: str) -> dict[str, Any]:
     from langadapt import build_corpus
 
     with tempfile.TemporaryDirectory() as folder:
-        started, worked = time.perf_counter(), time.process_time()
-        build_corpus(path, Path(folder) / "corpus", **FILTERS[name])
-        seconds, cpu = time.perf_counter() - started, time.process_time() - worked
+        _, used = timed(lambda: build_corpus(path, Path(folder) / "corpus", **FILTERS[name]))
         written = (Path(folder) / "corpus" / "train.jsonl.zst").stat().st_size
-    return {"seconds": seconds, "cpu": cpu, "answer": written > 1000}
+    return used | {"answer": written > 1000}
 
 
 def in_process(job: str, name: str, *arguments: str) -> dict[str, Any]:
     """One contender once, in a process of its own."""
-    command = [sys.executable, __file__, "--job", job, "--name", name, "--arguments", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    try:
+        return answer(__file__, "--job", job, "--name", name, "--arguments", *arguments)
+    except Failed as reason:
+        raise SystemExit(f"{job}: {name}: {reason}; nothing is timed") from None
 
 
 def compare(job: str, names: list[str], rounds: int, megabytes: float, *arguments: str) -> list[dict[str, Any]]:
     """Check that all contenders agree, then time them in turns; one row each, ours first."""
     answers = {name: in_process(job, name, *arguments)["answer"] for name in names}
-    for name, answer in answers.items():
-        if answer != answers[names[0]]:
-            raise SystemExit(f"{job}: {name} gives {answer}, {names[0]} gives {answers[names[0]]}; nothing is timed")
+    for name, given in answers.items():
+        if given != answers[names[0]]:
+            raise SystemExit(f"{job}: {name} gives {given}, {names[0]} gives {answers[names[0]]}; nothing is timed")
     seconds: dict[str, list[float]] = {name: [] for name in names}
     cpu: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds):
-        for name in names:
-            timed = in_process(job, name, *arguments)
-            seconds[name].append(timed["seconds"])
-            cpu[name].append(timed["cpu"])
+    for _, name in turns(names, rounds):
+        used = in_process(job, name, *arguments)
+        seconds[name].append(used["wall_s"])
+        cpu[name].append(used["cpu_s"])
     ours = statistics.median(seconds[names[0]])
     return [
         {
@@ -201,7 +193,7 @@ def sample(path: Path, megabytes: float, folder: Path) -> tuple[Path, float]:
     lines = []
     for text in documents_of_json(str(path)):
         lines.append(json.dumps({"text": text, "source": "sample"}, ensure_ascii=False))
-        size += len(text.encode())
+        size += byte_count(text)
         if size >= megabytes * 1e6:
             break
     subprocess.run(["zstd", "-q", "-o", str(out)], input="\n".join(lines).encode(), check=True)
@@ -212,7 +204,7 @@ def run(text: Path, folders: list[str], megabytes: float, rounds: int) -> list[d
     """All rows of both benches."""
     with tempfile.TemporaryDirectory() as folder:
         part, size = sample(text, megabytes, Path(folder))
-        whole = sum(len(document.encode()) for document in documents_of_json(str(text))) / 1e6
+        whole = sum(byte_count(document) for document in documents_of_json(str(text))) / 1e6
         rows = compare("read", list(READERS), rounds, whole, str(text))
         rows += compare("measure", list(MEASURES), rounds, size, str(part), *folders)
         return rows + compare("build", list(FILTERS), rounds, whole, str(text))
@@ -233,7 +225,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, default=SHARED / "corpus" / "de.jsonl.zst")
+    parser.add_argument("--text", type=Path, default=corpus_of("de"))
     names = ("paper-de", "phi-3-mini", "phi-2", "roberta-base")
     parser.add_argument("--tokenizers", nargs="+", default=[str(SHARED / "tokenizers" / name) for name in names])
     parser.add_argument("--megabytes", type=float, default=10.0, help="text for the slow fertility rivals")

@@ -33,9 +33,9 @@ from typing import Any
 
 import torch
 from row_files import RowFile, read_rows
+from texts import byte_count, first_texts
 from transformers import AutoModelForCausalLM
 
-from langadapt.corpus.documents import read_documents
 from langadapt.evaluation.bits_per_byte import bits_per_byte
 from langadapt.machine import describe_device, versions
 from langadapt.models.folder import read_new_rows
@@ -140,13 +140,9 @@ class Experiment:
         }
 
     def held_out(self, language: str, which: str) -> list[str]:
-        """Whole documents, :data:`MEASURED_BYTES` or a little more of them."""
-        texts: list[str] = []
-        for text in read_documents([str(self.prepared / language / "corpus" / which / "validation.jsonl.zst")]):
-            texts.append(text)
-            if sum(len(one.encode()) for one in texts) >= MEASURED_BYTES:
-                break
-        return texts
+        """:data:`MEASURED_BYTES` or a little more of them."""
+        file = self.prepared / language / "corpus" / which / "validation.jsonl.zst"
+        return first_texts(file, MEASURED_BYTES, byte_count)
 
     def swapped(self, language: str, method: str, seed: int) -> Path:
         """The swapped model's folder."""

@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from contenders import answer, rounds_of, timed
 from machine import describe, seconds_table, write_report
 
 DIM = 300
@@ -96,9 +94,8 @@ def one(name: str, new: int, anchors: int, width: int) -> dict[str, float]:
     weights = [exact_sparsemax(row) for row in tensors[0][:40].double() @ tensors[1].double().T]
     expected = torch.stack(weights) @ tensors[2].double()
     error = float(((check - expected).norm(dim=1) / expected.norm(dim=1)).max())
-    wall, processor = time.perf_counter(), time.process_time()
-    run(*tensors)
-    return {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - processor, "error": error}
+    _, used = timed(lambda: run(*tensors))
+    return used | {"error": error}
 
 
 def exact_sparsemax(z: torch.Tensor) -> torch.Tensor:
@@ -120,24 +117,17 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(one(arguments.one, arguments.new, arguments.anchors, arguments.width)))
         return
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
-    for _ in range(arguments.rounds):
-        for name, found in rounds.items():
-            ours = name.startswith("langadapt")
-            new = arguments.new if ours else max(50, int(arguments.new * arguments.share))
-            command = [sys.executable, __file__, "--one", name, "--new", str(new)]
-            command += ["--anchors", str(arguments.anchors), "--width", str(arguments.width)]
-            process = subprocess.run(command, capture_output=True, text=True)
-            if process.returncode:
-                print(f"{name}: {process.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-                continue
-            result = json.loads(process.stdout.splitlines()[-1])
-            if result["error"] > 1e-5:
-                raise SystemExit(f"{name}: rows are off by {result['error']:.1e}; not timed")
-            scale = arguments.new / new
-            found.append(
-                {"wall_s": result["wall_s"] * scale, "cpu_s": result["cpu_s"] * scale, "error": result["error"]}
-            )
+
+    def measure(name: str) -> dict[str, float]:
+        new = arguments.new if name.startswith("langadapt") else max(50, int(arguments.new * arguments.share))
+        shape = ["--new", str(new), "--anchors", str(arguments.anchors), "--width", str(arguments.width)]
+        found = answer(__file__, "--one", name, *shape)
+        if found["error"] > 1e-5:
+            raise SystemExit(f"{name}: rows are off by {found['error']:.1e}; not timed")
+        scale = arguments.new / new
+        return {"wall_s": found["wall_s"] * scale, "cpu_s": found["cpu_s"] * scale, "error": found["error"]}
+
+    rounds = rounds_of(list(CONTENDERS), arguments.rounds, measure)
     rows, table = seconds_table(rounds, "langadapt bf16")
     print(table, end="")
     if arguments.out:

@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from row_files import RowFile, read_rows
 from transformers import AutoModelForCausalLM
+from vectors import by_gensim, lines_of
 
 from langadapt.artefacts.stages import Run
 from langadapt.corpus.documents import read_documents
@@ -299,7 +300,7 @@ def compare_vectors(experiment: Experiment, rows_file: Path) -> None:
         if (name, seed) in done:
             continue
         begun = time.monotonic()
-        vectors = make(TokenStore.open(store), seed)
+        vectors = make(store, seed)
         seconds = round(time.monotonic() - begun, 1)
         text = ProbeText(side.stores(side.folder / "tokenizer"), side.validation_texts("target"), window=256)
         settings = build(TrainSettings, TRAIN | {"steps": 50, "schedule": "constant", "seed": 1}, "train.")
@@ -309,34 +310,15 @@ def compare_vectors(experiment: Experiment, rows_file: Path) -> None:
         found.add({"vectors": name, "seed": seed, "seconds": seconds, **ranking.rows[0]})
 
 
-def our_vectors(store: TokenStore, seed: int) -> Any:
+def our_vectors(store: Path, seed: int) -> Any:
     """By the compiled core, one thread."""
     return train_vectors(store, **VECTORS, seed=seed)
 
 
-def gensim_vectors(store: TokenStore, seed: int) -> Any:
-    """By gensim with fastText's settings; its defaults differ in the noise exponent and the learning rate."""
-    from gensim.models import FastText
-
-    surfaces = token_surfaces(store)
-    lines = [[surfaces[token] for token in ids[i : i + 1024]] for ids in store for i in range(0, len(ids), 1024)]
-    model = FastText(
-        lines,
-        vector_size=VECTORS["dim"],
-        epochs=VECTORS["epochs"],
-        min_count=VECTORS["min_count"],
-        sg=0,
-        window=5,
-        negative=10,
-        ns_exponent=0.5,
-        sample=1e-4,
-        alpha=0.05,
-        min_alpha=0.0,
-        min_n=3,
-        max_n=6,
-        workers=1,
-        seed=seed,
-    )
+def gensim_vectors(store: Path, seed: int) -> Any:
+    """By gensim, on the same lines."""
+    surfaces = token_surfaces(TokenStore.open(store))
+    model = by_gensim(lines_of(store), VECTORS["dim"], VECTORS["epochs"], 1, seed=seed)
     vectors = np.zeros((len(surfaces), VECTORS["dim"]), dtype=np.float32)
     for token, surface in enumerate(surfaces):
         if surface in model.wv.key_to_index:

@@ -61,7 +61,7 @@ def seconds_table(timings: dict[str, list[dict[str, float]]], ours: str) -> tupl
         if not rounds:
             continue
         row: dict[str, Any] = {"contender": name, "rounds": len(rounds)}
-        for key in rounds[0]:
+        for key in (key for key in rounds[0] if key != "round"):
             values = [found[key] for found in rounds]
             row[key] = statistics.median(values) if key in ("wall_s", "cpu_s") else max(values)
             row[f"{key}_range"] = [min(values), max(values)]

@@ -32,9 +32,9 @@ from typing import Any
 
 import torch
 from row_files import RowFile, read_rows
+from texts import byte_count, first_texts
 from transformers import AutoModelForCausalLM
 
-from langadapt.corpus.documents import read_documents
 from langadapt.evaluation.bits_per_byte import bits_per_byte
 from langadapt.machine import describe_device, versions
 from langadapt.swap.loaded import swap_tokenizer
@@ -80,7 +80,7 @@ class Experiment:
         if not self.models["swapped"].exists():
             self.swap()
         self.texts = {
-            language: held_out(self.side / "corpus" / folder / "validation.jsonl.zst")
+            language: first_texts(self.side / "corpus" / folder / "validation.jsonl.zst", MEASURED_BYTES, byte_count)
             for language, folder in (("german", "target"), ("english", "source"))
         }
 
@@ -138,16 +138,6 @@ class Experiment:
             row = self.train(self.models[which], which, "run", seed, steps=steps, **PRECISIONS[arm])
         measured = self.measure(Path(row.pop("final")), which)
         return {"part": part, "tokenizer": which, "precision": arm, "seed": seed, "bits_per_byte": measured, **row}
-
-
-def held_out(file: Path) -> list[str]:
-    """Whole documents, :data:`MEASURED_BYTES` or a little more of them."""
-    texts: list[str] = []
-    for text in read_documents([str(file)]):
-        texts.append(text)
-        if sum(len(one.encode()) for one in texts) >= MEASURED_BYTES:
-            break
-    return texts
 
 
 def steps_in_time(rows: list[dict[str, Any]], which: str, arm: str, seed: int) -> int:

@@ -6,7 +6,7 @@ German text. The swap runs in a process of its own; its peak memory is the kerne
 included, and the part that was there before the swap began (torch, transformers) is given beside it. Needs 15 GB of
 disk.
 
-    python benches/swap_memory.py --data ../shared/data [--folder FOLDER] [--method focus] [--json]
+    python benches/swap_memory.py [--data FOLDER] [--folder FOLDER] [--methods focus] [--out NAME]
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ import argparse
 import json
 import shutil
 import struct
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from contenders import answer
+from machine import describe, write_report
+from texts import SHARED, corpus, first_texts
 from transformers import AutoModelForCausalLM, MistralConfig
 
-from langadapt import Tokenizer, read_documents, save_vectors, tokenize_corpus, train_vectors
+from langadapt import Tokenizer, save_vectors, tokenize_corpus, train_vectors
 
 SOURCE, TARGET = "phi-3-mini", "paper-de"
 TEXT_CHARACTERS = 8_000_000
@@ -80,12 +82,7 @@ def write_sparse(file: Path, shapes: dict[str, list[int]]) -> None:
 
 def make_vectors(data: Path, folder: Path) -> Path:
     """Vectors of 300 on some German text."""
-    texts, size = [], 0
-    for text in read_documents([str(data / "corpus" / "de.jsonl.zst")]):
-        texts.append(text)
-        size += len(text)
-        if size > TEXT_CHARACTERS:
-            break
+    texts = first_texts(corpus("de", data), TEXT_CHARACTERS)
     tokenizer = Tokenizer.from_pretrained(data / "tokenizers" / TARGET)
     store = tokenize_corpus(iter(texts), tokenizer, folder / "store")
     save_vectors(train_vectors(store, epochs=1), folder / "vectors.safetensors", store=store)
@@ -94,28 +91,37 @@ def make_vectors(data: Path, folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--folder", type=Path, help="for temporary files")
     parser.add_argument("--methods", nargs="+", default=["focus", "subword_mean"])
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", type=Path, help="writes NAME.jsonl and NAME.md")
     arguments = parser.parse_args()
+    rows = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         folder = Path(temporary)
         (folder / "model").mkdir()
         make_model(folder / "model", arguments.data / "tokenizers" / SOURCE)
         vectors = make_vectors(arguments.data, folder)
+        places = [folder / "model", arguments.data / "tokenizers" / TARGET, vectors, folder / "out"]
         for method in arguments.methods:
             begun = time.monotonic()
-            command = [sys.executable, "-c", CHILD, str(folder / "model"), str(arguments.data / "tokenizers" / TARGET)]
-            command += [str(vectors), str(folder / "out"), method]
-            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            found["process_seconds"] = round(time.monotonic() - begun, 1)
-            if arguments.json:
-                print(json.dumps(found))
-                continue
-            peak, before = (found[name] / 1e9 for name in ("peak_bytes", "before_bytes"))
-            print(f"{method}: {peak:.2f} GB at the peak ({before:.2f} before), {found['seconds']} s")
+            found = answer("-c", CHILD, *map(str, places), method)
+            rows.append(found | {"process_seconds": round(time.monotonic() - begun, 1)})
             shutil.rmtree(folder / "out")
+    print(table(rows), end="")
+    if arguments.out:
+        write_report(arguments.out, describe("torch", "transformers"), rows, table(rows))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| method | rows combined | GB at the peak | of which before the swap | seconds of the swap |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        peak, before = (f"{row[name] / 1e9:.2f}" for name in ("peak_bytes", "before_bytes"))
+        lines.append(f"| `{row['method']}` | {row['combined']:,} | {peak} | {before} | {row['seconds']:.0f} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

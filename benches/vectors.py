@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from contenders import answer, rounds_of, timed
 from machine import describe, seconds_table, write_report
+from texts import SHARED, corpus, first_texts
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 LINE = 1024
 
 
 def lines_of(folder: Path) -> list[list[str]]:
+    """The tokens of a store, spelt, in lines of at most :data:`LINE`: what the rivals read."""
     from langadapt import TokenStore
     from langadapt.vectors.cbow import token_surfaces
 
@@ -42,11 +42,20 @@ def langadapt(folder: Path, dim: int, epochs: int, threads: int) -> Callable[[],
 
 
 def gensim(folder: Path, dim: int, epochs: int, threads: int) -> Callable[[], object]:
-    from gensim.models import FastText
+    # Imported outside the timer.
+    import gensim.models  # noqa: F401
 
     sentences = lines_of(folder)
+    return lambda: by_gensim(sentences, dim, epochs, threads)
+
+
+def by_gensim(sentences: list[list[str]], dim: int, epochs: int, threads: int, **more: Any) -> Any:
+    """gensim's FastText with fastText's settings; its defaults differ in the noise exponent and the learning rate."""
+    from gensim.models import FastText
+
     settings = {"negative": 10, "ns_exponent": 0.5, "sample": 1e-4, "min_count": 10, "alpha": 0.05, "min_alpha": 0.0}
-    return lambda: FastText(sentences, vector_size=dim, epochs=epochs, sg=0, window=5, workers=threads, **settings)
+    shape = {"vector_size": dim, "epochs": epochs, "sg": 0, "window": 5, "workers": threads}
+    return FastText(sentences, **shape, **settings, **more)
 
 
 def fasttext(folder: Path, dim: int, epochs: int, threads: int) -> Callable[[], object]:
@@ -62,14 +71,9 @@ CONTENDERS = {"langadapt": langadapt, "gensim": gensim, "fasttext": fasttext}
 
 
 def make_store(text: str, tokenizer: str, tokens: int, folder: Path) -> int:
-    from langadapt import Tokenizer, read_documents, tokenize_corpus
+    from langadapt import Tokenizer, tokenize_corpus
 
-    texts, size = [], 0
-    for document in read_documents([text]):
-        texts.append(document)
-        size += len(document)
-        if size > tokens * 4.3:
-            break
+    texts = first_texts(Path(text), tokens * 4.3)
     return len(tokenize_corpus(iter(texts), Tokenizer.from_pretrained(tokenizer), folder).tokens)
 
 
@@ -80,31 +84,23 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--text", default=str(SHARED / "corpus" / "de.jsonl.zst"))
+    parser.add_argument("--text", default=str(corpus("de")))
     parser.add_argument("--tokenizer", default=str(SHARED / "tokenizers" / "paper-de"))
     parser.add_argument("--out", type=Path, help="writes NAME.jsonl and NAME.md")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         name, folder = arguments.one
-        run = CONTENDERS[name](Path(folder), arguments.dim, arguments.epochs, arguments.threads)
-        wall, processor = time.perf_counter(), time.process_time()
-        run()
-        print(json.dumps({"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - processor}))
+        _, used = timed(CONTENDERS[name](Path(folder), arguments.dim, arguments.epochs, arguments.threads))
+        print(json.dumps(used))
         return
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "store"
         tokens = make_store(arguments.text, arguments.tokenizer, arguments.tokens, folder)
-        for _ in range(arguments.rounds):
-            for name, results in found.items():
-                command = [sys.executable, __file__, "--one", name, str(folder), "--dim", str(arguments.dim)]
-                command += ["--epochs", str(arguments.epochs), "--threads", str(arguments.threads)]
-                process = subprocess.run(command, capture_output=True, text=True)
-                if process.returncode:
-                    print(f"{name}: {process.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-                    continue
-                results.append(json.loads(process.stdout.splitlines()[-1]))
+        shape = ["--dim", str(arguments.dim), "--epochs", str(arguments.epochs), "--threads", str(arguments.threads)]
+        found = rounds_of(
+            list(CONTENDERS), arguments.rounds, lambda name: answer(__file__, "--one", name, str(folder), *shape)
+        )
     rows, table = seconds_table(found, "langadapt")
     print(table, end="")
     if arguments.out:

@@ -141,61 +141,66 @@ def stochastic(bench: Bench) -> None:
 
 def optimizer(bench: Bench) -> None:
     """The optimizer beside torch's fused one in float32, and its norm beside float64."""
+    bench.row("beside torch in float32", 10, lambda: _beside_torch(bench))
+    bench.row("square sum", 10, lambda: _norm(bench))
+    bench.row("norm in the backward pass", 10, lambda: _in_backward(bench))
 
-    def beside_torch() -> dict[str, Any]:
-        torch.manual_seed(0)
-        shapes = [(64, 32), (100,)] if bench.smoke else [(4096, 1024), (4096,), (1000, 333)]
-        ours = [torch.nn.Parameter(torch.randn(s, device=bench.device)) for s in shapes]
-        truth = [torch.nn.Parameter(p.detach().clone()) for p in ours]
-        backend = "triton"
-        fused = FusedAdamW(ours, 1e-3, max_grad_norm=1.0, backend=backend)
-        torchs = torch.optim.AdamW(truth, 1e-3, fused=not bench.smoke)
-        for _ in range(2 if bench.smoke else 20):
-            for a, b in zip(ours, truth, strict=True):
-                a.grad = torch.randn_like(a)
-                b.grad = a.grad.clone()
-            norm = torch.nn.utils.clip_grad_norm_(truth, 1.0)
-            torchs.step()
-            fused.step()
-        worst = max(float((a - b).detach().abs().max()) for a, b in zip(ours, truth, strict=True))
-        off = abs(float(fused.grad_norm) / float(norm) - 1) if fused.grad_norm is not None else 1.0
-        return {"ok": worst < 1e-5 and off < 1e-5, "note": f"weights {worst:.1e} apart, norms {off:.1e}"}
 
-    def norm() -> dict[str, Any]:
-        sizes = (9000, 13) if bench.smoke else (50_000_001, 13, 8192)
-        entries = [make_entry(size, "nearest", bench.device) for size in sizes]
-        cache = StepCache()
-        totals = [square_sum(entries, list(range(len(sizes))), backend="triton", cache=cache) for _ in range(2)]
-        exact = sum(float(e.grad.double().square().sum()) for e in entries)
-        off = abs(float(totals[0]) / exact - 1)
-        return {"ok": off < 1e-6 and bool(torch.equal(*totals)), "note": f"{off:.1e} off, the same bits twice"}
+def _beside_torch(bench: Bench) -> dict[str, Any]:
+    """The optimizer beside torch's fused one in float32."""
+    torch.manual_seed(0)
+    shapes = [(64, 32), (100,)] if bench.smoke else [(4096, 1024), (4096,), (1000, 333)]
+    ours = [torch.nn.Parameter(torch.randn(s, device=bench.device)) for s in shapes]
+    truth = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    backend = "triton"
+    fused = FusedAdamW(ours, 1e-3, max_grad_norm=1.0, backend=backend)
+    torchs = torch.optim.AdamW(truth, 1e-3, fused=not bench.smoke)
+    for _ in range(2 if bench.smoke else 20):
+        for a, b in zip(ours, truth, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        norm = torch.nn.utils.clip_grad_norm_(truth, 1.0)
+        torchs.step()
+        fused.step()
+    worst = max(float((a - b).detach().abs().max()) for a, b in zip(ours, truth, strict=True))
+    off = abs(float(fused.grad_norm) / float(norm) - 1) if fused.grad_norm is not None else 1.0
+    return {"ok": worst < 1e-5 and off < 1e-5, "note": f"weights {worst:.1e} apart, norms {off:.1e}"}
 
-    def in_backward() -> dict[str, Any]:
-        torch.manual_seed(0)
-        width, outcomes = (16 if bench.smoke else 2048), []
-        x = torch.randn(64, width, device=bench.device, dtype=BF16)
-        start = [torch.randn(width, width, device=bench.device).to(BF16) * 0.02 for _ in range(3)]
-        for hooks in (True, False):
-            params = [torch.nn.Parameter(value.clone()) for value in start]
-            both = FusedAdamW(params, 1e-3, max_grad_norm=0.1, norm_in_backward=hooks, backend="triton")
-            for _ in range(2 if bench.smoke else 5):
-                y = x
-                for param in params:
-                    y = torch.tanh(y @ param)
-                y.float().square().mean().backward()
-                if hooks and not all(both.gradient_squares.known(p) for p in params):
-                    return {"ok": False, "note": "a hook measured nothing"}
-                both.step()
-                both.zero_grad()
-            outcomes.append((params, both.grad_norm))
-        # Programs may add up their float64 sums in another order; a weight then differs where rounding was a tie.
-        off = abs(float(outcomes[0][1]) / float(outcomes[1][1]) - 1)
-        flips = sum(int((a != b).sum()) for a, b in zip(outcomes[0][0], outcomes[1][0], strict=True))
-        return {"ok": off < 1e-6 and flips <= 1e-4 * 3 * width**2, "note": f"norms {off:.1e} apart, {flips} weights"}
 
-    bench.row("beside torch in float32", 10, beside_torch)
-    bench.row("square sum", 10, norm)
-    bench.row("norm in the backward pass", 10, in_backward)
+def _norm(bench: Bench) -> dict[str, Any]:
+    """The gradient norm beside float64."""
+    sizes = (9000, 13) if bench.smoke else (50_000_001, 13, 8192)
+    entries = [make_entry(size, "nearest", bench.device) for size in sizes]
+    cache = StepCache()
+    totals = [square_sum(entries, list(range(len(sizes))), backend="triton", cache=cache) for _ in range(2)]
+    exact = sum(float(e.grad.double().square().sum()) for e in entries)
+    off = abs(float(totals[0]) / exact - 1)
+    return {"ok": off < 1e-6 and bool(torch.equal(*totals)), "note": f"{off:.1e} off, the same bits twice"}
+
+
+def _in_backward(bench: Bench) -> dict[str, Any]:
+    """Norms by hooks in the backward pass beside norms by a pass of their own."""
+    torch.manual_seed(0)
+    width, outcomes = (16 if bench.smoke else 2048), []
+    x = torch.randn(64, width, device=bench.device, dtype=BF16)
+    start = [torch.randn(width, width, device=bench.device).to(BF16) * 0.02 for _ in range(3)]
+    for hooks in (True, False):
+        params = [torch.nn.Parameter(value.clone()) for value in start]
+        both = FusedAdamW(params, 1e-3, max_grad_norm=0.1, norm_in_backward=hooks, backend="triton")
+        for _ in range(2 if bench.smoke else 5):
+            y = x
+            for param in params:
+                y = torch.tanh(y @ param)
+            y.float().square().mean().backward()
+            if hooks and not all(both.gradient_squares.known(p) for p in params):
+                return {"ok": False, "note": "a hook measured nothing"}
+            both.step()
+            both.zero_grad()
+        outcomes.append((params, both.grad_norm))
+    # Programs may add up their float64 sums in another order; a weight then differs where rounding was a tie.
+    off = abs(float(outcomes[0][1]) / float(outcomes[1][1]) - 1)
+    flips = sum(int((a != b).sum()) for a, b in zip(outcomes[0][0], outcomes[1][0], strict=True))
+    return {"ok": off < 1e-6 and flips <= 1e-4 * 3 * width**2, "note": f"norms {off:.1e} apart, {flips} weights"}
 
 
 def graph(bench: Bench) -> None:

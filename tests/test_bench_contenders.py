@@ -1,0 +1,67 @@
+"""What the CPU benches share: contenders in processes of their own, in turns; one that fails costs its own rows."""
+
+import ast
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHES = Path(__file__).resolve().parent.parent / "benches"
+SCRIPT = """
+import sys
+if sys.argv[1] == "broken":
+    raise SystemExit("out of luck")
+print("imports say things")
+print('{"name": "%s"}' % sys.argv[1])
+"""
+
+
+@pytest.fixture
+def contenders(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHES))
+    return importlib.import_module("contenders")
+
+
+def test_a_contender_that_fails_costs_its_own_rows(contenders, tmp_path, capsys):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    found = contenders.rounds_of(["ours", "broken"], 2, lambda name: contenders.answer(str(script), name))
+    assert found == {"ours": [{"round": 0, "name": "ours"}, {"round": 1, "name": "ours"}], "broken": []}
+    assert capsys.readouterr().err == "broken: out of luck\n" * 2
+
+
+def test_turns_are_interleaved_and_drawn_alike(contenders):
+    assert list(contenders.turns("ab", 2)) == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+    drawn = list(contenders.turns("abcde", 3, seed="style"))
+    assert drawn == list(contenders.turns("abcde", 3, seed="style")) != list(contenders.turns("abcde", 3))
+    assert [sorted(name for at, name in drawn if at == number) for number in range(3)] == [list("abcde")] * 3
+
+
+def test_children_count_where_asked(contenders):
+    spin = "import time\nwhile time.process_time() < 0.3: pass"
+
+    def work() -> int:
+        return subprocess.run([sys.executable, "-c", spin]).returncode
+
+    result, alone = contenders.timed(work)
+    _, whole = contenders.timed(work, children=True)
+    assert result == 0 and alone["cpu_s"] < 0.2 < whole["cpu_s"] and alone["wall_s"] > 0.3
+
+
+def imports_of_ours(path: Path) -> set[tuple[str, str]]:
+    """Module and name of every import from this project, those inside functions included."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in nodes if node.module and node.module.split(".")[0] in {"langadapt", "langadapt_kernels"}]
+    return {(node.module or "", name.name) for node in ours for name in node.names}
+
+
+def test_what_the_runners_import_is_there():
+    found = {path: imports_of_ours(path) for path in BENCHES.rglob("*.py")}
+    assert sum(map(len, found.values())) > 60
+    for path, imports in found.items():
+        for module, name in imports:
+            holder = importlib.import_module(module)
+            assert hasattr(holder, name) or importlib.util.find_spec(f"{module}.{name}"), f"{path}: {module}.{name}"
