@@ -11,7 +11,7 @@ import pytest
 import langadapt
 from langadapt import _core
 from langadapt.errors import ConfigError
-from langadapt.tokenizer.editing import Vocabulary, extend_tokenizer, trim_tokenizer
+from langadapt.tokenizer.editing import BpeModel, extend_tokenizer, trim_tokenizer
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.training import train_bpe
 
@@ -32,7 +32,7 @@ SHARED_NAMES = ["paper-de", "phi-3-mini", "phi-2", "roberta-base", "falcon"]
 
 
 def assert_reached(tokenizer: Tokenizer, ids: list[int]) -> None:
-    vocabulary = Vocabulary(tokenizer)
+    vocabulary = BpeModel(tokenizer)
     for id, parts in zip(ids, _core.token_derivations(vocabulary.tokens, vocabulary.merges, ids), strict=True):
         token = vocabulary.tokens[id]
         # A letter is there at once.
@@ -121,7 +121,7 @@ def check_trimming(source: Tokenizer, probes: list[str]) -> None:
     assert np.array_equal(result.id_map[old], new)
     for id in np.flatnonzero(result.id_map >= 0):
         assert trimmed.id_to_token(int(result.id_map[id])) == source.id_to_token(int(id))
-    vocabulary = Vocabulary(source)
+    vocabulary = BpeModel(source)
     made = [
         id
         for id, parts in enumerate(

@@ -10,7 +10,7 @@ from sample_tokenizers import ENGLISH, GERMAN, byte_level, metaspace, save, word
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Package
 
-from langadapt.errors import DataError, MismatchError
+from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.swap.matching import EXACT, FUZZY, NEW, ROLE, match_vocabularies
 from langadapt.swap.overlap import overlap_report, script_of_text
 from langadapt.swap.report import text_cost
@@ -145,7 +145,7 @@ def test_bad_tokenizers_are_named(tmp_path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(DataError, match=r"tokenizer\.json"):
         read_vocabulary(tmp_path)
-    with pytest.raises(DataError, match=r"no tokenizer\.json"):
+    with pytest.raises(ConfigError, match="int; give a path"):
         read_vocabulary(3)
 
 

@@ -9,6 +9,19 @@ from importlib.metadata import PackageNotFoundError, version
 from langadapt.errors import ConfigError
 
 
+def thread_count(threads: int | None = None) -> int:
+    """``threads``, or as many as there are cores that this process may use.
+
+    Raises:
+        ConfigError: ``threads`` is not positive.
+    """
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads < 1:
+        raise ConfigError(f"threads: {threads}; give at least 1")
+    return threads
+
+
 def choose_device(name: str) -> str:
     """``auto`` becomes the best device of this machine.
 

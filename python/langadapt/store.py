@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
@@ -22,17 +22,15 @@ from langadapt.artefacts.folders import (
     write_manifest,
 )
 from langadapt.corpus.documents import Inputs, path_names, read_documents
+from langadapt.corpus.samples import batches
 from langadapt.errors import DataError, MismatchError
-from langadapt.tokenizer.encoder import TOKENIZER_FILE, Tokenizer, thread_count
-from langadapt.tokenizer.opening import open_tokenizer
+from langadapt.machine import thread_count
+from langadapt.progress import Progress
+from langadapt.tokenizer.encoder import Tokenizer, open_tokenizer
+from langadapt.tokenizer.files import TOKENIZER_FILE
 
 STAGE = "tokenize"
 """Name of this stage in manifests."""
-
-BATCH_CHARACTERS = 4_000_000
-"""Text given to the tokenizer at a time where it does not read the files itself."""
-
-Progress = Callable[[str, int, "int | None", str], None]
 
 
 class TokenStore:
@@ -197,20 +195,6 @@ def append_texts(
         if progress is not None:
             progress("tokenize", documents, None, "documents")
     return text_bytes
-
-
-def batches(texts: Iterator[str]) -> Iterator[list[str]]:
-    """Lists of texts of about :data:`BATCH_CHARACTERS` each."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def input_fingerprints(names: list[str] | None, tokenizer: Tokenizer) -> Mapping[str, str]:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from langadapt.progress import Progress
 
 console = Console(stderr=True)
-
-Callback = Callable[[str, int, "int | None", str], None]
-"""What long calls report to: ``(phase, done, total or None, unit)``."""
 
 PLAIN_INTERVAL = 5.0
 """Seconds between two lines where there is no terminal."""
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Callback]:
+def progress(title: str) -> Iterator[Progress]:
     """A callback for one long call; every new phase gets a bar of its own."""
     if console.is_terminal:
-        with Progress(
+        with Bars(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
@@ -36,7 +36,7 @@ def progress(title: str) -> Iterator[Callback]:
         yield plain_callback(title)
 
 
-def bar_callback(bars: Progress, title: str) -> Callback:
+def bar_callback(bars: Bars, title: str) -> Progress:
     """Draw into ``bars``."""
     tasks: dict[str, tuple[int, float]] = {}
 
@@ -52,7 +52,7 @@ def bar_callback(bars: Progress, title: str) -> Callback:
     return report
 
 
-def plain_callback(title: str) -> Callback:
+def plain_callback(title: str) -> Progress:
     """Print a line every :data:`PLAIN_INTERVAL` seconds."""
     started: dict[str, float] = {}
     last = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,12 +13,13 @@ from langadapt import _core
 from langadapt.artefacts.folders import fingerprint, new_folder, write_manifest
 from langadapt.checks import at_least
 from langadapt.errors import ConfigError, DataError
+from langadapt.machine import thread_count
+from langadapt.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 PathName: TypeAlias = "str | os.PathLike[str]"
 Documents: TypeAlias = "Iterable[str] | Iterable[Mapping[str, Any]]"
-Progress: TypeAlias = "Callable[[str, int, int | None, str], object]"
 Inputs: TypeAlias = "PathName | list[PathName] | tuple[PathName, ...] | Documents"
 
 
@@ -297,11 +298,10 @@ def build_corpus(
         "validation_documents": validation_documents,
     }
     at_least(0, min_chars=min_chars, validation_bytes=validation_bytes, validation_documents=validation_documents)
-    at_least(1, threads=threads)
     at_least(min_chars or 0, max_chars=max_chars)
     source, made_from = source_of(inputs, text_field, strict)
     with new_folder(Path(out)) as folder:
-        found = _core.build_corpus(source, folder, settings | {"threads": threads or cores()}, progress)
+        found = _core.build_corpus(source, folder, settings | {"threads": thread_count(threads)}, progress)
         read = found.pop("read")
         if isinstance(source, TextStream):
             source.add_to(read)
@@ -346,8 +346,3 @@ def open_dataset(name: str) -> Iterable[Mapping[str, Any]]:
     split = parts[2] if len(parts) > 2 else "train"
     stream: Iterable[Mapping[str, Any]] = load_dataset(parts[0], config, split=split, streaming=True)
     return stream
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,7 +9,6 @@ method, not its worth.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ import yaml
 
 from langadapt.artefacts.stages import Run
 from langadapt.demo.scratch import train_from_scratch
+from langadapt.progress import Progress
 from langadapt.recipe.plain_values import build
 from langadapt.recipe.recipe import Recipe
 
-Progress = Callable[[str, int, "int | None", str], None]
 log = logging.getLogger(__name__)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from langadapt.artefacts.stages import Run
 from langadapt.machine import quiet_transformers
+from langadapt.progress import Progress
 from langadapt.recipe.plain_values import build
 from langadapt.training.settings import TrainSettings
-
-Progress = Callable[[str, int, "int | None", str], None]
 
 
 def train_from_scratch(

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,9 @@ from torch import nn
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.evaluation.suites import evaluate_suites
 from langadapt.models.folder import CONTEXT_FIELDS
+from langadapt.progress import Progress
 
 __all__ = ["BitsPerByte", "bits_per_byte", "evaluate_suites", "measure_bits_per_byte"]
-
-Progress = Callable[[str, int, "int | None", str], None]
 
 DEFAULT_WINDOW = 2048
 """Tokens per forward pass where neither the caller nor the model's context asks for less."""
@@ -131,7 +130,10 @@ def measure_bits_per_byte(
     nats: list[float] = []
     documents = size = tokens = 0
     pending: list[Window] = []
-    for block in blocks(texts):
+    if isinstance(texts, str):
+        raise ConfigError("texts: a list of texts is expected, got one string; wrap it as [text]")
+    iterator = iter(texts)
+    while block := list(islice(iterator, ENCODED_AT_ONCE)):
         size += sum(utf8_bytes(text, documents + at) for at, text in enumerate(block))
         documents += len(block)
         for ids in encode(tokenizer, block):
@@ -209,20 +211,6 @@ def utf8_bytes(text: str, index: int) -> int:
         return len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
         raise DataError(f"text {index}: a lone surrogate at character {error.start} is no valid Unicode") from None
-
-
-def blocks(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of at most :data:`ENCODED_AT_ONCE` texts."""
-    if isinstance(texts, str):
-        raise ConfigError("texts: a list of texts is expected, got one string; wrap it as [text]")
-    block: list[str] = []
-    for text in texts:
-        block.append(text)
-        if len(block) == ENCODED_AT_ONCE:
-            yield block
-            block = []
-    if block:
-        yield block
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> Iterator[np.ndarray]:

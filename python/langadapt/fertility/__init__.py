@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from langadapt.checks import at_least
-from langadapt.corpus.documents import Inputs, Progress, cores
+from langadapt.corpus.documents import Inputs
 from langadapt.errors import ConfigError, MismatchError
 from langadapt.fertility.counting import Reader
 from langadapt.fertility.metrics import CorpusCounts, Fertility, Surface, describe, gini_over
 from langadapt.fertility.report import FertilityReport, TokenizerSummary
-from langadapt.tokenizer.opening import open_tokenizer
+from langadapt.machine import thread_count
+from langadapt.progress import Progress
+from langadapt.tokenizer.encoder import open_tokenizer
 
 __all__ = ["CorpusCounts", "Fertility", "FertilityReport", "TokenizerSummary", "measure_fertility"]
 
@@ -53,13 +55,12 @@ def measure_fertility(
         raise ConfigError("nothing to measure: give at least one tokenizer and one corpus")
     if reference is not None and reference not in corpora:
         raise ConfigError(f"reference: {reference!r} is no corpus; there are {', '.join(corpora)}")
-    at_least(1, threads=threads)
     at_least(0, rare_below=rare_below)
     opened = {name: open_tokenizer(tokenizer) for name, tokenizer in tokenizers.items()}
     surfaces = {name: Surface.of(tokenizer) for name, tokenizer in opened.items()}
     counted = {}
     for name, inputs in corpora.items():
-        reader = Reader(list(opened.values()), text_field, reference is not None, threads or cores(), progress)
+        reader = Reader(list(opened.values()), text_field, reference is not None, thread_count(threads), progress)
         counted[name] = reader.count(inputs)
     if reference is not None:
         check_aligned({name: corpus.documents for name, (corpus, _) in counted.items()}, reference)

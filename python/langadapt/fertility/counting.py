@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt import _core
-from langadapt.corpus.documents import Inputs, Progress, TextStream, path_names, read_documents
+from langadapt.corpus.documents import Inputs, TextStream, path_names, read_documents
+from langadapt.corpus.samples import batches
 from langadapt.fertility.metrics import CorpusCounts, Tally
+from langadapt.progress import Progress
 from langadapt.tokenizer.encoder import Tokenizer
-
-BATCH_CHARACTERS = 4_000_000
-"""Text held at a time where a tokenizer needs the package ``tokenizers``."""
+from langadapt.tokenizer.files import load_package
 
 
 @dataclass
@@ -61,7 +61,10 @@ class Reader:
         total: dict[str, Any] | None = None
         documents = read_documents(inputs, text_field=self.text_field, strict=self.aligned)
         quiet = Reader(self.tokenizers, self.text_field, self.aligned, self.threads, None)
-        packages = [None if tokenizer.native is not None else package_of(tokenizer) for tokenizer in self.tokenizers]
+        packages = [
+            None if tokenizer.native is not None else load_package(tokenizer.definition, tokenizer.name)
+            for tokenizer in self.tokenizers
+        ]
         for batch in batches(documents):
             found = quiet.count_natively(iter(batch))
             natives = iter(found["tallies"])
@@ -88,30 +91,6 @@ def add(total: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
         mine.counts += more.counts
         mine.continued_words += more.continued_words
     return total
-
-
-def batches(documents: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of documents with about :data:`BATCH_CHARACTERS` characters."""
-    batch: list[str] = []
-    size = 0
-    for text in documents:
-        batch.append(text)
-        size += len(text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def package_of(tokenizer: Tokenizer) -> Any:
-    """The same tokenizer as an object of the package ``tokenizers``, without truncation and padding."""
-    from tokenizers import Tokenizer as Package
-
-    package = Package.from_str(tokenizer.definition.decode())
-    package.no_truncation()
-    package.no_padding()
-    return package
 
 
 def count_with_package(package: Any, vocab_size: int, texts: Sequence[str]) -> Tally:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langadapt.artefacts.folders import write_atomically
 from langadapt.artefacts.stages import Run
+from langadapt.corpus.documents import read_documents
+from langadapt.corpus.samples import first_bytes
 from langadapt.errors import ConfigError
 from langadapt.models.folder import tokenizer_file
+from langadapt.progress import Progress
 from langadapt.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from langadapt.training import StoreShare
-
-Progress = Callable[[str, int, "int | None", str], None]
 
 
 class TextStages:
@@ -200,18 +202,9 @@ class TextStages:
         """The file of documents that were set aside."""
         return self.folder / "corpus" / language / "validation.jsonl.zst"
 
-    def validation_texts(self, language: str, limit: int | None = None) -> list[str]:
+    def validation_texts(self, language: str, limit: float = math.inf) -> list[str]:
         """Documents that were set aside, up to ``limit`` UTF-8 bytes but at least one."""
-        from langadapt.corpus.documents import read_documents
-
-        texts: list[str] = []
-        size = 0
-        for text in read_documents([str(self.validation(language))]):
-            size += len(text.encode())
-            if limit is not None and texts and size > limit:
-                break
-            texts.append(text)
-        return texts
+        return first_bytes(read_documents([str(self.validation(language))]), limit)
 
 
 def read_aligned(file: Path) -> dict[str, list[str]]:

@@ -23,7 +23,7 @@ from langadapt.swap.report import SwapReport, make_report
 from langadapt.swap.rows.initialize import check_rows, plan_rows
 from langadapt.swap.rows.plan import RowPlan
 from langadapt.swap.special_ids import doubts, translated_ids
-from langadapt.tokenizer.files import TOKENIZER_FILES, carry_chat_template, put_tokenizer
+from langadapt.tokenizer.files import TOKENIZER_FILES
 from langadapt.vectors.cbow import load_vectors
 
 LEFT_OUT = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx", ".md"}
@@ -130,8 +130,9 @@ def swap_folder(
     with new_folder(Path(out)) as temporary:
         write_weights(folder, temporary, layout, match, plans, (rows, seed, calibrate), progress)
         write_configs(folder, temporary, match, rows)
-        put_tokenizer(tokenizer, match.target, temporary)
-        result = report(carry_chat_template(folder, temporary, match.source, match.target))
+        saved, notes = match.target.tokenizer.with_templates_of(match.source.tokenizer)
+        saved.save_pretrained(temporary)
+        result = report(notes)
         write_report(temporary, result, plans, layout)
     return result
 

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from langadapt.tokenizer.vocabulary import CHAT_ROLES, Vocabulary, read_vocabulary
+from langadapt.tokenizer.roles import CHAT_ROLES
+from langadapt.tokenizer.vocabulary import Vocabulary, read_vocabulary
 
 NEW, EXACT, FUZZY, ROLE = 0, 1, 2, 3
 """How a target token was matched: not at all, by its bytes, up to case and leading space, by role or special name."""

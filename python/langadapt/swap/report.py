@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from langadapt.corpus.samples import first_bytes
 from langadapt.swap.matching import VocabularyMatch
 from langadapt.swap.overlap import overlap_report
 from langadapt.swap.rows.plan import RowPlan
@@ -145,14 +146,6 @@ def make_report(
 
 def text_cost(documents: Iterable[str], source: Vocabulary, target: Vocabulary) -> TextCost:
     """Tokens of the first :data:`SAMPLE_BYTES` of ``documents`` under both tokenizers."""
-    sample, size = [], 0
-    for document in documents:
-        sample.append(document)
-        size += len(document.encode())
-        if size >= SAMPLE_BYTES:
-            break
-    counts = [
-        sum(len(encoding.ids) for encoding in vocabulary.backend.encode_batch(sample, add_special_tokens=False))
-        for vocabulary in (source, target)
-    ]
-    return TextCost(size, counts[0], counts[1])
+    sample = first_bytes(documents, SAMPLE_BYTES)
+    counts = [int(vocabulary.tokenizer.encode_batch(sample)[1][-1]) for vocabulary in (source, target)]
+    return TextCost(sum(len(text.encode()) for text in sample), counts[0], counts[1])

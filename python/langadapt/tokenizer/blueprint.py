@@ -14,8 +14,10 @@ from typing import Any, TypeAlias
 
 from langadapt import _core
 from langadapt.errors import ConfigError
-from langadapt.tokenizer.cutting import NORMALIZATION_FORMS, PATTERNS, SPACE, Cutting, Style, cutting_of
-from langadapt.tokenizer.encoder import Tokenizer, special_tokens
+from langadapt.tokenizer.cutting import METASPACE, NORMALIZATION_FORMS, PATTERNS, Cutting, Style, cutting_of
+from langadapt.tokenizer.encoder import Tokenizer
+from langadapt.tokenizer.files import CONFIG_FILE, TEMPLATE_FILES, json_bytes
+from langadapt.tokenizer.roles import extra_tokens, roles_by_name, special_tokens, tokenizer_config
 
 DEFAULT_PATTERN = "llama3"
 """Numbers in groups of up to three, contractions in any case, new lines apart from spaces. It cuts like GPT-4's and is
@@ -33,31 +35,8 @@ DEFAULT_ROLES: dict[str, dict[str, str]] = {
 }
 """Special tokens of a style, in the order of their ids."""
 
-KNOWN_ROLES = {
-    "<unk>": "unk_token",
-    "<|unk|>": "unk_token",
-    "[UNK]": "unk_token",
-    "<s>": "bos_token",
-    "<bos>": "bos_token",
-    "<|begin_of_text|>": "bos_token",
-    "<|startoftext|>": "bos_token",
-    "</s>": "eos_token",
-    "<eos>": "eos_token",
-    "<|end_of_text|>": "eos_token",
-    "<|endoftext|>": "eos_token",
-    "<pad>": "pad_token",
-    "<|pad|>": "pad_token",
-    "[PAD]": "pad_token",
-    "<mask>": "mask_token",
-    "[MASK]": "mask_token",
-}
-"""Roles that a special token has by its name, where they are not given."""
-
 LEARNT = "learnt"
 """Stands for vocabulary and merges, last in the model, until the core writes them."""
-
-KEPT_COMPANIONS = ("special_tokens_map.json", "chat_template.jinja", "chat_template.json")
-"""Files of the other tokenizer that stay true with another vocabulary."""
 
 
 @dataclass
@@ -97,10 +76,9 @@ class Blueprint:
             "decoder": self.decoder,
             "model": {**self.model, LEARNT: None},
         }
-        config = json.dumps(self.config, ensure_ascii=False, indent=2).encode() + b"\n"
         head, _, tail = json.dumps(definition, ensure_ascii=False).rpartition(f'"{LEARNT}": null')
         content = f'{head}"vocab": {trained.vocab_json()}, "merges": {trained.merges_json()}{tail}'.encode()
-        return Tokenizer(content, {**self.companions, "tokenizer_config.json": config}, name)
+        return Tokenizer(content, {**self.companions, CONFIG_FILE: json_bytes(self.config)}, name)
 
 
 def added_token(content: str, *, special: bool = True) -> dict[str, Any]:
@@ -143,10 +121,7 @@ def roles_of(style: Style, given: Sequence[str] | Roles) -> tuple[dict[str, str]
         roles, tokens = dict(given), list(dict.fromkeys(given.values()))
     elif given:
         tokens = list(dict.fromkeys(given))
-        roles = {}
-        for token in tokens:
-            if token in KNOWN_ROLES:
-                roles.setdefault(KNOWN_ROLES[token], token)
+        roles = roles_by_name(tokens)
     else:
         roles = dict(DEFAULT_ROLES[style])
         tokens = list(roles.values())
@@ -239,11 +214,11 @@ def sentencepiece_parts(forms: list[str], _: str = "") -> dict[str, Any]:
     """
     steps: list[dict[str, Any]] = [
         *({"type": form} for form in forms),
-        {"type": "Prepend", "prepend": SPACE},
-        {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
+        {"type": "Prepend", "prepend": METASPACE},
+        {"type": "Replace", "pattern": {"String": " "}, "content": METASPACE},
     ]
     decoders = [
-        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+        {"type": "Replace", "pattern": {"String": METASPACE}, "content": " "},
         {"type": "ByteFallback"},
         {"type": "Fuse"},
         {"type": "Strip", "content": " ", "start": 1, "stop": 0},
@@ -280,30 +255,29 @@ def blueprint_like(source: Tokenizer, special: Sequence[str] | Roles = ()) -> Bl
         raise ConfigError(f"like: {source.name} marks word parts with a prefix or suffix; choose a style instead")
     cutting, style = cutting_of(definition, source.name)
     added = added_tokens_like(source, definition, special)
-    config = json.loads(source.companion("tokenizer_config.json") or b"{}")
+    config = tokenizer_config(source.companions, source.name)
+    roles = special_tokens(config) or roles_by_name(token["content"] for token in added)
     for stale in ("added_tokens_decoder", "auto_map", "vocab_size", "name_or_path", "tokenizer_file", "legacy"):
         config.pop(stale, None)
+    config |= roles | (special if isinstance(special, Mapping) else {})
+    if extra := extra_tokens(config):
+        config["extra_special_tokens"] = extra
+        config.pop("additional_special_tokens", None)
     # The slow classes rebuild parts of the tokenizer from files that a new vocabulary does not have.
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     # It removes spaces before punctuation, which is right for WordPiece alone.
     config["clean_up_tokenization_spaces"] = False
-    roles = {**special_tokens(read_kept(source)), **(special if isinstance(special, Mapping) else {})}
-    if not any(role in roles or role in config for role in KNOWN_ROLES.values()):
-        roles = {KNOWN_ROLES[text]: text for text in (token["content"] for token in added) if text in KNOWN_ROLES}
-    config.update({role: token for role, token in roles.items() if role in special or role not in config})
-    kept = {name: content for name in KEPT_COMPANIONS if (content := source.companion(name)) is not None}
-    if isinstance(special, Mapping):
-        kept.pop("special_tokens_map.json", None)
     unlearnt = {key: value for key, value in model.items() if key not in ("vocab", "merges")}
     parts = {key: definition.get(key) for key in ("normalizer", "pre_tokenizer", "post_processor", "decoder")}
     model = model_fields(**{**unlearnt, "type": "BPE", "dropout": None})
-    return Blueprint(style=style, cutting=cutting, added=added, model=model, config=config, companions=kept, **parts)
+    return Blueprint(
+        style=style, cutting=cutting, added=added, model=model, config=config, companions=templates_of(source), **parts
+    )
 
 
-def read_kept(source: Tokenizer) -> dict[str, bytes]:
-    """The file of roles, if the source has one."""
-    content = source.companion("special_tokens_map.json")
-    return {} if content is None else {"special_tokens_map.json": content}
+def templates_of(source: Tokenizer) -> dict[str, bytes]:
+    """The files of chat templates beside a tokenizer, which stay true with another vocabulary."""
+    return {name: content for name, content in source.companions.items() if name.startswith(TEMPLATE_FILES)}
 
 
 def added_tokens_like(

@@ -6,8 +6,6 @@ tokenizer; ``warning`` means that it works but wastes tokens or rows; ``skipped`
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from langadapt.errors import shorten
 from langadapt.models.folder import read_config
 from langadapt.tokenizer.encoder import Tokenizer
+from langadapt.tokenizer.roles import tokenizer_config
+from langadapt.tokenizer.templates import chat_templates
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -144,8 +144,6 @@ def sentencepiece_parity(tokenizer: Tokenizer, extra: Sequence[str]) -> Finding:
     model = tokenizer.companion("tokenizer.model")
     if model is None:
         return Finding(name, "skipped", "there is no tokenizer.model")
-    if importlib.util.find_spec("sentencepiece") is None:
-        return Finding(name, "skipped", "needs the package: pip install sentencepiece")
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor()
@@ -235,7 +233,7 @@ def beginning_and_end(tokenizer: Tokenizer) -> Finding:
     bare, full = tokenizer.encode("a").tolist(), tokenizer.encode("a", add_special_tokens=True).tolist()
     at = next((n for n in range(len(full)) if full[n : n + len(bare)] == bare), 0)
     before, behind = full[:at], full[at + len(bare) :]
-    config = json.loads(tokenizer.companion("tokenizer_config.json") or b"{}")
+    config = tokenizer_config(tokenizer.companions, tokenizer.name)
     warnings = []
     for setting, added, role in (
         ("add_bos_token", before, tokenizer.bos_token_id),
@@ -279,27 +277,14 @@ def printable_ascii(tokenizer: Tokenizer) -> Finding:
     return Finding(name, "warning", f"no token for {' '.join(lacking)}: bytes or unknown tokens in their place")
 
 
-def template_of(tokenizer: Tokenizer) -> str | None:
-    """The chat template, wherever it is kept."""
-    if (template := tokenizer.companion("chat_template.jinja")) is not None:
-        return template.decode("utf-8")
-    for name in ("tokenizer_config.json", "chat_template.json"):
-        found = json.loads(tokenizer.companion(name) or b"{}").get("chat_template")
-        if isinstance(found, list):
-            found = next((entry["template"] for entry in found if entry.get("name") == "default"), None)
-        if isinstance(found, str):
-            return found
-    return None
-
-
 def chat_template(tokenizer: Tokenizer, model: Path | None) -> Finding:
     """Whether the chat template has survived, renders, and finds its special tokens."""
     name = "chat template"
-    template = template_of(tokenizer)
+    template = chat_templates(tokenizer.companions).get("default")
     theirs = None
     if model is not None and (model / "tokenizer.json").is_file():
         original = Tokenizer.from_file(model / "tokenizer.json")
-        theirs = template_of(original)
+        theirs = chat_templates(original.companions).get("default")
     if template is None:
         if theirs is not None:
             return Finding(name, "failed", "the model's tokenizer has one, this one has lost it")

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from langadapt import _core
 from langadapt.errors import ConfigError
 
-SPACE = "\u2581"
+METASPACE = "\u2581"
 """What SentencePiece writes for a space."""
 
 PATTERNS: dict[str, str] = dict(_core.pretokenize_patterns())
@@ -34,23 +34,22 @@ class Cutting:
     """Whether only the ``tokenizers`` package can do it, which is many times slower."""
 
 
-def flatten(part: Mapping[str, Any] | None, inner: str) -> list[dict[str, Any]]:
-    """The parts of a ``Sequence``, nested ones too, or the part itself."""
-    if part is None:
+def steps_of(part: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The steps of a part of a ``tokenizer.json``: those of a ``Sequence``, nested ones too, or the part itself."""
+    if not part:
         return []
-    if part.get("type") == "Sequence":
-        return [leaf for child in part[inner] for leaf in flatten(child, inner)]
-    return [dict(part)]
+    inner = next((part[key] for key in ("normalizers", "pretokenizers", "decoders") if key in part), None)
+    return [dict(part)] if inner is None else [step for child in inner for step in steps_of(child)]
 
 
 def cutting_of(definition: Mapping[str, Any], name: str) -> tuple[Cutting, Style]:
     """How the training text of a tokenizer must be cut, and its style."""
-    normalizers = flatten(definition.get("normalizer"), "normalizers")
-    cutters = flatten(definition.get("pre_tokenizer"), "pretokenizers")
+    normalizers = steps_of(definition.get("normalizer"))
+    cutters = steps_of(definition.get("pre_tokenizer"))
     if any(cutter["type"] == "ByteLevel" for cutter in cutters):
         return byte_level_cutting(normalizers, cutters), "byte_level"
     model = definition["model"]
-    spaces = any(part.get("content") == SPACE for part in normalizers) or any(
+    spaces = any(part.get("content") == METASPACE for part in normalizers) or any(
         cutter["type"] == "Metaspace" for cutter in cutters
     )
     if not (spaces or model.get("byte_fallback")):
@@ -89,12 +88,12 @@ def sentencepiece_cutting(normalizers: list[dict[str, Any]], cutters: list[dict[
     for part in normalizers:
         if part["type"] in NORMALIZATION_FORMS and not prefix:
             forms.append(part["type"])
-        elif part["type"] == "Prepend" and part["prepend"] == SPACE:
+        elif part["type"] == "Prepend" and part["prepend"] == METASPACE:
             prefix = True
-        elif not (part["type"] == "Replace" and part["pattern"] == {"String": " "} and part["content"] == SPACE):
+        elif not (part["type"] == "Replace" and part["pattern"] == {"String": " "} and part["content"] == METASPACE):
             return Cutting(by_package=True)
     for cutter in cutters:
-        if cutter["type"] == "Metaspace" and cutter.get("replacement") == SPACE:
+        if cutter["type"] == "Metaspace" and cutter.get("replacement") == METASPACE:
             prefix = prefix or cutter.get("prepend_scheme", "always") != "never"
         elif not (cutter["type"] == "Split" and cutter["pattern"] == {"String": " "}):
             return Cutting(by_package=True)

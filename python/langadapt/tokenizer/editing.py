@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt import _core
-from langadapt.corpus.documents import Inputs, Progress, read_documents
+from langadapt.corpus.documents import Inputs, read_documents
+from langadapt.corpus.samples import batches
 from langadapt.errors import ConfigError
-from langadapt.tokenizer.blueprint import KEPT_COMPANIONS, Blueprint, blueprint_like, with_ids
-from langadapt.tokenizer.encoder import Tokenizer, thread_count
-from langadapt.tokenizer.opening import open_tokenizer
-from langadapt.tokenizer.training import count, make_counter, next_block
+from langadapt.machine import thread_count
+from langadapt.progress import Progress
+from langadapt.tokenizer.blueprint import Blueprint, blueprint_like, templates_of, with_ids
+from langadapt.tokenizer.encoder import Tokenizer, open_tokenizer
+from langadapt.tokenizer.files import CONFIG_FILE, json_bytes
+from langadapt.tokenizer.training import count, make_counter
 
 LONGEST = {"byte_level": 64, "sentencepiece": 16}
 """Longest new token by style: bytes, or characters as in SentencePiece."""
@@ -63,23 +65,23 @@ def extend_tokenizer(
         raise ConfigError(f"new_tokens: {new_tokens}; ask for at least 1")
     source = open_tokenizer(tokenizer)
     blueprint = blueprint_like(source)
-    vocabulary = Vocabulary(source)
+    model = BpeModel(source)
     counter = make_counter(blueprint, max_sentence_length, max_words, thread_count(threads))
     count(counter, inputs, blueprint, text_field, text_unit, strict, progress)
     learnt = counter.extend(
-        vocabulary.tokens,
-        vocabulary.merges,
+        model.tokens,
+        model.merges,
         blueprint.style == "byte_level",
         bool(blueprint.model["ignore_merges"]),
-        sorted(vocabulary.apart),
+        sorted(model.apart),
         new_tokens,
         min_frequency,
         max_token_length or LONGEST[blueprint.style],
         accept_fewer,
         progress,
     )
-    tokens = vocabulary.tokens + [token for token, _ in learnt]
-    pairs = [(left, right) for left, right, _ in vocabulary.merges] + [pair for _, pair in learnt if pair]
+    tokens = model.tokens + [token for token, _ in learnt]
+    pairs = [(left, right) for left, right, _ in model.merges] + [pair for _, pair in learnt if pair]
     return rebuilt(source, blueprint, tokens, pairs)
 
 
@@ -131,22 +133,22 @@ def trim_tokenizer(
         raise ConfigError(f"min_count: {min_count}; at least 1, or nothing is dropped")
     source = open_tokenizer(tokenizer)
     blueprint = blueprint_like(source)
-    vocabulary = Vocabulary(source)
+    model = BpeModel(source)
     texts = read_documents(inputs, text_field=text_field, text_unit=text_unit, strict=strict)
     counts = count_tokens(source, texts, threads, progress)
-    kept = choose(vocabulary, counts, min_count, vocab_size)
-    id_map = np.full(len(vocabulary.tokens), -1, dtype=np.int64)
+    kept = choose(model, counts, min_count, vocab_size)
+    id_map = np.full(len(model.tokens), -1, dtype=np.int64)
     id_map[kept] = np.arange(len(kept))
     merges = [
         (int(id_map[left]), int(id_map[right]))
-        for left, right, result in vocabulary.merges
+        for left, right, result in model.merges
         if min(id_map[left], id_map[right], id_map[result]) >= 0
     ]
-    trimmed = rebuilt(source, blueprint, [vocabulary.tokens[id] for id in kept], merges)
+    trimmed = rebuilt(source, blueprint, [model.tokens[id] for id in kept], merges)
     return TrimResult(trimmed, id_map, counts)
 
 
-class Vocabulary:
+class BpeModel:
     """Tokens by id, with added tokens; merges as ids."""
 
     def __init__(self, source: Tokenizer) -> None:
@@ -189,9 +191,7 @@ def rebuilt(source: Tokenizer, blueprint: Blueprint, tokens: list[str], merges: 
     definition["model"]["vocab"] = ids
     definition["model"]["merges"] = [[tokens[left], tokens[right]] for left, right in merges]
     content = json.dumps(definition, ensure_ascii=False, separators=(",", ":")).encode()
-    config = json.dumps(copy.deepcopy(blueprint.config), ensure_ascii=False, indent=2).encode() + b"\n"
-    kept = {name: data for name in KEPT_COMPANIONS if (data := source.companion(name)) is not None}
-    return Tokenizer(content, {**kept, "tokenizer_config.json": config}, source.name)
+    return Tokenizer(content, {**templates_of(source), CONFIG_FILE: json_bytes(blueprint.config)}, source.name)
 
 
 def count_tokens(
@@ -200,7 +200,7 @@ def count_tokens(
     """How often each token comes out."""
     counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
     done = 0
-    while block := next_block(texts):
+    for block in batches(texts):
         ids, _ = tokenizer.encode_batch(block, threads=threads)
         counts += np.bincount(ids, minlength=tokenizer.vocab_size)
         done += len(block)
@@ -209,19 +209,19 @@ def count_tokens(
     return counts
 
 
-def choose(vocabulary: Vocabulary, counts: NDArray[np.int64], min_count: int, vocab_size: int | None) -> list[int]:
+def choose(model: BpeModel, counts: NDArray[np.int64], min_count: int, vocab_size: int | None) -> list[int]:
     """Ids to keep, ascending.
 
     Raises:
         ValueError: what must be kept is more than ``vocab_size``.
     """
-    kept = vocabulary.added | vocabulary.alphabet
-    limit = len(vocabulary.tokens) if vocab_size is None else vocab_size
+    kept = model.added | model.alphabet
+    limit = len(model.tokens) if vocab_size is None else vocab_size
     if len(kept) > limit:
         raise ValueError(f"vocab_size: {vocab_size}; added tokens and bytes alone take {len(kept)} entries")
     order = np.argsort(-counts, kind="stable")
     wanted = [int(id) for id in order if counts[id] >= min_count]
-    for parts in _core.token_derivations(vocabulary.tokens, vocabulary.merges, wanted):
+    for parts in _core.token_derivations(model.tokens, model.merges, wanted):
         new = {id for id in parts if id not in kept}
         if len(kept) + len(new) <= limit:
             kept |= new

@@ -6,11 +6,10 @@ SentencePiece-style and byte-level BPE run natively, with ids identical to the `
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -18,28 +17,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from langadapt import _core
-from langadapt.errors import DataError, shorten
+from langadapt.errors import ConfigError, shorten
+from langadapt.machine import thread_count
+from langadapt.progress import Progress
+from langadapt.tokenizer.files import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    complete,
+    convert,
+    fetch,
+    json_bytes,
+    load_package,
+    read_files,
+    write_files,
+)
+from langadapt.tokenizer.roles import roles_by_name, special_tokens, tokenizer_config
+from langadapt.tokenizer.templates import chat_templates, template_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 logger = logging.getLogger(__name__)
-
-TOKENIZER_FILE = "tokenizer.json"
-
-COMPANIONS = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-)
-"""Files beside ``tokenizer.json`` that belong to a tokenizer; :meth:`Tokenizer.save_pretrained` keeps them."""
-
-Progress = Callable[[str, int, "int | None", str], None]
 
 
 class Backend(Protocol):
@@ -62,7 +60,7 @@ class Tokenizer:
 
     Args:
         definition: the bytes of the ``tokenizer.json``.
-        companions: files that belong to it, by name (see :data:`COMPANIONS`).
+        companions: other files of the tokenizer, by name (see :data:`TOKENIZER_FILES <.files.TOKENIZER_FILES>`).
         name: what errors and logs call it.
 
     Raises:
@@ -81,7 +79,8 @@ class Tokenizer:
         """Where it came from."""
         self.fingerprint: str = _core.hash_bytes(definition)
         """128-bit hash of ``tokenizer.json``, in hex: two tokenizers with the same one give the same ids."""
-        self._companions = dict(companions or {})
+        self.companions = dict(companions or {})
+        """The other files that came with it, by name."""
         native, reason = _core.NativeTokenizer.load(definition, self.name)
         self.backend: Literal["native", "tokenizers"]
         """What does the work: ``"native"``, or ``"tokenizers"`` for kinds that the native encoder does not know."""
@@ -95,7 +94,7 @@ class Tokenizer:
         """The native encoder, for other parts of the core; ``None`` with the other backend."""
         self.vocab_size: int = self._backend.vocab_size
         """One more than the largest id, added tokens included: the rows that an embedding matrix needs."""
-        self._special = special_tokens(self._companions, self.name)
+        self._special = special_tokens(tokenizer_config(self.companions, self.name))
         self._transformers: PreTrainedTokenizerFast | None = None
 
     @classmethod
@@ -107,17 +106,22 @@ class Tokenizer:
             DataError: it is not a ``tokenizer.json``.
         """
         path = Path(path)
-        return cls(path.read_bytes(), read_companions(path.parent), path)
+        files = {**read_files(path.parent), TOKENIZER_FILE: path.read_bytes()}
+        files = complete(files, path.parent) if path.name == TOKENIZER_FILE else files
+        return cls(files.pop(TOKENIZER_FILE), files, path)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Tokenizer:
         """Read a tokenizer's folder, or fetch it from the Hugging Face hub.
 
-        A folder with a SentencePiece ``tokenizer.model`` and no ``tokenizer.json`` is converted by transformers.
+        Ids, special tokens and length are those of ``AutoTokenizer``, also where tokens stand beside the
+        ``tokenizer.json`` alone; text is cut as the ``tokenizer.json`` says. A folder with a SentencePiece
+        ``tokenizer.model`` and no ``tokenizer.json`` is converted by transformers.
 
         Raises:
             FileNotFoundError: ``name`` looks like a folder and is none.
-            DataError: the folder holds no tokenizer, or the hub has none under this name or cannot be reached.
+            DataError: the folder holds no tokenizer, or the hub has none under this name or cannot be reached, or a
+                special token is named that does not exist.
         """
         folder = Path(name)
         if folder.is_file():
@@ -126,25 +130,20 @@ class Tokenizer:
             folder = fetch(str(name))
         if (folder / TOKENIZER_FILE).is_file():
             return cls.from_file(folder / TOKENIZER_FILE)
-        return cls(convert(folder), read_companions(folder), folder)
+        files = convert(folder)
+        return cls(files.pop(TOKENIZER_FILE), files, folder)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``tokenizer.json`` and all files that came with it, so that ``AutoTokenizer`` loads the folder.
 
-        Other files in ``folder`` stay as they are.
+        Files of another tokenizer in ``folder`` go, all others stay as they are.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {TOKENIZER_FILE: self.definition, **self._companions}
-        # Without it transformers cannot tell the class.
-        files.setdefault("tokenizer_config.json", b'{\n  "tokenizer_class": "PreTrainedTokenizerFast"\n}\n')
-        for name, content in files.items():
-            temporary = folder / f".{name}.{os.getpid()}.tmp"
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(folder / name)
+        files = {TOKENIZER_FILE: self.definition, **self.companions}
+        # Without it transformers can tell neither the class nor the special tokens.
+        if CONFIG_FILE not in files:
+            named = self._special or roles_by_name(token for _, token, special, _ in self.added_tokens() if special)
+            files[CONFIG_FILE] = json_bytes({"tokenizer_class": "PreTrainedTokenizerFast", **named})
+        write_files(files, Path(folder))
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> NDArray[np.uint32]:
         """Ids of ``text``, uint32 ``[n]``.
@@ -175,7 +174,7 @@ class Tokenizer:
             ``ids[offsets[i]:offsets[i + 1]]``.
 
         Raises:
-            ValueError: ``threads`` is not positive.
+            ConfigError: ``threads`` is not positive.
             TypeError: ``texts`` is one string, or holds what is none.
         """
         if isinstance(texts, str):
@@ -236,6 +235,25 @@ class Tokenizer:
         """Id of the token for unknown text, if the configuration names one."""
         return self._special_id("unk_token")
 
+    def with_templates_of(self, other: Tokenizer) -> tuple[Tokenizer, list[str]]:
+        """This tokenizer with the chat templates of ``other``, where it has none of its own but all their markers.
+
+        Returns:
+            It, and what a user should know.
+        """
+        kept, notes = {}, []
+        theirs = {} if chat_templates(self.companions) else chat_templates(other.companions)
+        special = sorted(token for _, token, special, _ in other.added_tokens() if special)
+        for name, template in theirs.items():
+            which = "the chat template" if name == "default" else f"the chat template `{name}`"
+            lacking = [token for token in special if token in template and self.token_to_id(token) is None]
+            if lacking:
+                notes.append(f"{which} was left out: the new tokenizer lacks {', '.join(lacking)}")
+            else:
+                kept[name] = template
+                notes.append(f"{which} of the source model was kept")
+        return Tokenizer(self.definition, {**self.companions, **template_files(kept)}, self.name), notes
+
     def special_token(self, role: str) -> str | None:
         """The token that the configuration names for a role such as ``"bos_token"``."""
         return self._special.get(role)
@@ -246,7 +264,7 @@ class Tokenizer:
 
     def companion(self, name: str) -> bytes | None:
         """The contents of a file that came with ``tokenizer.json``, such as ``"tokenizer_config.json"``."""
-        return self._companions.get(name)
+        return self.companions.get(name)
 
     def to_transformers(self) -> PreTrainedTokenizerFast:
         """The same tokenizer as an object of transformers (loaded once, on first use)."""
@@ -267,22 +285,14 @@ class Tokenizer:
         return f"Tokenizer({self.name!r}, vocab_size={self.vocab_size}, backend={self.backend!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self.definition, self._companions, self.name)
+        return Tokenizer, (self.definition, self.companions, self.name)
 
 
 class PackageTokenizer:
     """The ``tokenizers`` package behind the methods of the native encoder."""
 
     def __init__(self, definition: bytes, name: str) -> None:
-        from tokenizers import Tokenizer as Package
-
-        try:
-            self._tokenizer = Package.from_str(definition.decode("utf-8"))
-        except Exception as error:  # The package raises bare `Exception`.
-            raise DataError(f"{name}: the `tokenizers` package cannot read it: {error}") from None
-        # A corpus must never be cut or filled up by what a file was once saved with.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = load_package(definition, name)
         self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
 
     def encode(self, text: str, add_special_tokens: bool) -> NDArray[np.uint32]:
@@ -323,71 +333,29 @@ class PackageTokenizer:
         return [(id, token.content, token.special, token.normalized) for id, token in sorted(added.items())]
 
 
-def thread_count(threads: int | None) -> int:
-    """``threads``, or the cores that this process may use.
+def open_tokenizer(source: Any, argument: str = "tokenizer") -> Tokenizer:
+    """A :class:`Tokenizer` out of any of the forms in which callers have one.
+
+    Args:
+        source: a :class:`Tokenizer`, a fast tokenizer of transformers, a ``tokenizers.Tokenizer``, or the folder, file
+            or hub id of one.
+        argument: what it is called where it was passed, for the error.
 
     Raises:
-        ValueError: ``threads`` is not positive.
+        ConfigError: something else.
+        DataError, FileNotFoundError: see :meth:`Tokenizer.from_pretrained`.
     """
-    if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if threads < 1:
-        raise ValueError(f"threads: {threads}; give at least 1")
-    return threads
-
-
-def read_companions(folder: Path) -> dict[str, bytes]:
-    """The files of :data:`COMPANIONS` that ``folder`` has."""
-    return {name: (folder / name).read_bytes() for name in COMPANIONS if (folder / name).is_file()}
-
-
-def special_tokens(companions: Mapping[str, bytes], tokenizer: str = "tokenizer") -> dict[str, str]:
-    """Role (``"bos_token"``, ...) to token, from the configuration files of ``tokenizer``.
-
-    Raises:
-        DataError: one of them is no JSON object.
-    """
-    tokens: dict[str, str] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if name not in companions:
-            continue
-        try:
-            settings = json.loads(companions[name])
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{tokenizer}: the {name} beside it is not valid JSON: {error}") from None
-        if not isinstance(settings, dict):
-            raise DataError(f"{tokenizer}: the {name} beside it is no JSON object")
-        for role, token in settings.items():
-            content = token.get("content") if isinstance(token, dict) else token
-            if role.endswith("_token") and isinstance(content, str):
-                tokens[role] = content
-    return tokens
-
-
-def fetch(name: str) -> Path:
-    """The local folder of a tokenizer on the hub."""
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise FileNotFoundError(2, "No such folder, and not the name of a tokenizer on the hub", name)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=[TOKENIZER_FILE, *COMPANIONS]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{name}: no such folder here, and the hub does not give it: {reason}") from None
-
-
-def convert(folder: Path) -> bytes:
-    """The ``tokenizer.json`` that transformers makes of what ``folder`` holds."""
-    if not any((folder / name).is_file() for name in ("tokenizer.model", "vocab.json", "tokenizer_config.json")):
-        raise DataError(f"{folder}: no tokenizer.json and no tokenizer.model; name a folder that holds a tokenizer")
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        definition: str = tokenizer.backend_tokenizer.to_str()
-    except Exception as error:
-        raise DataError(f"{folder}: transformers cannot convert this tokenizer: {shorten(str(error))}") from None
-    logger.info("%s: converted by transformers, there is no tokenizer.json", folder)
-    return definition.encode("utf-8")
+    if isinstance(source, Tokenizer):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return Tokenizer.from_pretrained(os.fspath(source))
+    if hasattr(source, "backend_tokenizer") and hasattr(source, "save_pretrained"):
+        with tempfile.TemporaryDirectory() as folder:
+            source.save_pretrained(folder)
+            files = read_files(Path(folder))
+        name = getattr(source, "name_or_path", "") or argument
+        return Tokenizer(files.pop(TOKENIZER_FILE), files, name)
+    if hasattr(source, "to_str"):
+        return Tokenizer(source.to_str().encode(), name=argument)
+    kind = type(source).__name__
+    raise ConfigError(f"{argument}: {kind}; give a path, a Tokenizer, or a fast tokenizer of transformers")

@@ -11,16 +11,17 @@ from typing import Any
 
 from langadapt import _core
 from langadapt.checks import at_least
-from langadapt.corpus.documents import Inputs, Progress, TextStream, path_names, warn_of_skipped
+from langadapt.corpus.documents import Inputs, TextStream, path_names, read_documents, warn_of_skipped
+from langadapt.corpus.samples import batches
 from langadapt.errors import ConfigError, DataError
+from langadapt.machine import thread_count
+from langadapt.progress import Progress
 from langadapt.tokenizer.blueprint import Blueprint, Style, blueprint_like, new_blueprint
-from langadapt.tokenizer.encoder import Tokenizer, thread_count
-from langadapt.tokenizer.opening import open_tokenizer
+from langadapt.tokenizer.encoder import Tokenizer, open_tokenizer
+from langadapt.tokenizer.files import load_package
+from langadapt.tokenizer.vocabulary import CHARACTER_BYTES
 
 logger = logging.getLogger(__name__)
-
-BLOCK_CHARACTERS = 8 << 20
-"""Characters of texts from Python that are counted in one call: large enough for all threads, small enough to hold."""
 
 
 def train_bpe(
@@ -154,8 +155,6 @@ def count(
         if names is None:
             stream: Iterable[str] = TextStream(inputs, text_field, strict)  # type: ignore[arg-type]
         else:
-            from langadapt.corpus.documents import read_documents
-
             stream = read_documents(inputs, text_field=text_field, text_unit=text_unit, strict=strict)
         count_stream(counter, stream, blueprint, progress)
     seen = dict(counter.summary())
@@ -174,8 +173,7 @@ def count_stream(
     package = Package(blueprint) if blueprint.cutting.by_package else None
     if package is not None:
         logger.info("the `tokenizers` package prepares the text, much slower: no fast path for this pre-tokenizer")
-    iterator = iter(texts)
-    while block := next_block(iterator):
+    for block in batches(texts):
         if package is None:
             counter.count_texts(block, progress)
         elif blueprint.style == "sentencepiece":
@@ -188,44 +186,18 @@ def count_stream(
             progress("count words", dict(counter.summary())["documents"], None, "documents")
 
 
-def next_block(texts: Iterable[str]) -> list[str]:
-    """The next texts, about :data:`BLOCK_CHARACTERS` of them."""
-    block: list[str] = []
-    size = 0
-    for text in texts:
-        block.append(text)
-        size += len(text)
-        if size >= BLOCK_CHARACTERS:
-            break
-    return block
-
-
 class Package:
     """Normalizer and pre-tokenizer of a blueprint, run by the ``tokenizers`` package."""
 
     def __init__(self, blueprint: Blueprint) -> None:
-        from tokenizers import Tokenizer as PackageTokenizer
-
-        definition: dict[str, Any] = {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [],
-            "normalizer": blueprint.normalizer,
-            "pre_tokenizer": blueprint.pre_tokenizer,
-            "post_processor": None,
-            "decoder": None,
-            "model": {"type": "BPE", "vocab": {}, "merges": []},
-        }
+        parts = {"normalizer": blueprint.normalizer, "pre_tokenizer": blueprint.pre_tokenizer}
+        definition = {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}, **parts}
         try:
-            tokenizer = PackageTokenizer.from_str(json.dumps(definition))
-        except Exception as error:  # The package raises bare `Exception`.
-            raise ConfigError(
-                f"the `tokenizers` package cannot read the normalizer or pre-tokenizer: {error}"
-            ) from None
+            tokenizer = load_package(json.dumps(definition).encode(), "pattern")
+        except DataError as error:
+            raise ConfigError(f"cannot read the normalizer or pre-tokenizer: {error}") from None
         self.normalizer = tokenizer.normalizer
         self.pre_tokenizer = tokenizer.pre_tokenizer
-        self.byte_of = {character: byte for byte, character in enumerate(_core.byte_characters())}
 
     def words(self, texts: Iterable[str]) -> dict[bytes, int]:
         """How often each piece occurs, as bytes.
@@ -238,7 +210,7 @@ class Package:
             normal = self.normalizer.normalize_str(text) if self.normalizer is not None else text
             pieces.update(piece for piece, _ in self.pre_tokenizer.pre_tokenize_str(normal))
         try:
-            return {bytes(map(self.byte_of.__getitem__, piece)): times for piece, times in pieces.items()}
+            return {bytes(map(CHARACTER_BYTES.__getitem__, piece)): times for piece, times in pieces.items()}
         except KeyError as error:
             raise ConfigError(f"the pre-tokenizer gives {error.args[0]!r}, which stands for no byte") from None
 

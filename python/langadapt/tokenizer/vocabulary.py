@@ -10,52 +10,19 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from langadapt import _core
-from langadapt.errors import DataError
+from langadapt.tokenizer.cutting import METASPACE, steps_of
+from langadapt.tokenizer.encoder import Tokenizer, open_tokenizer
+from langadapt.tokenizer.files import load_package
+from langadapt.tokenizer.roles import ROLE_NAMES, roles_by_name
 
-METASPACE = "▁"
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
-ROLE_KEYS = ("bos", "eos", "unk", "pad", "cls", "sep", "mask")
-"""Roles that a tokenizer's configuration names (``bos_token`` and so on)."""
-
-CONVENTIONAL_NAMES = {
-    "bos": ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "[BOS]"),
-    "eos": ("</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>", "[EOS]"),
-    "unk": ("<unk>", "[UNK]", "<|unk|>"),
-    "pad": ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>"),
-    "cls": ("[CLS]",),
-    "sep": ("[SEP]",),
-    "mask": ("[MASK]", "<mask>"),
-}
-"""Where a bare ``tokenizer.json`` names no roles, a special token of one of these names takes the role."""
-
-CHAT_ROLES = {
-    "turn_start": ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<|start|>"),
-    "turn_end": ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "[/INST]", "<|end|>", "<|return|>"),
-    "header_end": ("<|end_header_id|>", "<|message|>"),
-    "system": ("<|system|>", "[SYSTEM_PROMPT]", "<<SYS>>"),
-    "user": ("<|user|>",),
-    "assistant": ("<|assistant|>",),
-    "tool": ("<|python_tag|>", "[TOOL_CALLS]", "<|tool_call|>", "<tool_call>"),
-}
-"""Chat markers of the well-known formats, by what they do."""
-
-
-def byte_characters() -> dict[str, int]:
-    """The printable stand-ins of bytes in byte-level vocabularies (GPT-2), character to byte."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    table = {chr(byte): byte for byte in printable}
-    table.update({chr(256 + i): byte for i, byte in enumerate(others)})
-    return table
-
-
-CHARACTER_BYTES = byte_characters()
-BYTE_TO_CHARACTER = {byte: character for character, byte in CHARACTER_BYTES.items()}
+BYTE_TO_CHARACTER = _core.byte_characters()
+"""The printable stand-ins of bytes in byte-level vocabularies (GPT-2), by byte."""
+CHARACTER_BYTES = {character: byte for byte, character in enumerate(BYTE_TO_CHARACTER)}
 
 
 @dataclass(frozen=True)
@@ -74,10 +41,10 @@ class Vocabulary:
     """Role to id, e.g. ``{"bos": 1}``."""
     family: str
     """``byte_level``, ``metaspace``, ``wordpiece`` or ``plain``."""
-    fingerprint: str
-    """Hash of the ``tokenizer.json``."""
+    tokenizer: Tokenizer = field(repr=False, compare=False)
+    """The tokenizer itself."""
     backend: Any = field(repr=False, compare=False)
-    """The ``tokenizers.Tokenizer``."""
+    """The same as a ``tokenizers.Tokenizer``."""
 
     def __len__(self) -> int:
         """One more than the highest id."""
@@ -165,25 +132,15 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
     """The vocabulary of a tokenizer.
 
     Args:
-        tokenizer: a folder or ``tokenizer.json``, a ``langadapt.Tokenizer``, a ``transformers`` tokenizer or a
-            ``tokenizers.Tokenizer``.
+        tokenizer: in any form that :func:`langadapt.tokenizer.encoder.open_tokenizer` takes.
 
     Raises:
-        DataError: it has no ``tokenizer.json`` form, or that is malformed.
+        ConfigError, DataError, FileNotFoundError: as that function.
     """
     if isinstance(tokenizer, Vocabulary):
         return tokenizer
-    text, roles = tokenizer_json(tokenizer)
-    from tokenizers import Tokenizer as Backend
-
-    try:
-        data = json.loads(text)
-        backend = Backend.from_str(text)
-    except Exception as error:  # The backend raises bare exceptions.
-        raise DataError(f"{describe(tokenizer)}: not a valid tokenizer.json: {error}") from None
-    # Files of sentence encoders cut and pad every text, which would falsify all counts.
-    backend.no_truncation()
-    backend.no_padding()
+    source = open_tokenizer(tokenizer)
+    data, backend = json.loads(source.definition), load_package(source.definition, source.name)
     family = family_of(data)
     special = {entry["content"]: bool(entry.get("special")) for entry in data.get("added_tokens") or ()}
     ids: dict[str, int] = backend.get_vocab(with_added_tokens=True)
@@ -192,18 +149,16 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
     for name, token in ids.items():
         names[token] = name
         kinds[token], texts[token] = token_form(name, family, special.get(name), data["model"])
-    known_roles = {role: ids[name] for role, name in roles.items() if name in ids}
-    for role, candidates in CONVENTIONAL_NAMES.items():
-        found = next((ids[name] for name in candidates if name in ids and special.get(name, True)), None)
-        if role not in known_roles and not roles and found is not None:
-            known_roles[role] = found
+    named = {f"{role}_token": source.special_token(f"{role}_token") for role in ROLE_NAMES}
+    if not any(named.values()):
+        named = roles_by_name(name for name in ids if special.get(name, True))
+    known_roles = {role.removesuffix("_token"): ids[name] for role, name in named.items() if name in ids}
     unknown = data["model"].get("unk_token")
     if "unk" not in known_roles and unknown in ids:
         known_roles["unk"] = ids[unknown]
     for token in known_roles.values():
         kinds[token], texts[token] = "special", b""
-    fingerprint = str(_core.hash_bytes(text.encode()))
-    return Vocabulary(names, ids, texts, kinds, known_roles, family, fingerprint, backend)
+    return Vocabulary(names, ids, texts, kinds, known_roles, family, source, backend)
 
 
 def token_form(name: str, family: str, special: bool | None, model: dict[str, Any]) -> tuple[str, bytes]:
@@ -232,7 +187,7 @@ def family_of(data: dict[str, Any]) -> str:
     """How the vocabulary of a parsed ``tokenizer.json`` writes bytes and spaces."""
     if data["model"].get("type") == "WordPiece":
         return "wordpiece"
-    steps = [step for key in ("normalizer", "pre_tokenizer", "decoder") for step in flatten(data.get(key))]
+    steps = [step for key in ("normalizer", "pre_tokenizer", "decoder") for step in steps_of(data.get(key))]
     kinds = {step.get("type") for step in steps}
     if "ByteLevel" in kinds:
         return "byte_level"
@@ -242,49 +197,3 @@ def family_of(data: dict[str, Any]) -> str:
     )
     prepends = any(step.get("type") == "Prepend" and step.get("prepend") == METASPACE for step in steps)
     return "metaspace" if "Metaspace" in kinds or replaces or prepends else "plain"
-
-
-def flatten(step: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """A component of a ``tokenizer.json`` and all that it is a sequence of."""
-    if not step:
-        return []
-    inner = step.get("pretokenizers") or step.get("normalizers") or step.get("decoders") or []
-    return [step, *(nested for part in inner for nested in flatten(part))]
-
-
-def tokenizer_json(tokenizer: Any) -> tuple[str, dict[str, str]]:
-    """The text of its ``tokenizer.json`` and its roles, role to token string."""
-    from langadapt.tokenizer.encoder import Tokenizer
-
-    if isinstance(tokenizer, (str, Path)):
-        return folder_json(Path(tokenizer))
-    if isinstance(tokenizer, Tokenizer):
-        named = {role: tokenizer.special_token(f"{role}_token") for role in ROLE_KEYS}
-        return tokenizer.definition.decode(), {role: name for role, name in named.items() if name is not None}
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        named = {role: getattr(tokenizer, f"{role}_token", None) for role in ROLE_KEYS}
-        return backend.to_str(), {role: str(name) for role, name in named.items() if name is not None}
-    if hasattr(tokenizer, "to_str"):
-        return str(tokenizer.to_str()), {}
-    raise DataError(f"{describe(tokenizer)}: has no tokenizer.json; convert it to a fast tokenizer first")
-
-
-def folder_json(path: Path) -> tuple[str, dict[str, str]]:
-    """``tokenizer.json`` in (or at) ``path``, with the roles that the files beside it name."""
-    from langadapt.tokenizer.encoder import TOKENIZER_FILE, Tokenizer, read_companions, special_tokens
-
-    file = path / TOKENIZER_FILE if path.is_dir() else path
-    if not file.is_file():
-        # Converts a SentencePiece model, asks the hub, or says what is missing.
-        return tokenizer_json(Tokenizer.from_pretrained(path))
-    roles = special_tokens(read_companions(file.parent), str(file))
-    found = {role: roles[f"{role}_token"] for role in ROLE_KEYS if f"{role}_token" in roles}
-    return file.read_text(encoding="utf-8"), found
-
-
-def describe(tokenizer: Any) -> str:
-    """A short name for messages."""
-    if isinstance(tokenizer, (str, Path)):
-        return str(tokenizer)
-    return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)

@@ -15,6 +15,7 @@ import torch
 
 from langadapt.artefacts.folders import new_folder, remove_leftovers, write_manifest
 from langadapt.errors import LangadaptError, TrainingStopped
+from langadapt.progress import Progress
 from langadapt.training import checkpoint, parallel, probe, resume
 from langadapt.training import layout as layouts
 from langadapt.training import model as models
@@ -38,7 +39,6 @@ MODEST_DISK = 5e8
 """Bytes per second that a checkpoint is written with, until one was."""
 
 Validate = Callable[[Any, int], dict[str, float]]
-Progress = Callable[[str, int, "int | None", str], None]
 ShareLike = StoreShare | tuple[Any, ...]
 
 

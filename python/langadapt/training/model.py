@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from langadapt.errors import ConfigError, MismatchError
 from langadapt.models.folder import load_model
+from langadapt.tokenizer.files import read_files, write_files
 from langadapt.training.attention import choice as attention
 from langadapt.training.settings import TrainSettings
 
@@ -227,8 +228,6 @@ def gather(model: nn.Module, keep: bool) -> dict[str, Tensor]:
 
 def export(model: Any, state: dict[str, Tensor], folder: Path, tokenizer_files: Path | None, tokenizer: Any) -> None:
     """Write a Hugging Face folder: bf16 safetensors, config, and the tokenizer's files."""
-    import shutil
-
     from transformers import AutoModelForCausalLM
 
     # A twin without weights: the trained model may be sharded, hooked, or have its attention changed.
@@ -242,18 +241,4 @@ def export(model: Any, state: dict[str, Tensor], folder: Path, tokenizer_files: 
     if tokenizer is not None and hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(str(folder))
     elif tokenizer_files is not None:
-        for name in TOKENIZER_FILES:
-            if (tokenizer_files / name).is_file():
-                shutil.copyfile(tokenizer_files / name, folder / name)
-
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-)
+        write_files(read_files(tokenizer_files), folder)

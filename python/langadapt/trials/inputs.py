@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt.corpus.documents import FileNames, read_documents
+from langadapt.corpus.samples import first_bytes
 from langadapt.errors import ConfigError
 from langadapt.models.folder import context_length
+from langadapt.progress import Progress
 from langadapt.store import TokenStore
 from langadapt.swap.rows.names import VECTOR_METHODS
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings
-from langadapt.training.loop import Progress
 from langadapt.trials.bake_off import Ranking
 from langadapt.trials.probe import (
     HELD_OUT_BYTES,
     ProbeText,
     default_candidates,
-    first_bytes,
     probe_methods,
     probe_settings,
     sample_text,

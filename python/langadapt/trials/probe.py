@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from langadapt.corpus.samples import first_bytes
 from langadapt.errors import ConfigError
 from langadapt.evaluation.bits_per_byte import bits_per_byte
 from langadapt.models.folder import load_model
+from langadapt.progress import Progress
 from langadapt.store import TokenStore, tokenize_corpus
 from langadapt.swap.loaded import swap_tokenizer
 from langadapt.swap.rows.names import METHODS, VECTOR_METHODS
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings
-from langadapt.training.loop import Progress
 from langadapt.training.model import no_bars
 from langadapt.training.rehearsal import rehearse
 from langadapt.trials.bake_off import Probe, Ranking, bake_off
@@ -129,18 +130,6 @@ def split_documents(documents: Iterable[str]) -> Iterator[tuple[str, bool]]:
         held, trained = (held + size, trained) if aside else (held, trained + size)
         if trained >= SAMPLE_BYTES:
             return
-
-
-def first_bytes(documents: Iterable[str], limit: int) -> list[str]:
-    """The first documents, up to ``limit`` UTF-8 bytes but at least one."""
-    found: list[str] = []
-    size = 0
-    for document in documents:
-        size += len(document.encode())
-        if found and size > limit:
-            break
-        found.append(document)
-    return found
 
 
 def token_counts(store: TokenStore) -> NDArray[np.int64]:

@@ -188,7 +188,7 @@ def load_vectors(path: str | Path, *, tokenizer: Any = None) -> NDArray[np.float
 
 def load_token_model(path: Path, tokenizer: Any) -> NDArray[np.float32]:
     """Vectors of tokens from a fastText model that was trained on tokenized text."""
-    from langadapt.tokenizer.vocabulary import describe, read_vocabulary
+    from langadapt.tokenizer.vocabulary import read_vocabulary
     from langadapt.vectors.published import read_word_vectors, token_model_vectors
 
     if tokenizer is None:
@@ -198,18 +198,18 @@ def load_token_model(path: Path, tokenizer: Any) -> NDArray[np.float32]:
     if not vectors.any():
         raise MismatchError(
             f"{path}: none of its {len(model.index)} words is one of the {len(vocabulary)} tokens of "
-            f"{describe(tokenizer)}; it was trained with another tokenizer, or on words"
+            f"{vocabulary.tokenizer.name}; it was trained with another tokenizer, or on words"
         )
     return vectors
 
 
 def check_identity(path: Path, identity: str, vectors: NDArray[Any], tokenizer: Any) -> None:
     """Refuse vectors of another vocabulary."""
-    from langadapt.tokenizer.vocabulary import describe, read_vocabulary
+    from langadapt.tokenizer.vocabulary import read_vocabulary
 
     vocabulary = read_vocabulary(tokenizer)
     if vocabulary.identity != identity:
         raise MismatchError(
-            f"{path}: {len(vectors)} vectors of another tokenizer than {describe(tokenizer)} with {len(vocabulary)} "
-            "ids; train vectors on a store written with this tokenizer"
+            f"{path}: {len(vectors)} vectors of another tokenizer than {vocabulary.tokenizer.name} with "
+            f"{len(vocabulary)} ids; train vectors on a store written with this tokenizer"
         )
