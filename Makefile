@@ -96,6 +96,7 @@ bench: setup $(VENV)/.bench ## every CPU bench beside its rivals; writes benches
 	$(BENCH) benches/unpack.py de $(VENV)/bench/data/de.jsonl
 	$(BENCH) benches/bpe_training.py --corpus $(VENV)/bench/data/de.jsonl --out $(call BENCH_REPORT,bpe_training_de)
 	$(BENCH) benches/bpe_encoding.py --out $(call BENCH_REPORT,bpe_encoding)
+	$(BENCH) benches/threads.py --out $(call BENCH_REPORT,threads)
 	$(BENCH) benches/corpus.py --out $(call BENCH_REPORT,corpus)
 	$(BENCH) benches/focus_cpu.py --out $(call BENCH_REPORT,focus_cpu)
 	$(BENCH) benches/vectors.py --out $(call BENCH_REPORT,vectors)

@@ -17,37 +17,14 @@ import argparse
 import json
 import os
 import platform
-import random
-import string
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from row_files import write_rows
-from texts import corpus
-
-
-def stream(file: Path, size: int, new_every: int) -> Iterator[bytes]:
-    """Documents as lines of text, about `size` bytes in all."""
-    from langadapt import read_documents
-
-    documents = [text.encode() + b"\n" for text in read_documents([str(file)])]
-    letters = string.ascii_lowercase.encode()
-    draw = random.Random(0)
-    written = number = 0
-    while written < size:
-        for document in documents:
-            number += 1
-            if number % new_every == 0:
-                exchanged = bytes(draw.sample(letters, len(letters)))
-                document = document.translate(bytes.maketrans(letters, exchanged))
-            yield document
-            written += len(document)
-            if written >= size:
-                return
+from texts import corpus, stream
 
 
 def status(field: str) -> float:

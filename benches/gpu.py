@@ -44,8 +44,8 @@ NOTES = (
     "One call in five starts on an idle device, so the 90th percentile holds host time; the median does not.",
     "Rivals keep their own defaults for block sizes; their shares are of the 14 bytes per parameter of pure bfloat16, "
     "whatever they move (flashoptim less: by its layout 12.3, weights of 24 bits and moments of 8).",
-    "optimi, flashoptim, d9d and torchao launch a kernel per tensor, for which the host may be too slow at 1B: the fair "
-    "comparison is at 7B. `torch compiled, one flat buffer` is the best case for torch: no model is one flat buffer.",
+    "optimi, flashoptim, d9d and torchao launch a kernel per tensor, for which the host may be too slow at 1B: the "
+    "fair comparison is at 7B. `torch compiled, one flat buffer` is the best case for torch, which no model offers.",
     "d9d rounds both moments stochastically too; its fair counterpart is `stochastic, variance too`.",
     "The loop of deepfocus is extrapolated from a sample; rivals of sparsemax from some of the rows.",
 )

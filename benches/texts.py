@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,3 +39,27 @@ def unpacked(path: Path) -> Iterator[str]:
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)["text"]
+
+
+def stream(file: Path, size: int, new_every: int) -> Iterator[bytes]:
+    """Documents as lines of text, over and over until they are about ``size`` bytes.
+
+    So that words do not run out, as they would not in real text, the letters of one document in ``new_every`` are
+    exchanged by a permutation drawn anew: all its words of two letters or more are then new.
+    """
+    from langadapt import read_documents
+
+    documents = [text.encode() + b"\n" for text in read_documents([str(file)])]
+    letters = string.ascii_lowercase.encode()
+    draw = random.Random(0)
+    written = number = 0
+    while written < size:
+        for document in documents:
+            number += 1
+            if number % new_every == 0:
+                exchanged = bytes(draw.sample(letters, len(letters)))
+                document = document.translate(bytes.maketrans(letters, exchanged))
+            yield document
+            written += len(document)
+            if written >= size:
+                return

@@ -51,6 +51,31 @@ def test_children_count_where_asked(contenders):
     assert result == 0 and alone["cpu_s"] < 0.2 < whole["cpu_s"] and alone["wall_s"] > 0.3
 
 
+@pytest.fixture
+def threads(contenders):
+    return importlib.import_module("threads")
+
+
+def test_every_job_gives_the_same_at_any_number_of_threads(threads, tmp_path, monkeypatch):
+    monkeypatch.setattr(threads, "VOCAB_SIZE", 400)
+    text = BENCHES.parent / "python" / "langadapt" / "demo" / "texts" / "german.jsonl"
+    assert threads.prepare(text, 0.3, tmp_path) >= 300_000
+    digests = {job: {threads.once(job, count, tmp_path)["digest"] for count in (1, 2, 3)} for job in threads.JOBS}
+    assert all(len(found) == 1 for found in digests.values()), digests
+    # A store holds what encoding gives.
+    assert len(set().union(*digests.values())) == 4
+
+
+def test_results_that_differ_are_not_reported(threads, tmp_path, monkeypatch):
+    monkeypatch.setattr(threads, "answer", lambda *given: {"wall_s": 2.0 / int(given[3]), "cpu_s": 2.0, "digest": "d"})
+    rows = threads.measure("train, byte_level", [1, 2], 3, tmp_path, 8_000_000)
+    assert [row["times_the_first"] for row in rows] == [1.0, 2.0] and [row["mb_per_s"] for row in rows] == [4.0, 8.0]
+    assert "| train, byte_level | 2 | 1.00 (1.00 - 1.00) | 8.0 | 2.00 | 2.00 |" in threads.table(rows)
+    monkeypatch.setattr(threads, "answer", lambda *given: {"wall_s": 1.0, "cpu_s": 1.0, "digest": given[3]})
+    with pytest.raises(SystemExit, match="not the same result for all of 1, 2 threads"):
+        threads.measure("train, byte_level", [1, 2], 1, tmp_path, 1)
+
+
 def imports_of_ours(path: Path) -> set[tuple[str, str]]:
     """Module and name of every import from this project, those inside functions included."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
