@@ -31,6 +31,8 @@ def explained(kind: type) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)
     found = {}
+    for base in kind.__bases__:
+        found |= explained(base) if dataclasses.is_dataclass(base) else {}
     for statement, after in zip(body.body, body.body[1:], strict=False):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             assert isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant), statement.target.id
@@ -84,9 +86,17 @@ def page() -> str:
     sections = {field.name: kind for field in fields if (kind := section_of(field)) is not None}
     parts = [HEAD, table(Recipe, [field for field in fields if field.name not in sections])]
     for name, kind in sections.items():
-        about = " ".join((inspect.getdoc(kind) or "").split()).replace("``", "`")
-        parts.append(f"## {name}\n\n{about}\n\n{table(kind, list(dataclasses.fields(kind)))}")
+        parts.append(f"## {name}\n\n{about(kind)}\n")
+        # Settings in groups, which are their base classes: one table each.
+        for group in [base for base in reversed(kind.__bases__) if dataclasses.is_dataclass(base)] or [kind]:
+            heading = f"**{about(group)}**\n\n" if group is not kind else ""
+            parts.append(heading + table(group, list(dataclasses.fields(group))))
     return "\n".join(parts)
+
+
+def about(kind: type) -> str:
+    """A class's docstring in one line."""
+    return " ".join((inspect.getdoc(kind) or "").split()).replace("``", "`")
 
 
 def section_of(field: dataclasses.Field[Any]) -> type | None:

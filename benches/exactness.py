@@ -127,7 +127,7 @@ def recorded(prepared: Path, out: Path, stop: int) -> None:
 
     def noting(self: Any, batch: Any) -> None:
         plain(self, batch)
-        note = {"step": self.step, "rank": self.team.rank, "documents": batch.documents}
+        note = {"step": self.step, "rank": self.processes.rank, "documents": batch.documents}
         with (out.parent / f"{out.name}-order.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(note) + "\n")
         if self.step == stop:

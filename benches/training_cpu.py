@@ -27,8 +27,7 @@ from langadapt.planning.calibration import NoiseStore
 from langadapt.training import TrainSettings
 from langadapt.training import model as models
 from langadapt.training.data.batches import Mixture, Windows
-from langadapt.training.parallel import Team
-from langadapt.training.probe import fastest_layout
+from langadapt.training.parallel import ProcessGroup
 from langadapt.training.step import Stepper
 
 SHAPE = {
@@ -82,9 +81,8 @@ class Loop:
     """Ours: the stepper with everything that `train_model` does around a step but files."""
 
     def __init__(self, mixture: Mixture, settings: TrainSettings) -> None:
-        team = Team()
-        self.stepper = Stepper(models.load(network(), settings, team.device), mixture, settings, team, None)
-        self.stepper.prepare(None, search=fastest_layout)
+        processes = ProcessGroup()
+        self.stepper = Stepper(models.load(network(), settings, processes.device), mixture, settings, processes)
         self.mixture, self.settings = mixture, settings
 
     def run(self, first: int, steps: int) -> float:

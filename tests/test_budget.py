@@ -24,7 +24,7 @@ from langadapt.training import layout
 from langadapt.training import model as models
 from langadapt.training import optimizer as optimizers
 from langadapt.training.loss import HeadLoss
-from langadapt.training.parallel import Team
+from langadapt.training.parallel import ProcessGroup
 
 
 def architectures() -> list[Any]:
@@ -72,7 +72,7 @@ def saved_bytes(layers: int, recompute: str, compiled: bool = False) -> tuple[Sh
     """Bytes that autograd keeps of a forward pass over 2 x 64 tokens, each storage once, parameters left out."""
     shape = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4, "num_key_value_heads": 2}
     network = tiny_model(num_hidden_layers=layers, **shape).train()
-    models.recompute(network, recompute)
+    models.checkpoint_activations(network, recompute)
     own = {tensor.untyped_storage().data_ptr() for tensor in [*network.parameters(), *network.buffers()]}
     seen: dict[int, torch.Tensor] = {}
 
@@ -371,4 +371,4 @@ def test_a_step_takes_as_long_as_its_windows(micro_batch: int) -> None:
     assert made.best.layout.micro_batch == min(micro_batch, 64)
     assert made.best.tokens_per_second * made.best.step_seconds == pytest.approx(256 * 4096)
     wanted = settings(batch_sequences=15, micro_batch=4, device="cuda")
-    assert layout.layout_of(wanted, Team(), "none", "none", 4).windows == 15
+    assert layout.layout_of(wanted, ProcessGroup(), "none", "none", 4).windows == 15

@@ -18,11 +18,11 @@ from langadapt.costs.flops import Shape
 from langadapt.costs.memory import Layout
 from langadapt.errors import LangadaptError
 from langadapt.planning.plan import plan
-from langadapt.training import TrainSettings, layout, probe, step
+from langadapt.training import TrainSettings, layout, layout_trials, step
 from langadapt.training import model as models
 from langadapt.training.data import mixture as data
 from langadapt.training.options import Option, sizes
-from langadapt.training.parallel import Team
+from langadapt.training.parallel import ProcessGroup
 
 SHAPES = {
     "7b": Shape(32, 4096, 32, 8, 128, 14336, True, 32000, False),
@@ -74,18 +74,18 @@ class Machine:
 def test_the_search_finds_the_fastest_layout_of_machines_that_are_not_as_predicted(
     shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = layout.options(wishes(sharding="none"), SHAPES[shape], Team(), H100)
+    options = layout.options(wishes(sharding="none"), SHAPES[shape], ProcessGroup(), H100)
     assert len(options) == 3 * 7
     attempts = []
     for seed in range(60):
         machine = Machine(seed, H100.memory)
-        monkeypatch.setattr(probe, "attempt", machine.attempt(options))
+        monkeypatch.setattr(layout_trials, "attempt", machine.attempt(options))
         stepper: Any = SimpleNamespace(settings=wishes())
         if not any(machine.fits(option) for option in options):
             with pytest.raises(LangadaptError, match="1 x 2048 tokens per forward pass do not fit"):
-                probe.fastest_layout(stepper, options, H100.memory)
+                layout_trials.fastest_layout(stepper, options, H100.memory)
             continue
-        found = probe.fastest_layout(stepper, options, H100.memory)
+        found = layout_trials.fastest_layout(stepper, options, H100.memory)
         speeds = {option.layout: machine.true_speed(option) for option in options if machine.fits(option)}
         assert speeds[found] > 0.93 * max(speeds.values()), (seed, found.describe())
         attempts.append(len(machine.tried))
@@ -93,46 +93,44 @@ def test_the_search_finds_the_fastest_layout_of_machines_that_are_not_as_predict
 
 
 def test_a_search_ends_in_time_with_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = layout.options(wishes(sharding="none"), SHAPES["1b"], Team(), H100)
+    options = layout.options(wishes(sharding="none"), SHAPES["1b"], ProcessGroup(), H100)
     machine = Machine(0, H100.memory)
-    monkeypatch.setattr(probe, "attempt", machine.attempt(options))
-    monkeypatch.setattr(probe, "LIMIT", -1.0)
-    found = probe.fastest_layout(SimpleNamespace(settings=wishes()), options, H100.memory)  # type: ignore[arg-type]
+    monkeypatch.setattr(layout_trials, "attempt", machine.attempt(options))
+    monkeypatch.setattr(layout_trials, "LIMIT", -1.0)
+    found = layout_trials.fastest_layout(SimpleNamespace(settings=wishes()), options, H100.memory)  # type: ignore[arg-type]
     assert machine.fits(next(option for option in options if option.layout == found))
     assert found == machine.tried[-1]
 
 
 def test_a_search_without_room_says_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = wishes(sharding="none", micro_batch=16, activation_checkpointing="selective")
-    options = layout.options(wanted, SHAPES["1b"], Team(), H100)
-    monkeypatch.setattr(probe, "attempt", lambda *_: None)
+    options = layout.options(wanted, SHAPES["1b"], ProcessGroup(), H100)
+    monkeypatch.setattr(layout_trials, "attempt", lambda *_: None)
     message = r"16 x 2048 tokens .*selective recompute.* lower micro_batch or sequence_length, or set activation_checkp"
     with pytest.raises(LangadaptError, match=message):
-        probe.fastest_layout(SimpleNamespace(settings=wanted), options, H100.memory)  # type: ignore[arg-type]
+        layout_trials.fastest_layout(SimpleNamespace(settings=wanted), options, H100.memory)  # type: ignore[arg-type]
 
 
 def prepared(wanted: TrainSettings) -> step.Stepper:
-    team = Team()
-    model = models.load(tiny_model(), wanted, team.device)
+    processes = ProcessGroup()
+    model = models.load(tiny_model(), wanted, processes.device)
     mixture = data.open_mixture(shares(), None, None, model, wanted)
-    stepper = step.Stepper(model, mixture, wanted, team, None)
-    stepper.prepare(None, search=probe.fastest_layout)
-    return stepper
+    return step.Stepper(model, mixture, wanted, processes)
 
 
 def test_trials_leave_the_model_as_it_was() -> None:
     stepper = prepared(settings(batch_sequences=8, micro_batch="auto", accumulate="auto"))
     before = {name: parameter.detach().clone() for name, parameter in stepper.model.named_parameters()}
     wanted = replace(stepper.settings, micro_batch="auto", activation_checkpointing="auto")
-    options = layout.options(wanted, stepper.shape, stepper.team, devices.cpu())
+    options = layout.options(wanted, stepper.shape, stepper.processes, devices.cpu())
     assert {option.layout.micro_batch for option in options} == {1, 2, 4, 8}
     some = [option for option in options if option.layout.micro_batch in {4, 8}]
-    found = probe.fastest_layout(stepper, some, devices.cpu().memory)
+    found = layout_trials.fastest_layout(stepper, some, devices.cpu().memory)
     assert found in [option.layout for option in some]
     for name, parameter in stepper.model.named_parameters():
         assert torch.equal(parameter, before[name]) and parameter.grad is None
         assert parameter.grad_dtype == torch.bfloat16 and not parameter._post_accumulate_grad_hooks
-    stepper.take_layout(1, "none")
+    stepper.apply_layout(1, "none")
     assert not any(hasattr(block.forward, "plain") for block in models.blocks(stepper.model))
 
 
@@ -142,7 +140,7 @@ def test_recomputation_can_be_set_again() -> None:
     ids = torch.arange(32)[None]
     found = {}
     for how in ("full", "selective", "none", "full"):
-        models.recompute(network, how)
+        models.checkpoint_activations(network, how)
         network(input_ids=ids, labels=ids).loss.backward()
         gradient = network.model.layers[0].mlp.up_proj.weight.grad
         found.setdefault(how, gradient.clone())
@@ -156,8 +154,8 @@ def test_recomputation_can_be_set_again() -> None:
 
 def team_settings(monkeypatch: pytest.MonkeyPatch, shape: str, size: int, device: str, **changes: Any) -> TrainSettings:
     monkeypatch.setattr(layout, "this_gpu", lambda _: devices.DEVICES[device])
-    team = Team(size=size, device=torch.device("cuda"))
-    return layout.settle(wishes(**changes), SHAPES[shape], team, None)
+    processes = ProcessGroup(size=size, device=torch.device("cuda"))
+    return layout.resolve(wishes(**changes), SHAPES[shape], processes, None)
 
 
 def test_a_team_takes_the_layout_that_is_predicted_to_be_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +177,7 @@ def test_a_team_takes_what_the_plan_recommends(monkeypatch: pytest.MonkeyPatch, 
         wanted = wishes(steps=10, batch_sequences=256, **changes)
         best = plan(MISTRAL, wanted, gpus=gpus).best.layout
         monkeypatch.setattr(layout, "this_gpu", lambda _: device)
-        found = layout.settle(wanted, Shape.of(MISTRAL), Team(size=count, device=torch.device("cuda")), None)
+        found = layout.resolve(wanted, Shape.of(MISTRAL), ProcessGroup(size=count, device=torch.device("cuda")), None)
         assert (found.micro_batch, found.activation_checkpointing, found.sharding) == (
             best.micro_batch,
             best.activation_checkpointing,
@@ -190,15 +188,15 @@ def test_a_team_takes_what_the_plan_recommends(monkeypatch: pytest.MonkeyPatch, 
 def test_one_gpu_leaves_open_what_trials_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     found = team_settings(monkeypatch, "7b", 1, "h100-80gb")
     assert (found.micro_batch, found.activation_checkpointing, found.sharding) == ("auto", "auto", "none")
-    assert layout.settle(wishes(), SHAPES["7b"], Team(), None).activation_checkpointing == "none"
+    assert layout.resolve(wishes(), SHAPES["7b"], ProcessGroup(), None).activation_checkpointing == "none"
 
 
 def test_a_run_that_goes_on_keeps_its_layout_unless_asked_for_another() -> None:
     before = {"micro_batch": 4, "activation_checkpointing": "selective", "sharding": "none", "processes": 1}
-    team = Team(device=torch.device("cuda"))
+    processes = ProcessGroup(device=torch.device("cuda"))
 
     def after(before: dict[str, Any], **changes: Any) -> tuple[Any, ...]:
-        found = layout.remembered(wishes(**changes), team, before)
+        found = layout.reuse(wishes(**changes), processes, before)
         return found.micro_batch, found.activation_checkpointing, found.sharding
 
     assert after(before) == (4, "selective", "none")
@@ -210,10 +208,10 @@ def test_a_run_that_goes_on_keeps_its_layout_unless_asked_for_another() -> None:
 def test_a_micro_batch_of_one_that_runs_out_of_memory_is_recomputed(tmp_path: Path) -> None:
     plain = step.Stepper.forward_backward
 
-    def tight(self: step.Stepper, *args: Any) -> Any:
+    def tight(self: step.Stepper, *args: Any, **named: Any) -> Any:
         if self.settings.activation_checkpointing != "full":
             raise torch.OutOfMemoryError("pretended")
-        return plain(self, *args)
+        return plain(self, *args, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step.Stepper, "forward_backward", tight)

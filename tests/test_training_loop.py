@@ -242,12 +242,12 @@ def test_steps_that_take_long_are_looked_at_one_by_one() -> None:
     from types import SimpleNamespace
 
     from langadapt.training.loop import Trainer
-    from langadapt.training.parallel import Team
+    from langadapt.training.parallel import ProcessGroup
 
     for pace, meets in ((None, True), (0.1, False), (40.0, True)):
         course = SimpleNamespace(step_seconds=pace)
-        for team in (Team(device=torch.device("cuda")), Team(size=2)):
-            assert Trainer.meeting(SimpleNamespace(team=team, course=course, due_log=lambda: False)) == meets
+        for processes in (ProcessGroup(device=torch.device("cuda")), ProcessGroup(size=2)):
+            assert Trainer.meets(SimpleNamespace(processes=processes, course=course, log_is_due=lambda: False)) == meets
 
 
 def test_a_finished_run_is_known_after_its_deadline(tmp_path: Path) -> None:
@@ -262,9 +262,9 @@ def test_a_loss_that_is_no_number_stops_names_the_documents_and_keeps_the_checkp
 
     plain, calls = step.Stepper.forward_backward, []
 
-    def poisoned(self, *args):  # type: ignore[no-untyped-def]
+    def poisoned(self, *args, **named):  # type: ignore[no-untyped-def]
         calls.append(1)
-        found = plain(self, *args)
+        found = plain(self, *args, **named)
         return found * float("nan") if len(calls) > 12 else found
 
     with pytest.MonkeyPatch.context() as patch:
@@ -291,10 +291,10 @@ def test_out_of_memory_halves_the_micro_batch_and_loses_nothing(tmp_path: Path) 
 
     plain = step.Stepper.forward_backward
 
-    def tight(self, ids, *args):  # type: ignore[no-untyped-def]
+    def tight(self, ids, *args, **named):  # type: ignore[no-untyped-def]
         if len(ids) > 1:
             raise torch.OutOfMemoryError("pretended")
-        return plain(self, ids, *args)
+        return plain(self, ids, *args, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step.Stepper, "forward_backward", tight)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -194,7 +195,7 @@ def test_course_survives_json() -> None:
     course = Course.start(make("rex", steps=7), 7)
     course.advance()
     course.measure(time.perf_counter(), 1)
-    assert Course(**json.loads(json.dumps(course.to_dict()))) == course
+    assert Course(**json.loads(json.dumps(asdict(course)))) == course
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ from langadapt.errors import LangadaptError
 from langadapt.training import TrainSettings, parallel
 
 parallel.NETWORK_DISK = 0.5
-team = parallel.join(TrainSettings(steps=1, batch_sequences=2, device="cpu"))
+processes = parallel.join(TrainSettings(steps=1, batch_sequences=2, device="cpu"))
 here = Path(sys.argv[1])
 
 def slow():
@@ -94,16 +94,16 @@ def slow():
     (here / "made").touch()
     return "made"
 
-assert parallel.lead_first(team, here, slow) == "made" and (here / "made").exists()
+assert parallel.main_process_first(processes, here, slow) == "made" and (here / "made").exists()
 try:
-    parallel.lead_first(team, here if team.leads else here.parent, slow)
+    parallel.main_process_first(processes, here if processes.is_main else here.parent, slow)
 except LangadaptError as error:
     print(error, flush=True)
-if team.rank == 1:
+if processes.rank == 1:
     os.kill(os.getpid(), signal.SIGKILL)
 try:
-    with parallel.partners(team, here):
-        team.gather(1)
+    with parallel.explain_lost_process(processes, here):
+        processes.all_gather(1)
 except LangadaptError as error:
     print(error, flush=True)
 os._exit(0)

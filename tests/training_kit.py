@@ -1,5 +1,5 @@
 """A store in memory, a model of a few thousand parameters, settings that train it in a second. Also a script: one
-training run in a process of its own, to be killed, or launched twice."""
+training run in a process of its own, to be killed, or under_torchrun twice."""
 
 from __future__ import annotations
 
@@ -171,8 +171,8 @@ def in_background() -> None:
     """From now on checkpoints are written while training goes on, as on a GPU, and slowly."""
     plain, save = checkpoint.Writer.__init__, checkpoint.save_file
 
-    def writer(self: Any, root: Path, team: Any, keep: int, background: bool) -> None:
-        plain(self, root, team, keep, True)
+    def writer(self: Any, root: Path, processes: Any, keep: int, background: bool) -> None:
+        plain(self, root, processes, keep, True)
 
     def slow(tensors: Any, file: Path) -> None:
         time.sleep(0.1)

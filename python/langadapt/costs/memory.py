@@ -99,10 +99,6 @@ class Memory:
     peak: int
     """Everything at the worst moment, with overhead."""
 
-    def to_dict(self) -> dict[str, int]:
-        """Plain values."""
-        return dict(self.__dict__)
-
 
 def estimate(shape: Shape, layout: Layout, sequence_length: int, loss_chunk: int | str = "auto") -> Memory:
     """Memory of a layout; see the module's docstring for what is counted."""

@@ -59,7 +59,7 @@ def train(recipe: Recipe, *, progress: Progress | None = None, extend: bool | in
     run = Run(Path(recipe.out), log.info)
     adaptation = Adaptation(recipe, run, progress)
     adaptation.extend = extend
-    team = parallel.join(recipe.train) if parallel.launched() else parallel.Team()
+    processes = parallel.join(recipe.train) if parallel.under_torchrun() else parallel.ProcessGroup()
 
     def prepare() -> str:
         write_atomically(run.folder / "recipe.yaml", recipe.to_yaml())
@@ -69,11 +69,11 @@ def train(recipe: Recipe, *, progress: Progress | None = None, extend: bool | in
         adaptation.stores(adaptation.prepare(method)[1])
         return method
 
-    if not team.leads:
-        method = parallel.lead_first(team, run.folder, prepare)
+    if not processes.is_main:
+        method = parallel.main_process_first(processes, run.folder, prepare)
         return adaptation.train_arm(method, *adaptation.places(method))
     with run.locked():
-        method = parallel.lead_first(team, run.folder, prepare)
+        method = parallel.main_process_first(processes, run.folder, prepare)
         return adaptation.train(method, *adaptation.places(method))
 
 

@@ -16,8 +16,8 @@ from langadapt.planning.plan import new_vocabulary
 from langadapt.training import model as models
 from langadapt.training import parallel
 from langadapt.training.data.batches import Mixture, Windows
+from langadapt.training.layout_trials import synchronize
 from langadapt.training.meters import peak_memory
-from langadapt.training.probe import fastest_layout, synchronize
 from langadapt.training.settings import TrainSettings
 from langadapt.training.step import Stepper
 
@@ -42,23 +42,22 @@ def calibrate(config: Any, settings: TrainSettings, steps: int = 4) -> dict[str,
     """
     from transformers import AutoModelForCausalLM
 
-    team = parallel.join(settings)
+    processes = parallel.join(settings)
     dtype = torch.bfloat16 if settings.precision == "pure-bf16" else torch.float32
-    with torch.device(team.device), torch.random.fork_rng():
+    with torch.device(processes.device), torch.random.fork_rng():
         network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    network = models.load(network, settings, team.device)
+    network = models.load(network, settings, processes.device)
     rows = network.get_input_embeddings().weight.shape[0]
     tokens = (steps + 2) * settings.tokens_per_step
     windows = Windows(NoiseStore(rows, tokens), "noise", settings.sequence_length, None, None, 0)
     mixture = Mixture([windows], [1.0], min(settings.sequences_per_step, len(windows)))
-    stepper = Stepper(network, mixture, settings, team, None)
-    stepper.prepare(None, search=fastest_layout)
+    stepper = Stepper(network, mixture, settings, processes)
     times, updates = [], []
     for step in range(steps):
-        synchronize(team.device)
+        synchronize(processes.device)
         begun = time.perf_counter()
         stepper.step(mixture.batch(step), step, rate=0.0)
-        synchronize(team.device)
+        synchronize(processes.device)
         times.append(time.perf_counter() - begun)
         updates.append(stepper.optimizer_time.take())
     stepper.close()
@@ -70,7 +69,7 @@ def calibrate(config: Any, settings: TrainSettings, steps: int = 4) -> dict[str,
         "optimizer_seconds": update,
         "micro_batch": stepper.micro_batch,
         "activation_checkpointing": stepper.settings.activation_checkpointing,
-        "peak_bytes": float(peak_memory(team.device)),
+        "peak_bytes": float(peak_memory(processes.device)),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -84,7 +83,7 @@ def plan(
         hours: wall-clock limit beside the settings' own budget.
         price: per GPU and hour.
         measured: ``tokens_per_second`` of one GPU and the ``micro_batch`` and ``activation_checkpointing`` that it was
-            measured with, from `langadapt.training.probe.calibrate`.
+            measured with, from `langadapt.planning.calibration.calibrate`.
 
     Raises:
         ConfigError: nothing fits; the message says what would.
@@ -159,21 +158,18 @@ def approximations(settings: TrainSettings, gpus: int) -> list[str]:
 
 def budget_steps(settings: TrainSettings, best: Option, corpus: Corpus, hours: float | None, notes: list[str]) -> int:
     """Steps that the settings' budget comes to; ``hours`` where they name none."""
-    if settings.steps is not None:
-        return settings.steps
-    if settings.tokens is not None:
-        return -(-settings.tokens // settings.tokens_per_step)
-    if hours is not None and settings.epochs is None:
-        steps = int(hours * 3600 / best.step_seconds)
-        if steps < 1:
-            raise ConfigError(
-                f"hours: {hours:g} is less than one step of {best.step_seconds:.0f} s takes; lower batch_tokens"
-            )
-        return steps
-    if corpus.tokens is None:
-        notes.append("the text's size is not known yet; one step is planned")
-        return 1
-    return max(1, math.ceil((settings.epochs or 1.0) * corpus.tokens / settings.tokens_per_step))
+    if settings.steps is None and settings.tokens is None:
+        if hours is not None and settings.epochs is None:
+            steps = int(hours * 3600 / best.step_seconds)
+            if steps < 1:
+                raise ConfigError(
+                    f"hours: {hours:g} is less than one step of {best.step_seconds:.0f} s takes; lower batch_tokens"
+                )
+            return steps
+        if corpus.tokens is None:
+            notes.append("the text's size is not known yet; one step is planned")
+            return 1
+    return settings.budget_steps(corpus.tokens or 0, settings.tokens_per_step) or 1
 
 
 def dates(settings: TrainSettings, steps: int, step_seconds: float, start: datetime) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from langadapt import _core
 from langadapt.artefacts.folders import sync_file, sync_folder, write_atomically
 from langadapt.errors import DataError, LangadaptError, MismatchError
 from langadapt.training.optimizer import first_row, local
-from langadapt.training.parallel import Team
+from langadapt.training.parallel import ProcessGroup
 
 log = logging.getLogger(__name__)
 
@@ -83,19 +83,19 @@ class Writer:
     """Writes checkpoints, in the background where asked.
 
     Every process writes its own shard; none waits for another but in calls that all of them make: `save`, `wait`,
-    `look` and `close`.
+    `complete_if_written` and `close`.
     """
 
-    def __init__(self, root: Path, team: Team, keep: int, background: bool) -> None:
+    def __init__(self, root: Path, processes: ProcessGroup, keep: int, background: bool) -> None:
         """``keep``: how many to leave; ``background``: copy to memory and write while training goes on."""
-        self.root, self.team, self.keep = root, team, keep
+        self.root, self.processes, self.keep = root, processes, keep
         self.pool = ThreadPoolExecutor(1, "langadapt-checkpoint") if background else None
         self.draft: Draft | None = None
         self.seconds: float | None = None
         """What the last write took."""
         self.latest = -1
         """Step of the checkpoint that was begun last."""
-        if team.leads:
+        if processes.is_main:
             root.mkdir(parents=True, exist_ok=True)
             for leftover in root.glob(".step-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -108,7 +108,7 @@ class Writer:
         """
         self.wait()
         self.latest = step
-        parts = {key: part_of(tensor, self.team) for key, tensor in tensors.items()}
+        parts = {key: part_of(tensor, self.processes) for key, tensor in tensors.items()}
         copies = {key: part for key, part in parts.items() if part is not None}
         state = {**state, "step": step, "shapes": {key: list(tensor.shape) for key, tensor in tensors.items()}}
         written: Future[dict[str, Any]]
@@ -128,7 +128,7 @@ class Writer:
     def write_shard(self, step: int, parts: dict[str, tuple[int, Tensor]]) -> dict[str, Any]:
         """Write this process' shard and describe it."""
         begun = time.monotonic()
-        shard = self.temporary(step) / f"shard-{self.team.rank:05d}.safetensors"
+        shard = self.temporary(step) / f"shard-{self.processes.rank:05d}.safetensors"
         shard.parent.mkdir(parents=True, exist_ok=True)
         save_file(own_memory({key: tensor for key, (_, tensor) in parts.items()}), shard)
         sync_file(shard)
@@ -141,9 +141,9 @@ class Writer:
         """Where a checkpoint lies until it is whole."""
         return self.root / f".{folder_of(self.root, step).name}.tmp"
 
-    def look(self) -> None:
-        """Complete a background write if all processes are done with theirs."""
-        if self.draft is not None and all(self.team.gather(self.draft.written.done())):
+    def complete_if_written(self) -> None:
+        """Complete a background write if all processes are done with theirs; all must call it."""
+        if self.draft is not None and all(self.processes.all_gather(self.draft.written.done())):
             self.wait()
 
     def wait(self) -> None:
@@ -160,14 +160,14 @@ class Writer:
             entry = draft.written.result()
         except (OSError, SafetensorError) as error:
             problem = self.explain(error, target)
-        shards, problems = zip(*self.team.gather((entry, problem)), strict=True)
+        shards, problems = zip(*self.processes.all_gather((entry, problem)), strict=True)
         problem = next(filter(None, problems), None)
-        if problem is None and self.team.leads:
+        if problem is None and self.processes.is_main:
             try:
                 self.complete(target, {**draft.state, "shards": shards}, draft.protect)
             except OSError as error:
                 problem = self.explain(error, target)
-        problem = self.team.share(problem)
+        problem = self.processes.broadcast(problem)
         if problem is not None:
             shutil.rmtree(self.temporary(draft.step), ignore_errors=True)
             raise LangadaptError(problem)
@@ -210,10 +210,10 @@ class Writer:
             self.pool.shutdown()
 
 
-def part_of(tensor: Tensor, team: Team) -> tuple[int, Tensor] | None:
+def part_of(tensor: Tensor, processes: ProcessGroup) -> tuple[int, Tensor] | None:
     """(first row, rows) that this process saves; none if another one saves them."""
     if not hasattr(tensor, "device_mesh"):
-        return (0, tensor) if team.leads else None
+        return (0, tensor) if processes.is_main else None
     coordinate = tensor.device_mesh.get_coordinate()
     if coordinate is not None and len(coordinate) > 1 and coordinate[0] != 0:
         return None

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from langadapt.errors import ConfigError
 from langadapt.training import schedule
@@ -28,7 +27,7 @@ change it fast enough: the mean grows by up to two fifths with each."""
 
 @dataclass
 class Course:
-    """State of a run's progress; plain values, saved with each checkpoint."""
+    """State of a run's progress; plain values, saved with each checkpoint: floats survive JSON bit by bit."""
 
     steps_wanted: int | None
     """Steps of the current segment; none = as many as time allows."""
@@ -202,10 +201,6 @@ class Course:
         self.kind, self.done, self.steps_wanted = "stable" if stable else "extension", 0.0, more
         self.per_step = 1 / more if more else FIRST_GUESS
         self.until, self.origin = until, self.step
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values; floats survive JSON bit by bit."""
-        return asdict(self)
 
 
 def check_deadline(settings: TrainSettings) -> None:

@@ -1,4 +1,4 @@
-"""What `auto` comes to: micro-batch, recomputation and sharding, by trial on one GPU and by prediction for a team."""
+"""What `auto` comes to: micro-batch, recomputation and sharding, by trial on one GPU, by prediction on several."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from langadapt.costs.flops import Shape
 from langadapt.costs.memory import Layout, estimate
 from langadapt.costs.speed import RECOMPUTE
 from langadapt.training.options import ROOM, Option, best_of, price_of, sizes
-from langadapt.training.parallel import Team
+from langadapt.training.parallel import ProcessGroup
 from langadapt.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -26,30 +26,32 @@ CPU_MICRO_TOKENS = 8192
 """Tokens per forward pass that a CPU is given: enough for full speed, small enough for its caches."""
 
 
-def settle(settings: TrainSettings, shape: Shape, team: Team, before: Mapping[str, Any] | None) -> TrainSettings:
+def resolve(
+    settings: TrainSettings, shape: Shape, processes: ProcessGroup, before: Mapping[str, Any] | None
+) -> TrainSettings:
     """``settings`` without `auto` wherever that takes no trial: as the checkpoint ``before`` had it, or as predicted.
 
     On one GPU ``micro_batch`` and ``activation_checkpointing`` may still be `auto` afterwards.
     """
-    settings = remembered(settings, team, before)
-    if not team.many:
+    settings = reuse(settings, processes, before)
+    if not processes.is_distributed:
         settings = replace(settings, sharding="none")
-    windows = settings.sequences_per_step // team.size
+    windows = settings.sequences_per_step // processes.size
     if settings.micro_batch != "auto":
         settings = replace(settings, micro_batch=min(settings.micro_batch, windows))
-    if team.device.type != "cuda":
+    if processes.device.type != "cuda":
         return on_cpu(settings, windows)
-    if not team.many:
+    if not processes.is_distributed:
         return settings
     if "auto" not in (settings.micro_batch, settings.activation_checkpointing, settings.sharding):
         return settings
-    gpu = this_gpu(team.device)
-    chosen = best_of(options(settings, shape, team, gpu), gpu).layout
+    gpu = this_gpu(processes.device)
+    chosen = best_of(options(settings, shape, processes, gpu), gpu).layout
     log.info("layout, as predicted: %s", chosen.describe())
-    return settled(settings, chosen)
+    return fill_in(settings, chosen)
 
 
-def settled(settings: TrainSettings, layout: Layout) -> TrainSettings:
+def fill_in(settings: TrainSettings, layout: Layout) -> TrainSettings:
     """``settings`` with every `auto` as ``layout`` has it."""
     chosen: dict[str, Any] = {
         "micro_batch": layout.micro_batch,
@@ -60,15 +62,15 @@ def settled(settings: TrainSettings, layout: Layout) -> TrainSettings:
 
 
 def describe(layout: Mapping[str, Any]) -> str:
-    """What `Stepper.layout` says, for people."""
+    """What `Stepper.describe_layout` says, for people."""
     many = f", sharding {layout['sharding']} over {layout['processes']} processes" if layout["processes"] > 1 else ""
     recompute = layout["activation_checkpointing"]
     return f"layout: micro-batch {layout['micro_batch']}, activation checkpointing {recompute}{many}"
 
 
-def remembered(settings: TrainSettings, team: Team, before: Mapping[str, Any] | None) -> TrainSettings:
+def reuse(settings: TrainSettings, processes: ProcessGroup, before: Mapping[str, Any] | None) -> TrainSettings:
     """What a run had found before it was interrupted, if it goes on with as many processes and the same wishes."""
-    if before is None or before.get("processes", team.size) != team.size:
+    if before is None or before.get("processes", processes.size) != processes.size:
         return settings
     names = [name for name in ("micro_batch", "activation_checkpointing", "sharding") if name in before]
     # The micro-batch is chosen beside the others: of another recomputation it tells nothing.
@@ -80,7 +82,7 @@ def remembered(settings: TrainSettings, team: Team, before: Mapping[str, Any] | 
 def on_cpu(settings: TrainSettings, windows: int) -> TrainSettings:
     """Memory is seldom short there, and caches are small."""
     fitting = [size for size in sizes(windows) if size * settings.sequence_length <= CPU_MICRO_TOKENS]
-    return settled(settings, Layout(sharding="full", micro_batch=max(fitting, default=1)))
+    return fill_in(settings, Layout(sharding="full", micro_batch=max(fitting, default=1)))
 
 
 def this_gpu(device: torch.device) -> Device:
@@ -91,28 +93,32 @@ def this_gpu(device: torch.device) -> Device:
     return replace(known, memory=properties.total_memory)
 
 
-def options(settings: TrainSettings, shape: Shape, team: Team, device: Device) -> list[Option]:
+def options(settings: TrainSettings, shape: Shape, processes: ProcessGroup, device: Device) -> list[Option]:
     """All layouts that the settings leave open, with predicted memory and speed."""
-    windows = settings.sequences_per_step // team.size
+    windows = settings.sequences_per_step // processes.size
     many = sizes(windows) if settings.micro_batch == "auto" else [settings.micro_batch]
     recomputations = (
         tuple(RECOMPUTE) if settings.activation_checkpointing == "auto" else (settings.activation_checkpointing,)
     )
-    shardings = ("none", "grad-op", "full") if settings.sharding == "auto" and team.many else (settings.sharding,)
+    shardings = (
+        ("none", "grad-op", "full")
+        if settings.sharding == "auto" and processes.is_distributed
+        else (settings.sharding,)
+    )
     return [
-        price_of(shape, layout_of(settings, team, sharding, how, size), settings, device)
+        price_of(shape, layout_of(settings, processes, sharding, how, size), settings, device)
         for sharding, how, size in itertools.product(shardings, recomputations, many)
     ]
 
 
-def layout_of(settings: TrainSettings, team: Team, sharding: str, recompute: str, size: int) -> Layout:
+def layout_of(settings: TrainSettings, processes: ProcessGroup, sharding: str, recompute: str, size: int) -> Layout:
     """A layout of these settings as `langadapt.budget` understands it."""
-    hybrid, windows = sharding == "hybrid", settings.sequences_per_step // team.size
+    hybrid, windows = sharding == "hybrid", settings.sequences_per_step // processes.size
     return Layout(
         precision="mixed-bf16" if settings.precision == "fp32" else settings.precision,
         rounding=settings.rounding,
         # Parameters are spread over one node; what is exchanged between nodes is not foreseen.
-        gpus=int(os.environ.get("LOCAL_WORLD_SIZE", str(team.size))) if hybrid else team.size,
+        gpus=int(os.environ.get("LOCAL_WORLD_SIZE", str(processes.size))) if hybrid else processes.size,
         sharding="full" if hybrid else sharding,
         activation_checkpointing=recompute,
         micro_batch=size,
@@ -123,10 +129,12 @@ def layout_of(settings: TrainSettings, team: Team, sharding: str, recompute: str
     )
 
 
-def has_room_for_whole_sums(settings: TrainSettings, shape: Shape, team: Team) -> bool:
-    """Whether every process of a team can hold all gradients in fp32; ``settings`` are settled."""
-    if team.device.type != "cuda" or settings.sharding == "none":
+def has_room_for_whole_sums(settings: TrainSettings, shape: Shape, processes: ProcessGroup) -> bool:
+    """Whether every process can hold all gradients in fp32; nothing in ``settings`` is `auto` any more."""
+    if processes.device.type != "cuda" or settings.sharding == "none":
         return True
-    layout = layout_of(settings, team, settings.sharding, settings.activation_checkpointing, int(settings.micro_batch))
+    layout = layout_of(
+        settings, processes, settings.sharding, settings.activation_checkpointing, int(settings.micro_batch)
+    )
     needed = estimate(shape, replace(layout, whole_sums=True), settings.sequence_length, settings.loss_chunk).peak
-    return needed <= ROOM * torch.cuda.get_device_properties(team.device).total_memory
+    return needed <= ROOM * torch.cuda.get_device_properties(processes.device).total_memory

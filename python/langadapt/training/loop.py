@@ -7,7 +7,8 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from langadapt.artefacts.folders import new_folder, remove_leftovers, write_manifest
 from langadapt.errors import LangadaptError, TrainingStopped
 from langadapt.progress import Progress
-from langadapt.training import checkpoint, parallel, probe, resume
+from langadapt.training import checkpoint, parallel, resume
 from langadapt.training import layout as layouts
 from langadapt.training import model as models
 from langadapt.training.course import Course, check_deadline, tenths
@@ -25,8 +26,8 @@ from langadapt.training.data.batches import Batch, StoreShare, prefetch
 from langadapt.training.display import Display
 from langadapt.training.meters import Journal, peak_memory
 from langadapt.training.optimizer import local
+from langadapt.training.phases import Phase, embeddings_phase, embeddings_rate, main_phase
 from langadapt.training.result import TrainResult
-from langadapt.training.schedule import embeddings_first_rate
 from langadapt.training.settings import TrainSettings
 from langadapt.training.signals import Requests, warn_of_short_grace
 from langadapt.training.step import Stepper
@@ -40,6 +41,22 @@ MODEST_DISK = 5e8
 
 Validate = Callable[[Any, int], dict[str, float]]
 ShareLike = StoreShare | tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `train_model` was asked for; see there."""
+
+    model: Any
+    stores: Sequence[StoreShare]
+    out: Path
+    settings: TrainSettings
+    tokenizer: Any = None
+    validate: Validate | None = None
+    progress: Progress | None = None
+    new_rows: Sequence[int] | None = None
+    described: Mapping[str, Any] = field(default_factory=dict)
+    """By `resume.describe_run`; empty for a run of which nothing is kept."""
 
 
 def train_model(
@@ -81,103 +98,79 @@ def train_model(
     out = Path(out)
     shares = [share if isinstance(share, StoreShare) else StoreShare(*share) for share in stores]
     described = resume.describe_run(model, shares, settings)
+    job = Job(model, shares, out, settings, tokenizer, validate, progress, new_rows, described)
     done = resume.finished(out, described, extend)
     if done is not None:
         return TrainResult(**{**done, "out": str(out)})
     check_deadline(settings)
-    team = parallel.join(settings)
+    processes = parallel.join(settings)
 
     def prepare() -> None:
         out.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out / "final")
         resume.check_folder(out, described, extend)
 
-    parallel.lead_first(team, out, prepare)
+    parallel.main_process_first(processes, out, prepare)
     # Steps are seeded one by one; the caller's generators are left as they were.
-    gpus = [team.device] if team.device.type == "cuda" else []
-    with parallel.partners(team, out), torch.random.fork_rng(gpus):
-        trainer = Trainer(model, shares, out, settings, team, tokenizer, validate, progress, new_rows, described)
-        return trainer.run(extend)
+    gpus = [processes.device] if processes.device.type == "cuda" else []
+    with parallel.explain_lost_process(processes, out), torch.random.fork_rng(gpus):
+        return Trainer(job, processes).run(extend)
 
 
 class Trainer:
     """One run in one process."""
 
-    def __init__(
-        self,
-        model: Any,
-        shares: list[StoreShare],
-        out: Path,
-        settings: TrainSettings,
-        team: parallel.Team,
-        tokenizer: Any,
-        validate: Validate | None,
-        progress: Progress | None,
-        new_rows: Sequence[int] | None,
-        described: dict[str, Any],
-    ) -> None:
-        self.out, self.settings, self.team, self.validate, self.progress = out, settings, team, validate, progress
-        self.described, self.tokenizer_files = described, Path(model) if isinstance(model, (str, Path)) else None
-        self.display = Display(team.leads and progress is None)
-        self.tokenizer = data.load_tokenizer(tokenizer, None)
-        self.model = models.load(model, settings, team.device)
-        ids = self.tokenizer if self.tokenizer is not None else data.load_tokenizer(None, model)
-        self.mixture = data.open_mixture(shares, self.tokenizer, ids, self.model, settings)
+    stepper: Stepper
+    """Made by `resume`: of a model as it comes, or as a checkpoint has it."""
+
+    def __init__(self, job: Job, processes: parallel.ProcessGroup) -> None:
+        self.job, self.out, self.settings, self.processes = job, job.out, job.settings, processes
+        self.display = Display(processes.is_main and job.progress is None)
+        self.tokenizer = data.load_tokenizer(job.tokenizer, None)
+        self.model = models.load(job.model, job.settings, processes.device)
+        ids = self.tokenizer if self.tokenizer is not None else data.load_tokenizer(None, job.model)
+        self.mixture = data.open_mixture(job.stores, self.tokenizer, ids, self.model, job.settings)
         self.bytes_per_token = data.bytes_per_token(self.mixture)
-        self.stepper = Stepper(self.model, self.mixture, settings, team, new_rows)
         self.step, self.loss = 0, math.nan
         self.validation: dict[str, float] = {}
-        self.course = Course.start(settings, self.planned_steps())
-        self.writer = checkpoint.Writer(
-            out / "checkpoints",
-            team,
-            settings.keep_checkpoints,
-            settings.asynchronous_checkpoints and team.device.type == "cuda",
-        )
+        share = self.mixture.parts[0] / sum(self.mixture.parts)
+        self.budget = job.settings.budget_steps(len(self.mixture.sources[0]), share * job.settings.sequences_per_step)
+        self.course = Course.start(job.settings, self.budget)
+        background = job.settings.asynchronous_checkpoints and processes.device.type == "cuda"
+        self.writer = checkpoint.Writer(job.out / "checkpoints", processes, job.settings.keep_checkpoints, background)
         self.protected: list[int] = []
         self.validation_seconds, self.cold = 0.0, True
         self.saved_at = self.measured_at = time.monotonic()
         self.measured_step = self.logged_step = 0
-
-    def planned_steps(self) -> int | None:
-        """Steps that the budget comes to; none under `hours`."""
-        settings, mixture = self.settings, self.mixture
-        if settings.hours is not None:
-            return None
-        if settings.steps is not None:
-            return settings.steps
-        if settings.tokens is not None:
-            return -(-settings.tokens // settings.tokens_per_step)
-        share = mixture.parts[0] / sum(mixture.parts)
-        windows = (settings.epochs or 1.0) * len(mixture.sources[0])
-        return max(1, math.ceil(windows / (share * settings.sequences_per_step)))
+        self.checkpoint_is_late = False
+        """Whether it was more than `checkpoint_minutes` ago, for the main process, when processes last met."""
 
     def run(self, extend: resume.Extend) -> TrainResult:
         """Everything after preparation."""
         self.resume(extend)
-        if self.team.leads:
-            resume.note(self.out, self.described, self.stepper.shape, self.settings)
-        self.display.say(layouts.describe(self.stepper.layout()))
-        journal = Journal(self.out, self.settings, self.step, self.team.leads, self.course.origin)
+        if self.processes.is_main:
+            resume.write_run_file(self.out, self.job.described, self.stepper.shape, self.settings)
+        self.display.say(layouts.describe(self.stepper.describe_layout()))
+        journal = Journal(self.out, self.settings, self.step, self.processes.is_main, self.course.origin)
         batches = prefetch(self.make_batch, itertools.count(self.step))
         try:
             with Requests(self.out) as requests, contextlib.closing(batches):
                 if self.step == 0:
                     self.run_validation(journal)
                 while not self.course.finished:
-                    self.heed(requests)
+                    self.handle_requests(requests)
                     with self.stepper.data_wait:
                         batch = next(batches)
                     before = self.course.done
                     self.one_step(batch)
-                    if self.meeting():
+                    if self.meets():
                         self.measure()
-                        self.writer.look()
-                    if self.due_log():
+                        self.writer.complete_if_written()
+                    if self.log_is_due():
                         self.write_log(journal)
-                    if self.due_validation(before):
+                    if self.validation_is_due(before):
                         self.run_validation(journal)
-                    if self.due_checkpoint():
+                    if self.checkpoint_is_due():
                         self.save()
             self.writer.close()
             result = self.result()
@@ -190,28 +183,33 @@ class Trainer:
 
     def make_batch(self, step: int) -> Batch:
         """This process' part of a step's batch."""
-        return self.mixture.batch(step, self.team.rank, self.team.size)
+        return self.mixture.batch(step, self.processes.rank, self.processes.size)
 
     def one_step(self, batch: Batch) -> None:
         """An optimizer step; the embeddings-first phase comes before the course begins."""
         if self.step < self.settings.embeddings_first_steps:
-            self.stepper.begin_embeddings()
-            self.stepper.step(batch, self.step, embeddings_rate=embeddings_first_rate(self.step, self.settings))
+            self.stepper.step(batch, self.step, embeddings_rate=embeddings_rate(self.step, self.settings))
         else:
-            self.stepper.begin_main()
+            if self.stepper.phase.name != "main":
+                self.stepper.begin(main_phase(self.model))
             self.stepper.step(batch, self.step, rate=self.course.rate(self.settings))
             self.course.advance()
         self.step += 1
 
-    def meeting(self) -> bool:
-        """Whether host and device, and all processes, may meet: with each log line, and where that costs nothing."""
-        if self.team.device.type == "cpu" and not self.team.many:
+    def embeddings_phase(self, model: Any) -> Phase:
+        """The phase before the course, of new rows or of all."""
+        return embeddings_phase(model, self.job.new_rows if self.settings.new_rows_only else None)
+
+    def meets(self) -> bool:
+        """Whether host and device, and all processes, meet: with each log line, and where that costs nothing. All
+        processes answer alike without asking each other."""
+        if self.processes.device.type == "cpu" and not self.processes.is_distributed:
             return True
         pace = self.course.step_seconds
-        return pace is None or pace >= LONG_STEP or self.due_log()
+        return pace is None or pace >= LONG_STEP or self.log_is_due()
 
     def measure(self) -> None:
-        """Find a lost run, count time, set the pace."""
+        """Find a lost run, count time, set the pace, as the main process does it; all processes must call it."""
         self.check_finite()
         now = time.monotonic()
         steps = max(self.step - self.measured_step, 1)
@@ -220,9 +218,10 @@ class Trainer:
         # What comes at the end: a validation, a checkpoint, the export, and a step that takes twice as long.
         after = self.validation_seconds + self.writing_seconds() + (self.course.step_seconds or 0.0)
         self.course.replan(self.settings, after + self.writing_seconds())
-        warn_of_short_grace(after if self.team.leads else 0.0)
-        if self.team.many:
-            self.course = Course(**self.team.share(self.course.to_dict()))
+        warn_of_short_grace(after if self.processes.is_main else 0.0)
+        minutes = self.settings.checkpoint_minutes
+        late = minutes is not None and now - self.saved_at >= minutes * 60
+        self.course, self.checkpoint_is_late = self.processes.broadcast((self.course, late))
 
     def check_finite(self) -> None:
         """Raise LangadaptError for a lost run, after what is being written is whole."""
@@ -235,32 +234,30 @@ class Trainer:
     def writing_seconds(self) -> float:
         """What a checkpoint takes, as the last one did, or as a modest disk will."""
         if self.writer.seconds is None:
-            tensors = resume.tensors_of(self.model, self.stepper.named, self.stepper.optimizer).values()
+            tensors = resume.tensors_of(self.model, self.stepper.phase.named, self.stepper.optimizer).values()
             self.writer.seconds = sum(local(tensor).nbytes for tensor in tensors) / MODEST_DISK
         return self.writer.seconds
 
-    def heed(self, requests: Requests) -> None:
-        """Do what was asked for from outside since the last step.
+    def handle_requests(self, requests: Requests) -> None:
+        """Do what any process was asked for from outside since the last step; all must call it.
 
         Raises:
             TrainingStopped, KeyboardInterrupt: after writing a checkpoint.
         """
-        stop, anneal = requests.stop, requests.anneal
-        if self.team.many:
-            if not self.meeting():
-                return
-            asked = self.team.gather((stop, anneal))
-            stop = next((name for name, _ in asked if name), None)
-            anneal = any(wish for _, wish in asked)
+        if self.processes.is_distributed and not self.meets():
+            return
+        asked = self.processes.all_gather((requests.stop, requests.anneal))
+        stop = next((name for name, _ in asked if name), None)
+        anneal = any(wish for _, wish in asked)
         if anneal and self.step >= self.settings.embeddings_first_steps:
             if self.step and not self.course.falling(self.settings):
                 self.protected = [self.step]
                 self.save()
             steps = self.course.anneal_now(self.settings)
             self.display.say(f"annealing now: {steps} steps to the end")
-            if self.team.leads:
+            if self.processes.is_main:
                 requests.anneal_begun()
-            self.team.wait()
+            self.processes.barrier()
         if stop is not None:
             if self.step and self.writer.latest != self.step:
                 self.save()
@@ -271,54 +268,51 @@ class Trainer:
                 raise KeyboardInterrupt
             raise TrainingStopped(text)
 
-    def due_log(self) -> bool:
+    def log_is_due(self) -> bool:
         """Every ``log_every`` steps and at the end."""
         return self.step % self.settings.log_every == 0 or self.course.finished
 
-    def due_validation(self, before: float) -> bool:
+    def validation_is_due(self, before: float) -> bool:
         """As asked for, or with every tenth of the run, and at the end."""
-        if self.validate is None:
+        if self.job.validate is None:
             return False
         every = self.settings.validate_every
         if self.course.finished:
             return True
         return self.step % every == 0 if every else tenths(self.course.done) > tenths(before)
 
-    def due_checkpoint(self) -> bool:
+    def checkpoint_is_due(self) -> bool:
         """By steps, by time, before the final decay (from where a run is best extended), and at the end."""
         settings, turn = self.settings, self.course.turn(self.settings)
         if turn is not None and 0 < self.course.done <= turn < self.course.next_done():
             self.protected = [self.step]
             return True
-        if self.course.finished or (settings.checkpoint_every and self.step % settings.checkpoint_every == 0):
-            return True
-        if settings.checkpoint_minutes is None or not self.meeting():
-            return False
-        return bool(self.team.share(time.monotonic() - self.saved_at >= settings.checkpoint_minutes * 60))
+        every = settings.checkpoint_every
+        return self.course.finished or self.checkpoint_is_late or (every is not None and self.step % every == 0)
 
     def write_log(self, journal: Journal) -> None:
         """One line of the log, and the display."""
         steps, self.logged_step = self.step - self.logged_step, self.step
         line = {"step": self.step, "progress": self.course.done, "tokens": self.step * self.settings.tokens_per_step}
         line |= self.stepper.report(steps, self.bytes_per_token)
-        line |= {"seconds": round(self.course.seconds, 3), "peak_memory_bytes": peak_memory(self.team.device)}
+        line |= {"seconds": round(self.course.seconds, 3), "peak_memory_bytes": peak_memory(self.processes.device)}
         self.loss = line["loss"]
         journal.write(line)
         total = self.step + self.course.steps_left
         left = self.course.steps_left * (self.course.step_seconds or 0.0)
         self.display.show(self.course.done, self.step, total, line, left)
-        if self.progress is not None:
+        if self.job.progress is not None:
             tokens = self.settings.tokens_per_step
-            self.progress("training", self.step * tokens, total * tokens, "tokens")
+            self.job.progress("training", self.step * tokens, total * tokens, "tokens")
 
     def run_validation(self, journal: Journal) -> None:
         """Let the caller measure the model as it is."""
-        if self.validate is None:
+        if self.job.validate is None:
             return
         begun = time.monotonic()
         self.model.eval()
         with torch.no_grad(), self.stepper.compute(), self.stepper.uncompiled():
-            self.validation = {key: float(value) for key, value in self.validate(self.model, self.step).items()}
+            self.validation = {key: float(value) for key, value in self.job.validate(self.model, self.step).items()}
         self.model.train()
         self.validation_seconds = time.monotonic() - begun
         journal.write({"step": self.step, "validation": self.validation})
@@ -329,24 +323,25 @@ class Trainer:
         """Write a checkpoint, after making sure that it is worth having."""
         self.check_finite()
         state = {
-            "run": self.described,
-            "course": self.course.to_dict(),
-            "phase": self.stepper.phase,
-            "layout": self.stepper.layout(),
+            "run": self.job.described,
+            "course": asdict(self.course),
+            "phase": self.stepper.phase.name,
+            "layout": self.stepper.describe_layout(),
             "validation": self.validation,
             "loss": self.loss if math.isfinite(self.loss) else None,
             "protected": self.protected,
-            "optimizer_states": resume.plain_states(self.stepper.named, self.stepper.optimizer),
+            "optimizer_states": resume.plain_states(self.stepper.phase.named, self.stepper.optimizer),
         }
-        tensors = resume.tensors_of(self.model, self.stepper.named, self.stepper.optimizer)
+        tensors = resume.tensors_of(self.model, self.stepper.phase.named, self.stepper.optimizer)
         self.writer.save(self.step, tensors, state, self.protected)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.checkpoint_is_late = time.monotonic(), False
 
     def resume(self, extend: resume.Extend) -> None:
         """Go back to the newest whole checkpoint, if there is one, or to that from which the run is extended."""
-        found = resume.starting_point(self.writer.root, self.described, extend)
+        found = resume.starting_point(self.writer.root, self.job.described, extend)
+        first = self.embeddings_phase if self.settings.embeddings_first_steps else main_phase
         if found is None:
-            self.stepper.prepare(None, search=probe.fastest_layout)
+            self.stepper = self.new_stepper(first)
             return
         folder, state = found
         reader = checkpoint.Reader(folder, state)
@@ -355,12 +350,19 @@ class Trainer:
         self.validation, self.protected = state["validation"], state["protected"]
         self.loss = math.nan if state["loss"] is None else state["loss"]
         resume.restore_model(reader, self.model)
-        self.stepper.prepare(state.get("layout"), state["phase"], search=probe.fastest_layout)
-        resume.restore_optimizer(reader, self.stepper.named, self.stepper.optimizer, state["optimizer_states"])
-        changed = resume.check_same(state["run"], self.described, self.out, extend)
-        if changed:
-            self.course.extend(self.settings, self.planned_steps(), resume.earlier_settings(state))
+        phase = self.embeddings_phase if state["phase"] == "embeddings" else main_phase
+        self.stepper = self.new_stepper(phase, state.get("layout"))
+        resume.restore_optimizer(reader, self.stepper.phase.named, self.stepper.optimizer, state["optimizer_states"])
+        if resume.check_same(state["run"], self.job.described, self.out, extend):
+            self.course.extend(self.settings, self.budget, resume.earlier_settings(state))
         self.display.say(f"going on after step {self.step} from {folder}")
+
+    def new_stepper(self, phase: Callable[[Any], Phase], layout: Mapping[str, Any] | None = None) -> Stepper:
+        """The model made ready to be trained, in ``layout`` if it has been in one."""
+        swapped = bool(self.job.new_rows)
+        return Stepper(
+            self.model, self.mixture, self.settings, self.processes, swapped=swapped, layout=layout, phase=phase
+        )
 
     def result(self) -> TrainResult:
         """Numbers of the whole run."""
@@ -381,21 +383,22 @@ class Trainer:
                 for windows, parts in zip(sources, self.mixture.parts, strict=True)
             },
             fullness={windows.name: round(windows.packing.fullness, 5) for windows in sources},
-            layout=self.stepper.layout(),
+            layout=self.stepper.describe_layout(),
         )
 
     def export(self, result: TrainResult) -> None:
         """Write the trained model as a Hugging Face folder."""
-        state = models.gather(self.model, self.team.leads)
+        state = models.gather(self.model, self.processes.is_main)
         try:
-            if self.team.leads:
+            if self.processes.is_main:
                 with new_folder(self.out / "final") as folder:
-                    models.export(self.model, state, folder, self.tokenizer_files, self.tokenizer)
-                    run = self.described
-                    write_manifest(folder, "train", run["settings"], run["inputs"], result.to_dict())
+                    files = self.job.model if isinstance(self.job.model, (str, Path)) else None
+                    models.export(self.model, state, folder, files, self.tokenizer)
+                    run = self.job.described
+                    write_manifest(folder, "train", run["settings"], run["inputs"], asdict(result))
         except OSError as error:
             raise LangadaptError(
                 f"{self.out / 'final'}: cannot write the trained model: {error.strerror or error}; the last "
                 f"checkpoint in {self.writer.root} is whole; free some space and run the same command again"
             ) from error
-        self.team.wait()
+        self.processes.barrier()

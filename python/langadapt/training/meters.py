@@ -17,7 +17,7 @@ from torch import Tensor
 
 from langadapt.artefacts.folders import write_atomically
 from langadapt.errors import ConfigError, LangadaptError
-from langadapt.training.parallel import Team
+from langadapt.training.parallel import ProcessGroup
 from langadapt.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -186,9 +186,9 @@ class LossMeter:
         self.sums[0].index_add_(0, sources, per_window)
         self.sums[1].index_add_(0, sources, counts)
 
-    def take(self, team: Team) -> tuple[list[float], list[float]]:
+    def take(self, processes: ProcessGroup) -> tuple[list[float], list[float]]:
         """(loss sums, token counts) per source over all processes since the last call; waits for the device."""
-        values: list[list[float]] = team.sum(self.sums.clone()).tolist()
+        values: list[list[float]] = processes.all_reduce(self.sums.clone()).tolist()
         self.sums.zero_()
         return values[0], values[1]
 

@@ -155,7 +155,7 @@ def set_attention(model: Any, settings: TrainSettings, device: torch.device) -> 
     return chosen
 
 
-def recompute(model: nn.Module, how: str) -> None:
+def checkpoint_activations(model: nn.Module, how: str) -> None:
     """Activation checkpointing: ``none``, ``selective`` (keep matrix products and attention) or ``full``.
 
     Takes the place of what was set before.

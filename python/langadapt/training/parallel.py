@@ -31,7 +31,7 @@ GLOO_REST = 0.2
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes of this run."""
 
     rank: int = 0
@@ -39,45 +39,45 @@ class Team:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes logs and drives the display."""
         return self.rank == 0
 
     @property
-    def many(self) -> bool:
+    def is_distributed(self) -> bool:
         """Whether there are others."""
         return self.size > 1
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all processes are here."""
-        if self.many:
+        if self.is_distributed:
             dist.barrier()
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum over processes, in place."""
-        if self.many:
+        if self.is_distributed:
             dist.all_reduce(tensor)
         return tensor
 
-    def share(self, value: Any) -> Any:
-        """The lead's value, on all processes."""
-        if not self.many:
+    def broadcast(self, value: Any) -> Any:
+        """The main process' value, on all."""
+        if not self.is_distributed:
             return value
         box = [value]
         dist.broadcast_object_list(box, device=self.device)
         return box[0]
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """All processes' values."""
-        if not self.many:
+        if not self.is_distributed:
             return [value]
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, value)
         return found
 
 
-def join(settings: TrainSettings) -> Team:
-    """The team that `torchrun` describes in the environment, or a team of one.
+def join(settings: TrainSettings) -> ProcessGroup:
+    """The processes that `torchrun` describes in the environment, or this one alone.
 
     Raises:
         ConfigError: a device that is not there, or a batch that does not divide among the processes.
@@ -91,7 +91,7 @@ def join(settings: TrainSettings) -> Team:
         if device.type == "cuda" and device.index is not None:
             # Events and pinned memory belong to the present device.
             torch.cuda.set_device(device)
-        return Team(device=device)
+        return ProcessGroup(device=device)
     if settings.optimizer != "adamw":
         raise ConfigError(f"optimizer: {settings.optimizer} works in one process, but there are {size}; use adamw")
     if settings.sequences_per_step % size:
@@ -105,36 +105,36 @@ def join(settings: TrainSettings) -> Team:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Team(dist.get_rank(), dist.get_world_size(), device)
+    return ProcessGroup(dist.get_rank(), dist.get_world_size(), device)
 
 
-def launched() -> bool:
+def under_torchrun() -> bool:
     """Whether `torchrun` has started other processes beside this one."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def lead_first(team: Team, folder: Path, prepare: Callable[[], Any]) -> Any:
+def main_process_first(processes: ProcessGroup, folder: Path, prepare: Callable[[], Any]) -> Any:
     """What ``prepare`` gives in the first process, for all; the others wait, for hours where it takes them.
 
     Raises:
         LangadaptError: the first process has ended, or ``folder`` is not one and the same for all.
     """
-    if not team.many:
+    if not processes.is_distributed:
         return prepare()
     # A group of its own, for its patience.
     group = dist.new_group(backend="gloo", timeout=PATIENCE)
     box: list[Any] = [None]
-    if team.leads:
+    if processes.is_main:
         made = prepare()
         mark = folder / f".shared-{uuid.uuid4().hex}"
         mark.touch()
         box = [(made, mark.name)]
-    with partners(team, folder):
+    with explain_lost_process(processes, folder):
         dist.broadcast_object_list(box, group=group)
         made, name = box[0]
-        seen: list[Any] = [None] * team.size
+        seen: list[Any] = [None] * processes.size
         dist.all_gather_object(seen, (is_seen(folder / name), socket.gethostname()), group=group)
-    if team.leads:
+    if processes.is_main:
         (folder / name).unlink()
     blind = sorted({host for sees, host in seen if not sees})
     if blind:
@@ -159,7 +159,7 @@ def is_seen(file: Path) -> bool:
 
 
 @contextlib.contextmanager
-def partners(team: Team, out: Path) -> Iterator[None]:
+def explain_lost_process(processes: ProcessGroup, out: Path) -> Iterator[None]:
     """Say in one line that another process has gone, which torch tells in the terms of its transport.
 
     Raises:
@@ -169,11 +169,14 @@ def partners(team: Team, out: Path) -> Iterator[None]:
         yield
     except RuntimeError as error:
         kind, text = type(error).__name__, str(error)
-        if not team.many or not (kind.startswith("Dist") or "gloo" in text or "NCCL" in text or "by peer" in text):
+        if not processes.is_distributed or not (
+            kind.startswith("Dist") or "gloo" in text or "NCCL" in text or "by peer" in text
+        ):
             raise
         raise LangadaptError(
-            f"process {team.rank} of {team.size}: another process has ended or cannot be reached; its own output says "
-            f"why. Whole checkpoints below {out} are kept: start the same command on all machines again"
+            f"process {processes.rank} of {processes.size}: another process has ended or cannot be reached; "
+            f"its own output says why. Whole checkpoints below {out} are kept: start the same command on all machines "
+            "again"
         ) from error
 
 
@@ -189,21 +192,21 @@ def leave() -> None:
             time.sleep(GLOO_REST)
 
 
-def spread(model: nn.Module, settings: TrainSettings, team: Team) -> bool:
-    """Shard the model over the team with FSDP2, block by block; whether it was."""
-    if not team.many:
+def shard_model(model: nn.Module, settings: TrainSettings, processes: ProcessGroup) -> bool:
+    """Shard the model over all processes with FSDP2, block by block; whether it was."""
+    if not processes.is_distributed:
         return False
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    kind = team.device.type
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(team.size)))
+    kind = processes.device.type
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes.size)))
     if settings.sharding == "none":
-        mesh = init_device_mesh(kind, (team.size, 1), mesh_dim_names=("replicate", "shard"))
-    elif settings.sharding == "hybrid" and team.size > local:
-        mesh = init_device_mesh(kind, (team.size // local, local), mesh_dim_names=("replicate", "shard"))
+        mesh = init_device_mesh(kind, (processes.size, 1), mesh_dim_names=("replicate", "shard"))
+    elif settings.sharding == "hybrid" and processes.size > local:
+        mesh = init_device_mesh(kind, (processes.size // local, local), mesh_dim_names=("replicate", "shard"))
     else:
-        mesh = init_device_mesh(kind, (team.size,))
+        mesh = init_device_mesh(kind, (processes.size,))
     # Gradients are summed over processes in fp32; under pure bf16 they are then stored in bf16 like everything else.
     compute = None if settings.precision == "fp32" else torch.bfloat16
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
@@ -219,7 +222,7 @@ def spread(model: nn.Module, settings: TrainSettings, team: Team) -> bool:
     return True
 
 
-def shards(model: nn.Module) -> tuple[int, Any]:
-    """How many shards parameters are in, and the processes that hold them; (1, none) for a model that is not spread."""
+def shard_group(model: nn.Module) -> Any:
+    """The processes that hold the shards of a parameter; none for a model that is not sharded."""
     mesh = getattr(next(model.parameters()), "device_mesh", None)
-    return (1, None) if mesh is None else (mesh.shape[-1], mesh.get_group(mesh.ndim - 1))
+    return None if mesh is None else mesh.get_group(mesh.ndim - 1)

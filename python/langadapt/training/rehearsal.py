@@ -13,8 +13,8 @@ import torch
 from langadapt.errors import ConfigError, TrainingStopped
 from langadapt.machine import choose_device
 from langadapt.training.data.batches import StoreShare
-from langadapt.training.loop import Progress, Trainer, Validate
-from langadapt.training.parallel import Team
+from langadapt.training.loop import Job, Progress, Trainer, Validate
+from langadapt.training.parallel import ProcessGroup
 from langadapt.training.result import TrainResult
 from langadapt.training.settings import TrainSettings
 
@@ -44,11 +44,9 @@ def rehearse(
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
         silent = progress if progress is not None else say_nothing
-        trainer = Rehearsal(
-            model, list(stores), Path(folder), settings, Team(device=device), tokenizer, validate, silent, new_rows, {}
-        )
+        job = Job(model, list(stores), Path(folder), settings, tokenizer, validate, silent, new_rows)
         try:
-            return trainer.run(False)
+            return Rehearsal(job, ProcessGroup(device=device)).run(False)
         except TrainingStopped:
             raise TrainingStopped("stopped in the middle of a probe, of which nothing is kept") from None
 

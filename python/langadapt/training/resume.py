@@ -21,6 +21,7 @@ from langadapt.training.course import Course
 from langadapt.training.data.batches import StoreShare
 from langadapt.training.optimizer import Named
 from langadapt.training.settings import BUDGET, FREE_TO_CHANGE, RATES, TrainSettings
+from langadapt_kernels import FusedAdamW
 
 Extend = bool | int | str
 """Whether a run may be extended: no, from where it is best done, from the checkpoint of a step, or from ``newest``."""
@@ -58,7 +59,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, ext
             "folder, or delete this one to start anew"
         )
     old, new, changed = before["settings"], now["settings"], changes(before, now)
-    other = [key for key in changed if key not in BUDGET | RATES]
+    other = [key for key in changed if key not in RATES.union(BUDGET)]
     if other or (changed and extend is False):
         listed = ", ".join(f"{key}: {old.get(key)} there, {new[key]} here" for key in other or changed)
         remedy = "" if other else "go on by `extend` (`langadapt train --extend`), "
@@ -99,7 +100,7 @@ def check_folder(out: Path, run: Mapping[str, Any], extend: Extend) -> None:
         check_same(before, run, out, extend)
 
 
-def note(out: Path, run: Mapping[str, Any], shape: Shape, settings: TrainSettings) -> None:
+def write_run_file(out: Path, run: Mapping[str, Any], shape: Shape, settings: TrainSettings) -> None:
     """Write down in ``out`` what the run is made of, once it is sure to begin or go on, and warn of a disk that it will
     fill. Rehearsals are made of nothing and leave nothing."""
     if not run:
@@ -225,10 +226,10 @@ def restore_optimizer(
             reader.fill(key, getattr(state[whole], part))
         if state:
             content["state"][number] = state
-        if state and not hasattr(optimizer, "stale_meter"):
+        if state and not isinstance(optimizer, FusedAdamW):
             # torch would cast the states of other libraries to the parameter's dtype.
             optimizer.state[parameter] = state
-    if hasattr(optimizer, "stale_meter"):
+    if isinstance(optimizer, FusedAdamW):
         optimizer.load_state_dict(content)
 
 

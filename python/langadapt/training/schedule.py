@@ -18,11 +18,83 @@ Every schedule starts with (1) a linear warm-up over ``warmup``; then
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
-from langadapt.training.settings import TrainSettings
+from langadapt.checks import at_least
+from langadapt.errors import ConfigError
+
+Schedule = Literal["cosine", "linear", "infinite", "wsd", "rex", "constant"]
+
+SWAPPED_EMBEDDING_FACTOR = 3.0
+"""Times the learning rate, for embeddings after a swap: it gained more than a first phase of embeddings alone, for
+every language and initialisation that was tried; ten times forgets more (``docs/runs/embeddings_first.md``)."""
 
 
-def rate_at(progress: float, settings: TrainSettings) -> float:
+@dataclass
+class ScheduleSettings:
+    """Learning rates, and their shape over the run."""
+
+    learning_rate: float = 4e-5
+    """Peak rate of everything but embeddings."""
+    min_learning_rate: float = 2e-6
+    """Rate at the very end."""
+    embedding_learning_rate: float | Literal["auto"] | None = "auto"
+    """Peak rate of input and output embeddings, scaled by the same schedule; none = ``learning_rate``; auto = 3 x
+    ``learning_rate`` after a swap (of a recipe that swaps: in all arms), else ``learning_rate``."""
+    schedule: Schedule = "cosine"
+    """Shape of the rate over the run, see ``langadapt.training.schedule``."""
+    warmup: float = 0.01
+    """Share of the run over which the rate rises linearly from 0."""
+    cooldown: float = 0.6
+    """`infinite` only: share of the run, warm-up included, until the cosine reaches ``infinite_learning_rate``."""
+    infinite_learning_rate: float | None = None
+    """`infinite` only: the constant rate; none = 0.55 of the peak, as in the paper."""
+    anneal: float = 0.14
+    """`infinite` and `wsd`: share of the run, at its end, over which the rate falls to the minimum."""
+
+    def check(self) -> None:
+        """Rates are ordered and phases fit into the run."""
+        at_least(0, learning_rate=self.learning_rate)
+        if not 0 <= self.min_learning_rate <= self.learning_rate:
+            raise ConfigError(
+                f"min_learning_rate: {self.min_learning_rate} is not between 0 and learning_rate: {self.learning_rate}"
+            )
+        for name in ("warmup", "cooldown", "anneal"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}: {getattr(self, name)} is not in [0, 1]")
+        if self.schedule == "infinite" and not self.warmup <= self.cooldown <= 1 - self.anneal:
+            raise ConfigError(
+                f"cooldown: {self.cooldown} is not between warmup: {self.warmup} and 1 - anneal: {1 - self.anneal:g}"
+            )
+        if self.schedule == "wsd" and self.warmup + self.anneal > 1:
+            raise ConfigError(f"warmup: {self.warmup} and anneal: {self.anneal} together are longer than the run")
+        if not self.min_learning_rate <= self.plateau_learning_rate <= self.learning_rate:
+            raise ConfigError(
+                f"infinite_learning_rate: {self.plateau_learning_rate} is not between min_learning_rate: "
+                f"{self.min_learning_rate} and learning_rate: {self.learning_rate}"
+            )
+        if isinstance(self.embedding_learning_rate, (int, float)):
+            at_least(0, embedding_learning_rate=self.embedding_learning_rate)
+
+    @property
+    def plateau_learning_rate(self) -> float:
+        """The constant rate of the infinite schedule."""
+        if self.infinite_learning_rate is not None:
+            return self.infinite_learning_rate
+        return max(0.55 * self.learning_rate, self.min_learning_rate)
+
+    def embedding_peak(self, swapped: bool) -> float:
+        """Peak rate of embeddings; ``swapped``: some of their rows have never been trained."""
+        if self.embedding_learning_rate is None:
+            return self.learning_rate
+        if self.embedding_learning_rate == "auto":
+            # Twelve digits, so that a recipe and a model card say 0.00012 and not 0.00012000000000000002.
+            return float(f"{self.learning_rate * (SWAPPED_EMBEDDING_FACTOR if swapped else 1.0):.12g}")
+        return float(self.embedding_learning_rate)
+
+
+def rate_at(progress: float, settings: ScheduleSettings) -> float:
     """The rate of the step that ends at ``progress`` (clamped to [0, 1])."""
     progress = min(max(progress, 0.0), 1.0)
     peak, low = settings.learning_rate, settings.min_learning_rate
@@ -44,7 +116,7 @@ def rate_at(progress: float, settings: TrainSettings) -> float:
     return low + (peak - low) * (1 - done) / (1 - done / 2)
 
 
-def infinite(progress: float, settings: TrainSettings) -> float:
+def infinite(progress: float, settings: ScheduleSettings) -> float:
     """Phases 2 to 4 of the infinite schedule."""
     plateau, start = settings.plateau_learning_rate, 1 - settings.anneal
     if progress < settings.cooldown:
@@ -61,19 +133,19 @@ def anneal(done: float, high: float, low: float, shape: str) -> float:
     return low + (high - low) * (1 - math.sqrt(done))
 
 
-def constant_rate(settings: TrainSettings) -> float | None:
+def constant_rate(settings: ScheduleSettings) -> float | None:
     """Rate of the constant phase before a final decay; none for schedules that have no such phase."""
     return {"wsd": settings.learning_rate, "infinite": settings.plateau_learning_rate}.get(settings.schedule)
 
 
-def steady(progress: float, settings: TrainSettings) -> bool:
+def steady(progress: float, settings: ScheduleSettings) -> bool:
     """Whether a run of this schedule is in a constant phase, from which it may go on for any length."""
     end = 1.0 if settings.schedule == "constant" else 1 - settings.anneal
     start = settings.cooldown if settings.schedule == "infinite" else settings.warmup
     return settings.schedule in {"constant", "wsd", "infinite"} and start <= progress <= end
 
 
-def anneal_shape(settings: TrainSettings) -> str:
+def anneal_shape(settings: ScheduleSettings) -> str:
     """How this schedule decays when told to finish now."""
     return "exponential" if settings.schedule == "infinite" else "sqrt"
 
@@ -88,7 +160,7 @@ def share(progress: float, start: float, end: float) -> float:
     return 1.0 if end <= start else min(max((progress - start) / (end - start), 0.0), 1.0)
 
 
-def phases(settings: TrainSettings) -> list[tuple[str, float, float]]:
+def phases(settings: ScheduleSettings) -> list[tuple[str, float, float]]:
     """Names and bounds, as shares of the run, of the schedule's phases that have a length."""
     if settings.schedule == "infinite":
         bounds = [("warm-up", settings.warmup), ("cool-down", settings.cooldown), ("constant", 1 - settings.anneal)]
@@ -105,9 +177,3 @@ def phases(settings: TrainSettings) -> list[tuple[str, float, float]]:
             found.append((name, start, end))
         start = max(start, end)
     return found
-
-
-def embeddings_first_rate(step: int, settings: TrainSettings) -> float:
-    """Rate of the embeddings-first phase: a tenth of it warms up, then a cosine falls to a tenth of the peak."""
-    done = (step + 1) / settings.embeddings_first_steps
-    return settings.embeddings_first_peak * min(done / 0.1, 1.0) * (0.55 + 0.45 * math.cos(math.pi * done))

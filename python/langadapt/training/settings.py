@@ -1,65 +1,27 @@
-"""What a training run can be asked for: plain values, checked against each other, readable without torch."""
+"""What a training run can be asked for: plain values, checked against each other, readable without torch.
+
+Settings come in small groups; `TrainSettings` is all of them, flat, as under ``train`` in a recipe. Those of the
+learning rate are beside the schedules that read them; the owners of the others need torch, and settings must not.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
 from langadapt.checks import at_least, positive
 from langadapt.errors import ConfigError
+from langadapt.training.schedule import ScheduleSettings
 
-Schedule = Literal["cosine", "linear", "infinite", "wsd", "rex", "constant"]
 Precision = Literal["pure-bf16", "mixed-bf16", "fp32"]
 Rounding = Literal["nearest", "stochastic", "kahan", "split", "split8"]
 
-SWAPPED_EMBEDDING_FACTOR = 3.0
-"""Times the learning rate, for embeddings after a swap: it gained more than a first phase of embeddings alone, for
-every language and initialisation that was tried; ten times forgets more (``docs/runs/embeddings_first.md``)."""
-
-# May change between the start of a run and its resumption: none of these alters which update follows which.
-FREE_TO_CHANGE = frozenset(
-    {
-        "activation_checkpointing",
-        "asynchronous_checkpoints",
-        "checkpoint_every",
-        "checkpoint_minutes",
-        "compile",
-        "deadline",
-        "device",
-        "keep_checkpoints",
-        "limit_hours",
-        "log_every",
-        "micro_batch",
-        "sharding",
-        "stale_every",
-        "tensorboard",
-        "threads",
-        "validate_every",
-        "wandb_project",
-    }
-)
-# How much is trained, and at which rates; changed on purpose by `extend`.
-BUDGET = frozenset({"steps", "tokens", "epochs", "hours"})
-RATES = frozenset(
-    {
-        "anneal",
-        "cooldown",
-        "embedding_learning_rate",
-        "infinite_learning_rate",
-        "learning_rate",
-        "max_grad_norm",
-        "min_learning_rate",
-        "schedule",
-        "warmup",
-        "weight_decay",
-    }
-)
-
 
 @dataclass
-class TrainSettings:
-    """Continued pretraining. Exactly one of ``steps``, ``tokens``, ``epochs`` and ``hours`` says for how long."""
+class BudgetSettings:
+    """How much is trained, and by when."""
 
     steps: int | None = None
     """Optimizer steps in all."""
@@ -75,6 +37,28 @@ class TrainSettings:
     deadline: str | None = None
     """Moment (ISO 8601, such as `2026-01-31T18:00`) at which the run must be over; may be combined with any budget."""
 
+    def check(self) -> None:
+        """At most one budget, each positive; a deadline that can be read."""
+        given = {name: getattr(self, name) for name in BUDGET if getattr(self, name) is not None}
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} are both set; keep one of them")
+        positive(**given, limit_hours=self.limit_hours)
+        self.deadline_timestamp()
+
+    def deadline_timestamp(self) -> float | None:
+        """The deadline in seconds since 1970; without a zone it is local time."""
+        if self.deadline is None:
+            return None
+        try:
+            return datetime.fromisoformat(str(self.deadline)).timestamp()
+        except ValueError:
+            raise ConfigError(f"deadline: {self.deadline!r} is not a time such as 2026-01-31T18:00") from None
+
+
+@dataclass
+class BatchSettings:
+    """Which tokens an optimizer step sees."""
+
     sequence_length: int = 2048
     """Tokens per window."""
     batch_tokens: int | None = None
@@ -84,183 +68,28 @@ class TrainSettings:
     micro_batch: int | Literal["auto"] = "auto"
     """Windows per forward pass and process; auto = the fastest that fits, found by trial on one GPU, predicted under
     `torchrun`."""
-
-    learning_rate: float = 4e-5
-    """Peak rate of everything but embeddings."""
-    min_learning_rate: float = 2e-6
-    """Rate at the very end."""
-    embedding_learning_rate: float | Literal["auto"] | None = "auto"
-    """Peak rate of input and output embeddings, scaled by the same schedule; none = ``learning_rate``; auto = 3 x
-    ``learning_rate`` after a swap (of a recipe that swaps: in all arms), else ``learning_rate``."""
-    schedule: Schedule = "cosine"
-    """Shape of the rate over the run, see ``langadapt.training.schedule``."""
-    warmup: float = 0.01
-    """Share of the run over which the rate rises linearly from 0."""
-    cooldown: float = 0.6
-    """`infinite` only: share of the run, warm-up included, until the cosine reaches ``infinite_learning_rate``."""
-    infinite_learning_rate: float | None = None
-    """`infinite` only: the constant rate; none = 0.55 of the peak, as in the paper."""
-    anneal: float = 0.14
-    """`infinite` and `wsd`: share of the run, at its end, over which the rate falls to the minimum."""
-    weight_decay: float = 0.05
-    """Decoupled decay of weight matrices; never applied to norms, biases and embeddings."""
-    betas: tuple[float, ...] = (0.9, 0.95)
-    """Decay of Adam's first and second moment. Above 0.99 for the second, pure-bf16 second moments are rounded
-    stochastically whatever ``rounding`` says: to nearest, they could not shrink."""
-    eps: float = 1e-8
-    """Added to the denominator of Adam."""
-    max_grad_norm: float | None = 1.0
-    """Gradients are scaled down to this global norm; none = never."""
-    optimizer: Literal["adamw", "galore-adamw", "adamw-8bit"] = "adamw"
-    """`galore-adamw` needs `galore-torch`, `adamw-8bit` needs `bitsandbytes` or `torchao`."""
-
-    precision: Precision = "pure-bf16"
-    """All of parameters, gradients and states in bf16; or fp32 parameters with bf16 compute; or fp32."""
-    rounding: Rounding | Literal["auto"] = "auto"
-    """How pure-bf16 updates are rounded: 8 bytes per parameter (nearest, stochastic), 9 (split8), 10 (kahan, split).
-    auto = stochastic, or nearest where ``optimizer`` knows no other: to nearest, as in the paper, most small updates
-    are lost (``docs/runs/precision.md``)."""
-    norms_in_fp32: bool = False
-    """Keep norm weights in fp32 under `pure-bf16`: they are near 1, where bf16 cannot hold small updates."""
-    accumulate: Literal["auto", "bf16", "fp32"] = "auto"
-    """Gradient sums over micro-batches: fp32 loses nothing and costs 2 bytes per parameter; auto = fp32 if there is
-    more than one micro-batch per step. Under `torchrun` gradients are summed whole, in fp32, and sent once per step
-    where each GPU has room for 4 bytes per parameter."""
-
     isolate_documents: bool = True
     """No attention from one document of a window to another."""
     document_start: Literal["auto", "bos", "eos", "none"] = "auto"
     """Token set before each document so that its first token is learnt too; auto = BOS, or EOS where there is none."""
-    embeddings_first_steps: int = 0
-    """Steps of a first phase that trains embeddings only, before the budget counts. None by default: at equal steps in
-    all it gained nothing beside ``embedding_learning_rate: auto`` where FOCUS made the rows, and 0 to 1.3 % of bits per
-    byte with 5 % of the steps where most rows had no source (`mean`, `random`)."""
-    embeddings_first_learning_rate: float | None = None
-    """Peak rate of that phase; none = 10 x ``learning_rate``. It falls by a cosine to a tenth."""
-    new_rows_only: bool = True
-    """That phase trains only rows of new tokens, if the caller names them; all other rows stay as they are, exactly."""
-
     seed: int = 42
     """Of the data order, of dropout and of stochastic rounding."""
-    checkpoint_every: int | None = None
-    """Steps between checkpoints; none = by time only."""
-    checkpoint_minutes: float | None = 30.0
-    """Minutes between checkpoints; none = by steps only."""
-    keep_checkpoints: int = 2
-    """Older ones are deleted, but for the last one before the final decay, from which a run is best extended."""
-    asynchronous_checkpoints: bool = True
-    """On a GPU: copy to memory, go on, write meanwhile."""
-    validate_every: int | None = None
-    """Steps between validations; none = a tenth of the run."""
-    log_every: int = 10
-    """Steps between lines of the log; losses are averaged over them."""
-    stale_every: int = 100
-    """Steps between measurements of the share of weights that an update leaves unmoved; 0 = never."""
-    tensorboard: bool = False
-    """Write TensorBoard events beside the log."""
-    wandb_project: str | None = None
-    """Log to Weights & Biases, too."""
 
-    compile: bool = False
-    """Compile each block of the model."""
-    activation_checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
-    """Recompute in the backward pass: nothing, all but matrix products and attention, whole blocks; auto = whatever is
-    fastest with the micro-batch that it leaves room for: found by trial on one GPU, predicted under `torchrun`."""
-    loss_chunk: int | Literal["auto", "liger"] = "auto"
-    """Tokens whose logits are held at once; auto = 32 MB of logits (and 512 tokens), 256 MB on a GPU; 0 = the
-    model's own loss; liger = the kernel of the package `liger-kernel`, which chooses its chunks itself."""
-    sharding: Literal["auto", "none", "full", "grad-op", "hybrid"] = "auto"
-    """Under `torchrun`: nothing, everything (FSDP2), parameters kept gathered between forward and backward, or full
-    inside a node and replicated between nodes; auto = the fastest of the first three that should fit."""
-    attention: Literal["auto", "flash", "varlen", "flex", "sdpa"] = "auto"
-    """Kernel for packed documents: FlashAttention's (package `flash-attn`), torch's own, FlexAttention, or SDPA with a
-    mask; auto = the fastest that agrees with `sdpa` on this machine."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`; auto = a GPU if there is one."""
-    threads: int | None = None
-    """CPU threads; none = torch's choice."""
-
-    def __post_init__(self) -> None:
-        if self.rounding == "auto":
-            able = self.precision == "pure-bf16" and self.optimizer == "adamw"
-            self.rounding = "stochastic" if able else "nearest"
-        self.check_budget()
-        self.check_batch()
-        self.check_rates()
-        for name in ("log_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: {getattr(self, name)}, but at least 1 is needed")
-        positive(checkpoint_every=self.checkpoint_every, checkpoint_minutes=self.checkpoint_minutes)
-        positive(validate_every=self.validate_every, threads=self.threads, limit_hours=self.limit_hours)
-        positive(max_grad_norm=self.max_grad_norm)
-        at_least(0, weight_decay=self.weight_decay, eps=self.eps, stale_every=self.stale_every)
-        at_least(0, embeddings_first_steps=self.embeddings_first_steps)
-        at_least(0, embeddings_first_learning_rate=self.embeddings_first_learning_rate)
-        if self.precision != "pure-bf16" and self.rounding != "nearest":
-            raise ConfigError(
-                f"rounding: {self.rounding} is for `precision: pure-bf16`, but precision is {self.precision}, "
-                "whose fp32 parameters need none"
-            )
-        if self.precision != "pure-bf16" and self.norms_in_fp32:
-            raise ConfigError(f"norms_in_fp32 is for `precision: pure-bf16`, but precision is {self.precision}")
-        if self.optimizer != "adamw" and self.rounding != "nearest":
-            raise ConfigError(f"rounding: {self.rounding} needs `optimizer: adamw`, but optimizer is {self.optimizer}")
-
-    def check_budget(self) -> None:
-        """At most one budget, each positive; a deadline that can be read and is not past."""
-        given = [name for name in ("steps", "tokens", "epochs", "hours") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ConfigError(f"{' and '.join(given)} are both set; keep one of them")
-        positive(**{name: getattr(self, name) for name in given})
-        if self.deadline is not None:
-            self.deadline_timestamp()
-
-    def check_batch(self) -> None:
+    def check(self) -> None:
         """Batch, window and micro-batch fit together."""
-        if self.sequence_length < 2:
-            raise ConfigError(f"sequence_length: {self.sequence_length}, but at least 2 is needed")
+        at_least(2, sequence_length=self.sequence_length)
         if self.batch_tokens is not None and self.batch_sequences is not None:
             raise ConfigError("batch_tokens and batch_sequences are both set; keep one of them")
         if self.batch_tokens is not None and (self.batch_tokens < 1 or self.batch_tokens % self.sequence_length):
             raise ConfigError(
                 f"batch_tokens: {self.batch_tokens} is not a multiple of sequence_length: {self.sequence_length}"
             )
-        if self.batch_sequences is not None and self.batch_sequences < 1:
-            raise ConfigError(f"batch_sequences: {self.batch_sequences}, but at least 1 is needed")
+        at_least(1, batch_sequences=self.batch_sequences)
         if self.micro_batch != "auto" and not 1 <= self.micro_batch <= self.sequences_per_step:
             raise ConfigError(
                 f"micro_batch: {self.micro_batch} is not between 1 and the {self.sequences_per_step} windows of a step "
                 "(batch_tokens / sequence_length)"
             )
-        if isinstance(self.loss_chunk, int) and self.loss_chunk < 0:
-            raise ConfigError(f"loss_chunk: {self.loss_chunk} is negative")
-
-    def check_rates(self) -> None:
-        """Rates are ordered and phases fit into the run."""
-        at_least(0, learning_rate=self.learning_rate)
-        if not 0 <= self.min_learning_rate <= self.learning_rate:
-            raise ConfigError(
-                f"min_learning_rate: {self.min_learning_rate} is not between 0 and learning_rate: {self.learning_rate}"
-            )
-        for name in ("warmup", "cooldown", "anneal"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}: {getattr(self, name)} is not in [0, 1]")
-        if self.schedule == "infinite" and not self.warmup <= self.cooldown <= 1 - self.anneal:
-            raise ConfigError(
-                f"cooldown: {self.cooldown} is not between warmup: {self.warmup} and 1 - anneal: {1 - self.anneal:g}"
-            )
-        if self.schedule == "wsd" and self.warmup + self.anneal > 1:
-            raise ConfigError(f"warmup: {self.warmup} and anneal: {self.anneal} together are longer than the run")
-        if not self.min_learning_rate <= self.plateau_learning_rate <= self.learning_rate:
-            raise ConfigError(
-                f"infinite_learning_rate: {self.plateau_learning_rate} is not between min_learning_rate: "
-                f"{self.min_learning_rate} and learning_rate: {self.learning_rate}"
-            )
-        rate = self.embedding_learning_rate
-        if isinstance(rate, (int, float)):
-            at_least(0, embedding_learning_rate=rate)
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas: {self.betas} are not two numbers in [0, 1)")
 
     @property
     def sequences_per_step(self) -> int:
@@ -274,41 +103,182 @@ class TrainSettings:
         """Tokens per optimizer step over all processes."""
         return self.sequences_per_step * self.sequence_length
 
+
+@dataclass
+class OptimizerSettings:
+    """AdamW, and what its gradients are limited to."""
+
+    weight_decay: float = 0.05
+    """Decoupled decay of weight matrices; never applied to norms, biases and embeddings."""
+    betas: tuple[float, ...] = (0.9, 0.95)
+    """Decay of Adam's first and second moment. Above 0.99 for the second, pure-bf16 second moments are rounded
+    stochastically whatever ``rounding`` says: to nearest, they could not shrink."""
+    eps: float = 1e-8
+    """Added to the denominator of Adam."""
+    max_grad_norm: float | None = 1.0
+    """Gradients are scaled down to this global norm; none = never."""
+    optimizer: Literal["adamw", "galore-adamw", "adamw-8bit"] = "adamw"
+    """`galore-adamw` needs `galore-torch`, `adamw-8bit` needs `bitsandbytes` or `torchao`."""
+
+
+@dataclass
+class PrecisionSettings:
+    """How a step is computed, and in which digits weights, gradients and states are kept."""
+
+    precision: Precision = "pure-bf16"
+    """All of parameters, gradients and states in bf16; or fp32 parameters with bf16 compute; or fp32."""
+    rounding: Rounding | Literal["auto"] = "auto"
+    """How pure-bf16 updates are rounded: 8 bytes per parameter (nearest, stochastic), 9 (split8), 10 (kahan, split).
+    auto = stochastic, or nearest where ``optimizer`` knows no other: to nearest, as in the paper, most small updates
+    are lost (``docs/runs/precision.md``)."""
+    norms_in_fp32: bool = False
+    """Keep norm weights in fp32 under `pure-bf16`: they are near 1, where bf16 cannot hold small updates."""
+    accumulate: Literal["auto", "bf16", "fp32"] = "auto"
+    """Gradient sums over micro-batches: fp32 loses nothing and costs 2 bytes per parameter; auto = fp32 if there is
+    more than one micro-batch per step. Under `torchrun` gradients are summed whole, in fp32, and sent once per step
+    where each GPU has room for 4 bytes per parameter."""
+    attention: Literal["auto", "flash", "varlen", "flex", "sdpa"] = "auto"
+    """Kernel for packed documents: FlashAttention's (package `flash-attn`), torch's own, FlexAttention, or SDPA with a
+    mask; auto = the fastest that agrees with `sdpa` on this machine."""
+    loss_chunk: int | Literal["auto", "liger"] = "auto"
+    """Tokens whose logits are held at once; auto = 32 MB of logits (and 512 tokens), 256 MB on a GPU; 0 = the
+    model's own loss; liger = the kernel of the package `liger-kernel`, which chooses its chunks itself."""
+
+    def check(self) -> None:
+        """What is for bf16 weights is not asked of others."""
+        if self.precision != "pure-bf16" and self.rounding != "nearest":
+            raise ConfigError(
+                f"rounding: {self.rounding} is for `precision: pure-bf16`, but precision is {self.precision}, "
+                "whose fp32 parameters need none"
+            )
+        if isinstance(self.loss_chunk, int) and self.loss_chunk < 0:
+            raise ConfigError(f"loss_chunk: {self.loss_chunk} is negative")
+        if self.precision != "pure-bf16" and self.norms_in_fp32:
+            raise ConfigError(f"norms_in_fp32 is for `precision: pure-bf16`, but precision is {self.precision}")
+
+
+@dataclass
+class EmbeddingsFirstSettings:
+    """A first phase that trains embeddings only."""
+
+    embeddings_first_steps: int = 0
+    """Steps of a first phase that trains embeddings only, before the budget counts. None by default: at equal steps in
+    all it gained nothing beside ``embedding_learning_rate: auto`` where FOCUS made the rows, and 0 to 1.3 % of bits per
+    byte with 5 % of the steps where most rows had no source (`mean`, `random`)."""
+    embeddings_first_learning_rate: float | None = None
+    """Peak rate of that phase; none = 10 x ``learning_rate``. It falls by a cosine to a tenth."""
+    new_rows_only: bool = True
+    """That phase trains only rows of new tokens, if the caller names them; all other rows stay as they are, exactly."""
+
+
+@dataclass
+class CheckpointSettings:
+    """When checkpoints are written, and how many are kept."""
+
+    checkpoint_every: int | None = None
+    """Steps between checkpoints; none = by time only."""
+    checkpoint_minutes: float | None = 30.0
+    """Minutes between checkpoints; none = by steps only."""
+    keep_checkpoints: int = 2
+    """Older ones are deleted, but for the last one before the final decay, from which a run is best extended."""
+    asynchronous_checkpoints: bool = True
+    """On a GPU: copy to memory, go on, write meanwhile."""
+
+
+@dataclass
+class LogSettings:
+    """What is measured beside the loss, and where it is written."""
+
+    validate_every: int | None = None
+    """Steps between validations; none = a tenth of the run."""
+    log_every: int = 10
+    """Steps between lines of the log; losses are averaged over them."""
+    stale_every: int = 100
+    """Steps between measurements of the share of weights that an update leaves unmoved; 0 = never."""
+    tensorboard: bool = False
+    """Write TensorBoard events beside the log."""
+    wandb_project: str | None = None
+    """Log to Weights & Biases, too."""
+
+
+@dataclass
+class LayoutSettings:
+    """Where and in which pieces a step is computed; which update follows which does not depend on it."""
+
+    activation_checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
+    """Recompute in the backward pass: nothing, all but matrix products and attention, whole blocks; auto = whatever is
+    fastest with the micro-batch that it leaves room for: found by trial on one GPU, predicted under `torchrun`."""
+    sharding: Literal["auto", "none", "full", "grad-op", "hybrid"] = "auto"
+    """Under `torchrun`: nothing, everything (FSDP2), parameters kept gathered between forward and backward, or full
+    inside a node and replicated between nodes; auto = the fastest of the first three that should fit."""
+    compile: bool = False
+    """Compile each block of the model."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`; auto = a GPU if there is one."""
+    threads: int | None = None
+    """CPU threads; none = torch's choice."""
+
+
+BUDGET = ("steps", "tokens", "epochs", "hours")
+"""How much is trained; changed on purpose by `extend`, as `RATES` are."""
+RATES = frozenset({"max_grad_norm", "weight_decay"} | {field.name for field in fields(ScheduleSettings)})
+FREE_TO_CHANGE = frozenset(
+    {"deadline", "limit_hours", "micro_batch"}
+    | {field.name for group in (CheckpointSettings, LogSettings, LayoutSettings) for field in fields(group)}
+)
+"""May change between the start of a run and its resumption: none of these alters which update follows which."""
+
+
+@dataclass
+class TrainSettings(  # the fields of the last base come first
+    LayoutSettings,
+    LogSettings,
+    CheckpointSettings,
+    EmbeddingsFirstSettings,
+    PrecisionSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+    BatchSettings,
+    BudgetSettings,
+):
+    """Continued pretraining. Exactly one of ``steps``, ``tokens``, ``epochs`` and ``hours`` says for how long."""
+
+    def __post_init__(self) -> None:
+        if self.rounding == "auto":
+            able = self.precision == "pure-bf16" and self.optimizer == "adamw"
+            self.rounding = "stochastic" if able else "nearest"
+        for group in (BudgetSettings, BatchSettings, ScheduleSettings, PrecisionSettings):
+            group.check(self)  # type: ignore[attr-defined]
+        at_least(1, log_every=self.log_every, keep_checkpoints=self.keep_checkpoints)
+        at_least(0, weight_decay=self.weight_decay, eps=self.eps, stale_every=self.stale_every)
+        at_least(0, embeddings_first_steps=self.embeddings_first_steps)
+        at_least(0, embeddings_first_learning_rate=self.embeddings_first_learning_rate)
+        positive(checkpoint_every=self.checkpoint_every, checkpoint_minutes=self.checkpoint_minutes)
+        positive(validate_every=self.validate_every, threads=self.threads, max_grad_norm=self.max_grad_norm)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas: {self.betas} are not two numbers in [0, 1)")
+        if self.optimizer != "adamw" and self.rounding != "nearest":
+            raise ConfigError(f"rounding: {self.rounding} needs `optimizer: adamw`, but optimizer is {self.optimizer}")
+
+    def budget_steps(self, epoch: float, per_step: float) -> int | None:
+        """Steps that the budget comes to; none under ``hours``. An epoch is ``epoch`` windows or tokens, of which each
+        step takes ``per_step``."""
+        if self.hours is not None or self.steps is not None:
+            return self.steps
+        if self.tokens is not None:
+            return -(-self.tokens // self.tokens_per_step)
+        return max(1, math.ceil((self.epochs or 1.0) * epoch / per_step))
+
     @property
     def checkpoints_at_most(self) -> int:
         """Checkpoints on the disk at once: those that are kept, that before the final decay, one being written."""
         return self.keep_checkpoints + (self.schedule in {"wsd", "infinite"}) + 1
 
     @property
-    def plateau_learning_rate(self) -> float:
-        """The constant rate of the infinite schedule."""
-        if self.infinite_learning_rate is not None:
-            return self.infinite_learning_rate
-        return max(0.55 * self.learning_rate, self.min_learning_rate)
-
-    def embedding_peak(self, swapped: bool) -> float:
-        """Peak rate of embeddings; ``swapped``: some of their rows have never been trained."""
-        if self.embedding_learning_rate is None:
-            return self.learning_rate
-        if self.embedding_learning_rate == "auto":
-            # Twelve digits, so that a recipe and a model card say 0.00012 and not 0.00012000000000000002.
-            return float(f"{self.learning_rate * (SWAPPED_EMBEDDING_FACTOR if swapped else 1.0):.12g}")
-        return float(self.embedding_learning_rate)
-
-    @property
     def embeddings_first_peak(self) -> float:
         """Peak rate of the phase that trains embeddings only."""
         rate = self.embeddings_first_learning_rate
         return 10 * self.learning_rate if rate is None else rate
-
-    def deadline_timestamp(self) -> float | None:
-        """The deadline in seconds since 1970; without a zone it is local time."""
-        if self.deadline is None:
-            return None
-        try:
-            return datetime.fromisoformat(str(self.deadline)).timestamp()
-        except ValueError:
-            raise ConfigError(f"deadline: {self.deadline!r} is not a time such as 2026-01-31T18:00") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in YAML and JSON."""

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from torch import Tensor
 
 from langadapt.costs import devices
 from langadapt.costs.flops import Shape
-from langadapt.costs.memory import Layout
-from langadapt.errors import ConfigError, LangadaptError
+from langadapt.errors import LangadaptError
 from langadapt.training import layout as layouts
 from langadapt.training import model as models
 from langadapt.training import optimizer as optimizers
@@ -26,15 +25,13 @@ from langadapt.training import parallel
 from langadapt.training.attention.choice import packed_inputs
 from langadapt.training.checkpoint import good_checkpoints
 from langadapt.training.data.batches import Batch, Mixture
+from langadapt.training.layout_trials import fastest_layout
 from langadapt.training.loss import HeadLoss
 from langadapt.training.meters import LossMeter, Stopwatch
-from langadapt.training.options import Option
+from langadapt.training.phases import Phase, main_phase
 from langadapt.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
-
-Search = Callable[["Stepper", list[Option], float], Layout]
-"""Times some of the layouts on the machine, within so many bytes, and gives the fastest."""
 
 STALE_WARNING = 0.9
 """Share of unmoved weights from which on a run is warned of."""
@@ -43,100 +40,119 @@ STALE_WARNING = 0.9
 class Stepper:
     """The model, the optimizer of the present phase, and what is measured about them."""
 
-    def __init__(
-        self, model: Any, mixture: Mixture, settings: TrainSettings, team: parallel.Team, new_rows: Sequence[int] | None
-    ) -> None:
-        self.model, self.mixture, self.settings, self.team = model, mixture, settings, team
-        self.device = team.device
-        self.new_rows = list(new_rows) if new_rows is not None and settings.new_rows_only else None
-        self.embedding_ratio = settings.embedding_peak(bool(new_rows)) / max(settings.learning_rate, 1e-30)
-        self.losses = LossMeter(len(mixture.sources), self.device)
-        self.data_wait, self.optimizer_time = Stopwatch(torch.device("cpu")), Stopwatch(self.device)
-        self.phase = ""
-        self.micro_batch = 0
-        self.may_recompute = settings.activation_checkpointing == "auto" and not team.many
-        self.once = False
-        self.sums: optimizers.GradientSums | None = None
-        self.rows: optimizers.RowTrainer | None = None
-        # First step whose loss was no number, or -1; stays on the device until somebody looks.
-        self.lost = torch.full((), -1, dtype=torch.int64, device=self.device)
-        self.grad_norm = torch.zeros((), device=self.device)
-        self.stale: float | None = None
-        self.warned = False
-        self.reported_at = time.monotonic()
-        self.named: optimizers.Named = []
+    model: Any
+    mixture: Mixture
+    settings: TrainSettings
+    """With what `auto` came to."""
+    processes: parallel.ProcessGroup
+    device: torch.device
+    attention: str
+    """Name of the kernel."""
+    head_loss: HeadLoss
+    shape: Shape
+    peak_flops: float | None
+    """FLOP/s of one GPU that is known."""
+    sharded: bool
+    micro_batch: int
+    may_checkpoint_activations: bool
+    """Whether running out of memory may turn recomputation on."""
+    embedding_ratio: float
+    """Rate of the embeddings over that of all else."""
+    phase: Phase
+    optimizer: Any
+    sums: optimizers.GradientSums | None
+    """Of gradients over micro-batches, in fp32, where bf16 would lose digits."""
+    reduces_once: bool
+    """Whether gradients are summed over micro-batches before they are sent to other processes."""
+    clips_apart: bool
+    """Whether the norm is measured and limited here instead of in the optimizer."""
+    losses: LossMeter
+    data_wait: Stopwatch
+    optimizer_time: Stopwatch
+    first_bad_step: Tensor
+    """First step whose loss was no number, or -1; stays on the device until somebody looks."""
+    grad_norm: Tensor
+    stale_share: float | None
+    warned_of_stale: bool
+    reported_at: float
 
-    def prepare(self, before: Mapping[str, Any] | None, phase: str | None = None, *, search: Search) -> None:
+    def __init__(
+        self,
+        model: Any,
+        mixture: Mixture,
+        settings: TrainSettings,
+        processes: parallel.ProcessGroup,
+        *,
+        swapped: bool = False,
+        layout: Mapping[str, Any] | None = None,
+        phase: Callable[[Any], Phase] = main_phase,
+    ) -> None:
         """Make the model ready: attention, loss, layout, sharding, compilation, optimizer.
 
-        ``before`` and ``phase``: of the checkpoint that the run goes on from; ``before`` as `layout` describes it.
-        ``search``: finds the fastest layout where the settings leave it open.
+        ``swapped``: some embeddings have never been trained. ``layout``: of the checkpoint that the run goes on from,
+        as `describe_layout` gave it. ``phase``: makes the first phase of a model that is ready.
         """
-        team = self.team
-        self.attention = models.set_attention(self.model, self.settings, self.device)
-        self.head_loss = HeadLoss(self.model, self.settings.loss_chunk)
-        with self.compute():
-            self.check_loss()
-        self.embedding_weights = models.embeddings(self.model)
-        self.head_rows = self.model.get_input_embeddings().weight.shape[0]
-        self.shape = Shape.of(self.model.config.to_dict(), self.head_rows)
+        self.model, self.mixture, self.settings, self.processes = model, mixture, settings, processes
+        self.device, self.sharded, self.reduces_once, self.micro_batch = processes.device, False, False, 0
+        self.may_checkpoint_activations = settings.activation_checkpointing == "auto" and not processes.is_distributed
+        self.embedding_ratio = settings.embedding_peak(swapped) / max(settings.learning_rate, 1e-30)
+        self.losses = LossMeter(len(mixture.sources), self.device)
+        self.data_wait, self.optimizer_time = Stopwatch(torch.device("cpu")), Stopwatch(self.device)
+        self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self.grad_norm = torch.zeros((), device=self.device)
+        self.sums, self.stale_share, self.warned_of_stale = None, None, False
+        self.reported_at = time.monotonic()
+        self.attention = models.set_attention(model, settings, self.device)
+        self.head_loss = HeadLoss(model, settings.loss_chunk)
+        self.check_loss()
+        self.shape = Shape.of(model.config.to_dict(), model.get_input_embeddings().weight.shape[0])
         known = devices.named(torch.cuda.get_device_name(self.device)) if self.device.type == "cuda" else None
         self.peak_flops = known.flops if known is not None else None
-        self.settings = layouts.settle(self.settings, self.shape, team, before)
+        self.choose_layout(layout)
+        self.begin(phase(model))
+
+    def choose_layout(self, before: Mapping[str, Any] | None) -> None:
+        """Shard, compile, and find micro-batch and recomputation; ``before``: the layout to go on with."""
+        self.settings = layouts.resolve(self.settings, self.shape, self.processes, before)
         if self.settings.activation_checkpointing != "auto":
-            models.recompute(self.model, self.settings.activation_checkpointing)
-        self.sharded = parallel.spread(self.model, self.settings, team)
-        self.shards, self.shard_group = parallel.shards(self.model)
+            models.checkpoint_activations(self.model, self.settings.activation_checkpointing)
+        self.sharded = parallel.shard_model(self.model, self.settings, self.processes)
         if self.settings.compile:
             for block in models.blocks(self.model):
                 block.compile()
         if "auto" in (self.settings.micro_batch, self.settings.activation_checkpointing):
-            self.try_layouts(search)
+            gpu = layouts.this_gpu(self.device)
+            options = layouts.options(self.settings, self.shape, self.processes, gpu)
+            fastest = fastest_layout(self, options, gpu.memory)
+            self.apply_layout(fastest.micro_batch, fastest.activation_checkpointing)
+            self.settings = layouts.fill_in(self.settings, fastest)
         self.micro_batch = int(self.settings.micro_batch)
-        if phase == "embeddings" or (phase is None and self.settings.embeddings_first_steps > 0):
-            self.begin_embeddings()
-        else:
-            self.begin_main()
 
-    def try_layouts(self, search: Search) -> None:
-        """Find the fastest layout of one GPU by trial."""
-        gpu = layouts.this_gpu(self.device)
-        options = layouts.options(self.settings, self.shape, self.team, gpu)
-        found = search(self, options, gpu.memory)
-        self.take_layout(found.micro_batch, found.activation_checkpointing)
-        self.settings = layouts.settled(self.settings, found)
-
-    def layout(self) -> dict[str, Any]:
+    def describe_layout(self) -> dict[str, Any]:
         """What a checkpoint remembers, so that a run that goes on need not search again."""
         chosen = {name: getattr(self.settings, name) for name in ("activation_checkpointing", "sharding")}
-        return {"micro_batch": self.micro_batch, **chosen, "processes": self.team.size}
+        return {"micro_batch": self.micro_batch, **chosen, "processes": self.processes.size}
 
     def check_loss(self) -> None:
         """Hand the head back if this architecture does more with logits than hand them out."""
         windows = torch.arange(48, device=self.device)[None] % 7
         inputs = packed_inputs(windows, torch.arange(48, device=self.device)[None], self.attention)
-        if not self.head_loss.fits(inputs, torch.roll(windows, -1, 1)):
-            log.info("this architecture transforms its logits; its loss is computed on all of them at once")
+        with self.compute():
+            if not self.head_loss.fits(inputs, torch.roll(windows, -1, 1)):
+                log.info("this architecture transforms its logits; its loss is computed on all of them at once")
 
-    def take_layout(self, micro_batch: int, recompute: str) -> None:
+    def apply_layout(self, micro_batch: int, activation_checkpointing: str) -> None:
         """Windows per forward pass, and what is made again in the backward pass."""
         self.micro_batch = micro_batch
-        models.recompute(self.model, recompute)
+        models.checkpoint_activations(self.model, activation_checkpointing)
         if self.settings.compile:
             # After a second shape the compiler makes slower code for any shape.
             torch.compiler.reset()
 
-    def reduces_once(self) -> bool:
-        """Whether a team sums gradients over micro-batches before it sums them over processes: whole and in fp32, so
-        that nothing is lost and each is sent once, where every process has room for that."""
-        if not self.sharded or not self.several():
-            return False
-        return layouts.has_room_for_whole_sums(self.settings, self.shape, self.team)
-
     @contextlib.contextmanager
     def summing(self) -> Iterator[None]:
         """Gradient sums for passes before the first step, if its layout has them."""
-        sums = optimizers.GradientSums(list(self.model.parameters())) if self.exact_sums() else None
+        sums = self.gradient_sums() if self.sums_in_fp32() else None
         try:
             yield
         finally:
@@ -145,7 +161,7 @@ class Stepper:
 
     def compute(self) -> Any:
         """The context for forward passes."""
-        if self.settings.precision == "mixed-bf16" and not getattr(self, "sharded", False):
+        if self.settings.precision == "mixed-bf16" and not self.sharded:
             return torch.autocast(self.device.type, torch.bfloat16)
         return contextlib.nullcontext()
 
@@ -157,71 +173,45 @@ class Stepper:
             return contextlib.nullcontext()
         return torch.compiler.set_stance("force_eager")
 
-    def begin_embeddings(self) -> None:
-        """Switch to the phase that trains embeddings only."""
-        if self.phase == "embeddings":
-            return
-        self.phase = "embeddings"
-        tokens = {id(weight) for weight in self.embedding_weights}
-        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
-        if not self.sharded:
-            # Under FSDP the other gradients are made and thrown away: sharding fixes at the start what is trained.
-            for parameter in self.model.parameters():
-                parameter.requires_grad_(id(parameter) in tokens)
-        weights = [(names[id(weight)], weight) for weight in models.embeddings(self.model)]
-        if self.new_rows is not None:
-            rows = torch.tensor(sorted(set(self.new_rows)), dtype=torch.int64)
-            count = weights[0][1].shape[0]
-            if len(rows) and not 0 <= int(rows[0]) <= int(rows[-1]) < count:
-                raise ConfigError(f"new_rows: {int(rows[-1])} is no row of the {count} embedding rows")
-            self.rows = optimizers.RowTrainer(weights, rows)
-            weights = self.rows.named
-        self.make_optimizer({"embeddings": weights})
-
-    def begin_main(self) -> None:
-        """Switch to training everything."""
-        if self.phase == "main":
-            return
-        self.phase, self.rows = "main", None
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(True)
-        self.make_optimizer(models.groups(self.model))
-
-    def make_optimizer(self, groups: dict[str, optimizers.Named]) -> None:
-        """A fresh optimizer, gradient sums and meters for a phase."""
-        settings = self.settings
-        self.named = [item for named in groups.values() for item in named]
-        self.parameters = [parameter for _, parameter in self.named]
+    def begin(self, phase: Phase) -> None:
+        """Train ``phase`` from now on, by a fresh optimizer."""
+        settings, self.phase = self.settings, phase
         # Shards of single rows are no DTensors: their norm is summed over processes here.
-        self.clip_apart = settings.optimizer != "adamw" or (self.rows is not None and self.sharded)
-        self.once = self.reduces_once()
-        exact = self.exact_sums()
+        self.clips_apart = settings.optimizer != "adamw" or (phase.rows is not None and self.sharded)
+        # Gradients are summed over micro-batches whole and in fp32, so that nothing is lost and each is sent once,
+        # where every process has room for that.
+        self.reduces_once = (
+            self.sharded
+            and self.accumulates()
+            and layouts.has_room_for_whole_sums(settings, self.shape, self.processes)
+        )
+        exact = self.sums_in_fp32()
         # On a CPU the hooks push what the backward pass needs next out of the caches, and cost more than they save.
-        whole = self.device.type == "cuda" and not (exact or self.team.many or self.rows is not None)
-        self.optimizer = optimizers.make(groups, settings, self.clip_apart, whole)
-        self.metered = settings.stale_every > 0 and hasattr(self.optimizer, "stale_meter")
+        whole = self.device.type == "cuda" and not (exact or self.processes.is_distributed or phase.rows is not None)
+        self.optimizer = optimizers.make(phase.groups, settings, self.clips_apart, whole)
         if self.sums is not None:
             self.sums.release()
-            self.sums = None
-        if exact:
-            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-            self.sums = optimizers.GradientSums(trained)
+        self.sums = self.gradient_sums() if exact else None
 
-    def exact_sums(self) -> bool:
+    def gradient_sums(self) -> optimizers.GradientSums:
+        """fp32 sums of the gradients of all that is trained."""
+        return optimizers.GradientSums([one for one in self.model.parameters() if one.requires_grad])
+
+    def sums_in_fp32(self) -> bool:
         """Whether gradients are summed here, in fp32 beside bf16 parameters."""
         settings = self.settings
-        wanted = settings.accumulate == "fp32" or (settings.accumulate == "auto" and self.several())
-        return wanted and settings.precision == "pure-bf16" and not self.once
+        wanted = settings.accumulate == "fp32" or (settings.accumulate == "auto" and self.accumulates())
+        return wanted and settings.precision == "pure-bf16" and not self.reduces_once
 
-    def several(self) -> bool:
+    def accumulates(self) -> bool:
         """Whether a step has more than one micro-batch."""
-        return self.settings.sequences_per_step // self.team.size > self.micro_batch
+        return self.settings.sequences_per_step // self.processes.size > self.micro_batch
 
     def step(self, batch: Batch, step: int, *, rate: float = 0.0, embeddings_rate: float | None = None) -> None:
         """One update. ``rate`` is of everything but embeddings, whose rate follows it or is ``embeddings_rate``."""
         settings = self.settings
         # Dropout of a step is a function of seed, step and rank, so a resumed run draws the same.
-        torch.manual_seed(settings.seed * 1_000_003 + step * self.team.size + self.team.rank)
+        torch.manual_seed(settings.seed * 1_000_003 + step * self.processes.size + self.processes.rank)
         for group in self.optimizer.param_groups:
             its = rate
             if group["name"] == "embeddings":
@@ -234,8 +224,8 @@ class Stepper:
         self.backward(batch, step)
         if self.sums is not None:
             self.sums.hand_over()
-        if self.rows is not None:
-            self.rows.take_gradients()
+        if self.phase.rows is not None:
+            self.phase.rows.take_gradients()
         with self.optimizer_time:
             self.update(step)
 
@@ -249,34 +239,36 @@ class Stepper:
             for array in arrays
         )
         # FSDP averages gradients over processes; the sum is what is wanted.
-        scale = (self.team.size if self.sharded else 1) / max(batch.learnt, 1)
+        scale = (self.processes.size if self.sharded else 1) / max(batch.learnt, 1)
         self.losses.begin_step()
         done = 0
         while done < len(ids):
             part = slice(done, done + self.micro_batch)
             last = part.stop >= len(ids)
             if self.sharded:
-                self.model.set_requires_gradient_sync(last or not self.once)
+                self.model.set_requires_gradient_sync(last or not self.reduces_once)
+            accumulating = not last and self.settings.optimizer == "adamw"
+            losses = None
             try:
                 documents = int(np.count_nonzero(batch.positions[part] == 0))
-                with contextlib.nullcontext() if last else self.accumulating():
-                    losses = self.forward_backward(ids[part], labels[part], positions[part], scale, documents)
+                with self.optimizer.accumulating() if accumulating else contextlib.nullcontext():
+                    losses = self.forward_backward(
+                        ids[part], labels[part], positions[part], scale=scale, documents=documents
+                    )
             except torch.OutOfMemoryError:
+                # Until this block ends, its traceback keeps the tensors of the failed pass.
+                pass
+            if losses is None:
                 self.shrink(step)
                 done = 0
                 continue
             self.losses.add(losses, labels[part], sources[part])
             bad = ~torch.isfinite(losses.sum())
-            self.lost = torch.where(bad & (self.lost < 0), step, self.lost)
+            self.first_bad_step = torch.where(bad & (self.first_bad_step < 0), step, self.first_bad_step)
             done = part.stop
 
-    def accumulating(self) -> Any:
-        """The context of a micro-batch whose gradients more will be added to."""
-        begin = getattr(self.optimizer, "accumulating", contextlib.nullcontext)
-        return begin()
-
     def forward_backward(
-        self, ids: Tensor, labels: Tensor, positions: Tensor, scale: float, documents: int | None = None
+        self, ids: Tensor, labels: Tensor, positions: Tensor, *, scale: float, documents: int | None = None
     ) -> Tensor:
         """One micro-batch, of so many documents; returns the losses of its tokens, fp32."""
         if self.settings.isolate_documents:
@@ -294,65 +286,63 @@ class Stepper:
         Raises:
             LangadaptError: one window alone does not fit, or other processes cannot follow.
         """
-        recompute = self.settings.activation_checkpointing
-        if self.micro_batch == 1 and self.may_recompute and recompute != "full":
-            recompute = "full"
-        elif self.micro_batch == 1 or self.team.many:
+        checkpointing = self.settings.activation_checkpointing
+        if self.micro_batch == 1 and self.may_checkpoint_activations and checkpointing != "full":
+            checkpointing = "full"
+        elif self.micro_batch == 1 or self.processes.is_distributed:
             raise LangadaptError(
                 f"step {step + 1}: out of memory with {self.micro_batch} windows of {self.settings.sequence_length} "
                 "tokens per forward pass; lower micro_batch or sequence_length, or set activation_checkpointing: full"
-            ) from None
-        self.take_layout(max(self.micro_batch // 2, 1), recompute)
-        self.settings = replace(self.settings, activation_checkpointing=recompute)
+            )
+        self.apply_layout(max(self.micro_batch // 2, 1), checkpointing)
+        self.settings = replace(self.settings, activation_checkpointing=checkpointing)
         self.model.zero_grad(set_to_none=True)
         if self.sums is not None:
             self.sums.clear()
-        elif self.exact_sums():
-            self.sums = optimizers.GradientSums([p for p in self.model.parameters() if p.requires_grad])
+        elif self.sums_in_fp32():
+            self.sums = self.gradient_sums()
         self.losses.forget()
         torch.cuda.empty_cache()
         log.warning(
-            "out of memory: going on with %d windows per forward pass, %s recompute", self.micro_batch, recompute
+            "out of memory: going on with %d windows per forward pass, activation checkpointing %s",
+            *(self.micro_batch, checkpointing),
         )
 
     def update(self, step: int) -> None:
         """Clip and step."""
-        if self.clip_apart:
-            self.grad_norm = optimizers.gradient_norm(self.parameters, self.shard_group)
-            if self.settings.max_grad_norm is not None:
-                optimizers.clip(self.parameters, self.grad_norm, self.settings.max_grad_norm)
-        due = self.metered and (step + 1) % self.settings.stale_every == 0
-        if self.metered:
-            self.optimizer.stale_meter = due  # type: ignore[attr-defined]
+        settings = self.settings
+        if self.clips_apart:
+            parameters = [parameter for _, parameter in self.phase.named]
+            self.grad_norm = optimizers.gradient_norm(parameters, parallel.shard_group(self.model))
+            if settings.max_grad_norm is not None:
+                optimizers.clip(parameters, self.grad_norm, settings.max_grad_norm)
+        metered = settings.optimizer == "adamw" and settings.stale_every > 0 and (step + 1) % settings.stale_every == 0
+        self.optimizer.stale_meter = metered
         self.optimizer.step()
-        if due:
-            self.stale = float(self.optimizer.stale_share())  # type: ignore[attr-defined]
-            self.warn_if_stale()
-        if not self.clip_apart:
-            self.grad_norm = self.optimizer.grad_norm  # type: ignore[attr-defined]
-        if self.rows is not None:
-            self.rows.put_back()
+        if metered:
+            self.stale_share = float(self.optimizer.stale_share())
+            self.warn_if_stale(self.stale_share)
+        if not self.clips_apart:
+            self.grad_norm = self.optimizer.grad_norm
+        if self.phase.rows is not None:
+            self.phase.rows.put_back()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.phase == "embeddings":
-            self.model.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
 
-    def warn_if_stale(self) -> None:
+    def warn_if_stale(self, share: float) -> None:
         """Say once that most updates are lost, and what helps."""
-        if self.warned or self.stale is None or self.stale < STALE_WARNING or self.settings.rounding != "nearest":
+        if self.warned_of_stale or share < STALE_WARNING or self.settings.rounding != "nearest":
             return
-        self.warned = True
+        self.warned_of_stale = True
         log.warning(
             "%.0f %% of the weights did not move in this step: their updates are below half a bf16 unit. "
             "Set `rounding: stochastic` (no more memory), `kahan` or `split` (2 bytes per parameter), or a higher rate",
-            100 * self.stale,
+            100 * share,
         )
 
     def check_finite(self, step: int, out: Path) -> None:
         """Raise LangadaptError if a loss or the gradient was no number since the last call; waits for the device."""
-        lost = int(self.lost)
-        norm = float(self.grad_norm)
-        if self.team.many:
-            lost = max(self.team.gather(lost))
+        lost, norm = max(self.processes.all_gather(int(self.first_bad_step))), float(self.grad_norm)
         if lost < 0 and math.isfinite(norm):
             return
         bad = lost if lost >= 0 else step - 1
@@ -371,8 +361,8 @@ class Stepper:
         )
 
     def report(self, steps: int, bytes_per_token: list[float | None]) -> dict[str, Any]:
-        """What the log says about the last ``steps`` steps; waits for the device and, in a team, for all."""
-        sums, counts = self.losses.take(self.team)
+        """What the log says about the last ``steps`` steps; waits for the device and, for all processes."""
+        sums, counts = self.losses.take(self.processes)
         now = time.monotonic()
         seconds, self.reported_at = max(now - self.reported_at, 1e-9), now
         tokens = steps * self.settings.tokens_per_step
@@ -389,17 +379,16 @@ class Stepper:
             read = sum(count * size for count, size in zip(counts, bytes_per_token, strict=True) if size is not None)
             line["bytes_per_second"] = round(read / seconds, 1)
         if self.peak_flops is not None:
-            window, peak = self.settings.sequence_length, self.peak_flops * self.team.size
+            window, peak = self.settings.sequence_length, self.peak_flops * self.processes.size
             line["mfu"] = round(self.shape.mfu(tokens / seconds, window, peak), 4)
         line["data_wait_seconds"] = round(self.data_wait.take(), 4)
         line["optimizer_seconds"] = round(self.optimizer_time.take(), 4)
-        if self.stale is not None:
-            line["stale_share"], self.stale = round(self.stale, 4), None
+        if self.stale_share is not None:
+            line["stale_share"], self.stale_share = round(self.stale_share, 4), None
         return line
 
     def close(self) -> None:
         """Detach from the model."""
         if self.sums is not None:
             self.sums.release()
-        if hasattr(self, "head_loss"):
-            self.head_loss.release()
+        self.head_loss.release()

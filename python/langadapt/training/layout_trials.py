@@ -1,4 +1,4 @@
-"""Trying things out on the machine itself: which layout is fastest, and how fast real steps are."""
+"""The fastest layout of one GPU, by trial: which micro-batch, and what is made again in the backward pass."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Trials:
 def attempt(stepper: Stepper, layout: Layout) -> float | None:
     """Tokens per second of a layout on this machine; none if memory does not suffice."""
     device, held = stepper.device, None
-    stepper.take_layout(layout.micro_batch, layout.activation_checkpointing)
+    stepper.apply_layout(layout.micro_batch, layout.activation_checkpointing)
     try:
         held = torch.empty(states_bytes(stepper), dtype=torch.uint8, device=device)
         with stepper.summing():
@@ -126,13 +126,13 @@ def tokens_per_second(stepper: Stepper, size: int, rounds: int = 3) -> float:
     second and later passes add to sums, as in training.
     """
     length, device = stepper.settings.sequence_length, stepper.device
-    ids = torch.randint(stepper.head_rows, (size, length), device=device)
+    ids = torch.randint(stepper.shape.vocabulary, (size, length), device=device)
     positions = torch.arange(length, device=device).expand(size, -1).contiguous()
     seconds = []
     for number in range(rounds + 1):
         synchronize(device)
         begun = time.perf_counter()
-        stepper.forward_backward(ids, ids, positions, 1.0 / ids.numel(), size)
+        stepper.forward_backward(ids, ids, positions, scale=1.0 / ids.numel(), documents=size)
         synchronize(device)
         if number:
             seconds.append(time.perf_counter() - begun)
