@@ -128,9 +128,9 @@ def test_a_run_that_is_lost_goes_on_from_its_last_good_checkpoint_at_a_lower_rat
 
     plain, calls = Stepper.forward_backward, []
 
-    def poisoned(self: Any, *arguments: Any) -> Any:
+    def poisoned(self: Any, *arguments: Any, **named: Any) -> Any:
         calls.append(1)
-        return plain(self, *arguments) * (float("nan") if len(calls) > 12 else 1.0)
+        return plain(self, *arguments, **named) * (float("nan") if len(calls) > 12 else 1.0)
 
     expected = r"step 7: the loss .*The last good checkpoint is \S*step-00000005 \(delete \S*step-00000006, which leads"
     with monkeypatch.context() as patch, pytest.raises(LangadaptError, match=expected):

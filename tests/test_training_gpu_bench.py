@@ -83,15 +83,15 @@ def test_a_case_without_memory_is_skipped_by_the_plan(bench, training, monkeypat
 
     from langadapt.training import TrainSettings, parallel
 
-    team = parallel.Team()
+    processes = parallel.ProcessGroup()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     h100 = type("Device", (), {"total_memory": int(79.1 * 2**30)})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: h100)
     shape = importlib.import_module("gpu_parts.cases").SHAPES["7b"]
     settings = {case.name: TrainSettings(steps=1, sequence_length=4096, **case.settings) for case in bench.PARTS["7b"]}
-    training.check_room(shape, settings["pure 7b"], team)
+    training.check_room(shape, settings["pure 7b"], processes)
     with pytest.raises(training.Skipped, match=r"tensors of 1\d\d\.\d+ GiB by the plan, the device has 79.1"):
-        training.check_room(shape, settings["mixed 7b, full recompute"], team)
+        training.check_room(shape, settings["mixed 7b, full recompute"], processes)
 
 
 def test_mfu_is_that_of_the_training_log(training):

@@ -104,29 +104,28 @@ def run_ours(shape: dict[str, int], length: int, case: Case, steps: int) -> dict
     from langadapt.training import TrainSettings, parallel
     from langadapt.training import model as models
     from langadapt.training.data.batches import Mixture, Windows
-    from langadapt.training.probe import fastest_layout, synchronize
+    from langadapt.training.layout_trials import synchronize
     from langadapt.training.step import Stepper
 
     rates = {"learning_rate": 1e-4, "min_learning_rate": 1e-5}
     settings = TrainSettings(steps=1000, sequence_length=length, stale_every=0, **rates, **case.settings)
-    team = parallel.join(settings)
-    check_room(shape, settings, team)
+    processes = parallel.join(settings)
+    check_room(shape, settings, processes)
     dtype = torch.bfloat16 if settings.precision == "pure-bf16" else torch.float32
-    model = models.load(network(shape, length, dtype, team.device), settings, team.device)
+    model = models.load(network(shape, length, dtype, processes.device), settings, processes.device)
     tokens, document = (steps + 2) * settings.tokens_per_step + length, case.document or length
     # So many pairs of input and label, which fill windows to the last place, are of one token more.
     store = NoiseStore(shape["vocab_size"], tokens, document + 1)
     mixture = Mixture([Windows(store, "noise", length, None, None, 0)], [1.0], settings.sequences_per_step)
-    stepper = Stepper(model, mixture, settings, team, None)
     begun = time.perf_counter()
-    stepper.prepare(None, search=fastest_layout)
+    stepper = Stepper(model, mixture, settings, processes)
     seconds, updates = [], []
     for step in range(steps + 2):
         batch = mixture.batch(step)
-        synchronize(team.device)
+        synchronize(processes.device)
         start = time.perf_counter()
         stepper.step(batch, step, rate=1e-4)
-        synchronize(team.device)
+        synchronize(processes.device)
         seconds.append(time.perf_counter() - start)
         updates.append(stepper.optimizer_time.take())
     stepper.check_finite(steps, Path())
@@ -138,22 +137,22 @@ def run_ours(shape: dict[str, int], length: int, case: Case, steps: int) -> dict
         "warm_up_seconds": round(time.perf_counter() - begun - sum(seconds[2:]), 1),
         "step_seconds": seconds[2:],
         "optimizer_seconds": round(statistics.median(updates[2:]), 5),
-        **stepper.layout(),
-        **planned_memory(stepper.shape, stepper.settings, team, stepper.micro_batch),
+        **stepper.describe_layout(),
+        **planned_memory(stepper.shape, stepper.settings, processes, stepper.micro_batch),
     }
 
 
-def planned_memory(form: Any, settings: Any, team: Any, micro_batch: int) -> dict[str, float]:
+def planned_memory(form: Any, settings: Any, processes: Any, micro_batch: int) -> dict[str, float]:
     """What `langadapt plan` says this layout needs: all of it, and the tensors alone."""
     from langadapt.costs.memory import CONTEXT, OVERHEAD, estimate
     from langadapt.training.layout import layout_of
 
-    layout = layout_of(settings, team, "none", settings.activation_checkpointing, micro_batch)
+    layout = layout_of(settings, processes, "none", settings.activation_checkpointing, micro_batch)
     peak = estimate(form, layout, settings.sequence_length, settings.loss_chunk).peak
     return {"planned_gib": gib(peak), "planned_tensors_gib": gib((peak - CONTEXT) / (1 + OVERHEAD))}
 
 
-def check_room(shape: dict[str, int], settings: Any, team: Any) -> None:
+def check_room(shape: dict[str, int], settings: Any, processes: Any) -> None:
     """Not by trial, which costs minutes: what the plan says of this layout. One that is to be found fits anyway.
 
     Raises:
@@ -166,7 +165,7 @@ def check_room(shape: dict[str, int], settings: Any, team: Any) -> None:
     if not torch.cuda.is_available() or "auto" in (settings.micro_batch, settings.activation_checkpointing):
         return
     form = Shape.of({**shape, "tie_word_embeddings": False})
-    needed = planned_memory(form, settings, team, settings.micro_batch)["planned_tensors_gib"]
+    needed = planned_memory(form, settings, processes, settings.micro_batch)["planned_tensors_gib"]
     there = gib(torch.cuda.get_device_properties(0).total_memory)
     if needed > there:
         raise Skipped(f"tensors of {needed} GiB by the plan, the device has {there}")
