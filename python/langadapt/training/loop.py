@@ -392,7 +392,7 @@ class Trainer:
         try:
             if self.processes.is_main:
                 with new_folder(self.out / "final") as folder:
-                    files = self.job.model if isinstance(self.job.model, (str, Path)) else None
+                    files = Path(self.job.model) if isinstance(self.job.model, (str, Path)) else None
                     models.export(self.model, state, folder, files, self.tokenizer)
                     run = self.job.described
                     write_manifest(folder, "train", run["settings"], run["inputs"], asdict(result))

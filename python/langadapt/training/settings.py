@@ -248,7 +248,7 @@ class TrainSettings(  # the fields of the last base come first
             able = self.precision == "pure-bf16" and self.optimizer == "adamw"
             self.rounding = "stochastic" if able else "nearest"
         for group in (BudgetSettings, BatchSettings, ScheduleSettings, PrecisionSettings):
-            group.check(self)  # type: ignore[attr-defined]
+            group.check(self)
         at_least(1, log_every=self.log_every, keep_checkpoints=self.keep_checkpoints)
         at_least(0, weight_decay=self.weight_decay, eps=self.eps, stale_every=self.stale_every)
         at_least(0, embeddings_first_steps=self.embeddings_first_steps)
