@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 from contenders import Failed, answer, timed, turns
 from machine import describe, write_report
+from tables import markdown
 from texts import SHARED
 from texts import corpus as corpus_of
 
@@ -290,17 +291,23 @@ def add_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| job | phase | contender | MB/s (slowest - fastest) | MB/CPU s | ours, clock | ours, CPU | same ids |",
-        "|---|---|---|--:|--:|--:|--:|---|",
+    heads = [
+        "job",
+        "phase",
+        "contender",
+        "MB/s (slowest - fastest)",
+        "MB/CPU s",
+        "ours, clock",
+        "ours, CPU",
+        "same ids",
     ]
+    cells = []
     for row in rows:
         spread = f"{row['mb_per_s']} ({row['slowest_mb_per_s']} - {row['fastest_mb_per_s']})"
-        lines.append(
-            f"| {row['job']} | {row['phase']} | {row['contender']} | {spread} | {row['mb_per_cpu_s']} | "
-            f"{row['ours_by_mb_per_s']}x | {row['ours_by_mb_per_cpu_s']}x | {'yes' if row['same_ids'] else '**no**'} |"
-        )
-    return "\n".join(lines) + "\n"
+        ours = [f"{row[f'ours_by_{name}']}x" for name in ("mb_per_s", "mb_per_cpu_s")]
+        same = "yes" if row["same_ids"] else "**no**"
+        cells.append([row["job"], row["phase"], row["contender"], spread, row["mb_per_cpu_s"], *ours, same])
+    return markdown(heads, cells, words=(0, 1, 2, 7))
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 from contenders import answer, peak_mb, rounds_of, timed
 from machine import describe, write_report
+from tables import markdown
 from texts import unpacked
 
 VOCAB_SIZE = 32_768
@@ -159,10 +160,8 @@ def bench(path: str, rounds: int, names: list[str]) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| style | library | median s | range s | times ours | CPU s | times ours | peak MB |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    heads = ["style", "library", "median s", "range s", "times ours", "CPU s", "times ours", "peak MB"]
+    cells = []
     for style in RIVALS:
         medians: dict[str, tuple[float, float]] = {}
         spreads: dict[str, str] = {}
@@ -175,9 +174,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         for name, (clock_s, cpu_s) in sorted(medians.items(), key=lambda item: item[1]):
             spread, peak = spreads[name].split(" | ")
             ratios = clock_s / ours[0], cpu_s / ours[1]
-            cells = style, name, f"{clock_s:.3f}", spread, f"{ratios[0]:.2f}", f"{cpu_s:.3f}", f"{ratios[1]:.2f}", peak
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            figures = f"{clock_s:.3f}", spread, f"{ratios[0]:.2f}", f"{cpu_s:.3f}", f"{ratios[1]:.2f}", peak
+            cells.append([style, name, *figures])
+    return markdown(heads, cells, words=(0, 1))
 
 
 def main() -> None:
@@ -198,12 +197,12 @@ def main() -> None:
     names = options.rivals.split(",")
     rows = bench(options.corpus, options.rounds, names)
     text = table(rows)
-    print(text)
+    print(text, end="")
     if options.out:
         corpus = Path(options.corpus)
         facts = {"corpus": f"{corpus.name} ({corpus.stat().st_size:,} bytes)", "vocabulary": VOCAB_SIZE}
         same = {"equal to the reference": "unchecked" if options.no_check else ", ".join(equal)}
-        write_report(options.out, describe(*names) | facts | same, rows, text + "\n")
+        write_report(options.out, describe(*names) | facts | same, rows, text)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from typing import Any
 
 from contenders import Failed, answer, timed, turns
 from machine import describe, write_report
+from tables import markdown
 from texts import SHARED, byte_count
 from texts import corpus as corpus_of
 
@@ -211,16 +212,14 @@ def run(text: Path, folders: list[str], megabytes: float, rounds: int) -> list[d
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| job | contender | seconds (least - most) | MB/s | CPU s | times the first |",
-        "|---|---|--:|--:|--:|--:|",
-    ]
+    heads = ["job", "contender", "seconds (least - most)", "MB/s", "CPU s", "times the first"]
+    cells = []
     for row in rows:
         spread = f"{row['median_s']:.3f} ({row['min_s']:.3f} - {row['max_s']:.3f})"
-        figures = f"{row['mb_per_s']} | {row['cpu_s']:.3f} | {row['ours_is_faster_by']}x"
         name = row["contender"].replace("|", "\\|")
-        lines.append(f"| {row['job']} | {name} | {spread} | {figures} |")
-    return "\n".join(lines) + "\n"
+        times = f"{row['ours_is_faster_by']}x"
+        cells.append([row["job"], name, spread, row["mb_per_s"], f"{row['cpu_s']:.3f}", times])
+    return markdown(heads, cells, words=(0, 1))
 
 
 def main() -> None:

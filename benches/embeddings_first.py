@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 from row_files import RowFile, read_rows
+from tables import markdown
 from texts import byte_count, first_texts
 from transformers import AutoModelForCausalLM
 
@@ -211,7 +212,7 @@ def table(file: Path) -> str:
     for peak, language, method in [group for group in order if group in known]:
         mine = [row for row in rows if key(row)[:3] == (peak, language, method)]
         lines += ["", f"{language.capitalize()}, rows by `{method}`, peak {peak:.0e}:".replace("e-0", "e-"), ""]
-        lines += ["| arm | seeds | target | against none | source | against none | CPU s |", "|---|" + "--:|" * 6]
+        heads, arms = ["arm", "seeds", "target", "against none", "source", "against none", "CPU s"], []
         plain = {row["seed"]: row["bits_per_byte"] for row in mine if row["arm"] == NONE.name}
         order_of = [arm.name for arm in (NONE, X3, X10, SHORT_3, SHORT_10, LONG_3, LONG_10, ALL_10, BOTH)]
         for arm in sorted({row["arm"] for row in mine}, key=order_of.index):
@@ -223,7 +224,8 @@ def table(file: Path) -> str:
                 gains = [value - plain[row["seed"]][which] for value, row in zip(values, chosen, strict=True)]
                 cells.append("" if arm == NONE.name else spread(gains))
             seconds = statistics.median(row["cpu_seconds"] for row in chosen)
-            lines.append(f"| {arm} | {len(chosen)} | {' | '.join(cells)} | {seconds:.1f} |")
+            arms.append([arm, len(chosen), *cells, f"{seconds:.1f}"])
+        lines.append(markdown(heads, arms).rstrip())
     return "\n".join(lines).strip()
 
 

@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from contenders import answer, rounds_of, timed
-from machine import describe, seconds_table, write_report
+from machine import describe, write_report
+from tables import seconds_table
 
 DIM = 300
 CLUSTERS = 2000

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from row_files import RowFile, read_rows
+from tables import markdown
 from transformers import AutoModelForCausalLM
 from vectors import by_gensim, lines_of
 
@@ -337,8 +338,7 @@ def table(rows_file: Path) -> str:
                 found.setdefault(row["method"], []).append(row["marks"])
         lines += ["", f"{language.capitalize()}:", ""]
         heads = [f"{which}, {mark}" for which in ("target", "source") for mark in MARKS]
-        lines += ["| method | seeds | " + " | ".join(heads) + " |", "|---|--:|" + "--:|" * len(heads)]
-        last = str(MARKS[-1])
+        last, methods = str(MARKS[-1]), []
         for method in sorted(found, key=lambda name: statistics.mean(m[last]["target"] for m in found[name])):
             cells = []
             for which in ("target", "source"):
@@ -346,7 +346,8 @@ def table(rows_file: Path) -> str:
                     values = [marks[mark][which] for marks in found[method]]
                     spread = f" ±{(max(values) - min(values)) / 2:.3f}" if len(values) > 1 else ""
                     cells.append(f"{statistics.mean(values):.3f}{spread}")
-            lines.append(f"| {method} | {len(found[method])} | " + " | ".join(cells) + " |")
+            methods.append([method, len(found[method]), *cells])
+        lines.append(markdown(["method", "seeds", *heads], methods).rstrip())
     return "\n".join(lines).strip()
 
 

@@ -32,6 +32,7 @@ from typing import Any
 
 import torch
 from row_files import RowFile, read_rows
+from tables import markdown
 from texts import byte_count, first_texts
 from transformers import AutoModelForCausalLM
 
@@ -188,10 +189,8 @@ def spread(values: list[float]) -> str:
 def table(file: Path) -> str:
     """The rows as Markdown."""
     _, rows = read_rows(file)
-    lines = [
-        "| part | tokenizer | precision | seeds | steps | CPU s | German bits per byte | English | stale: mean, last |"
-    ]
-    lines += ["|---|---|---|--:|--:|--:|--:|--:|--:|"]
+    heads = ["part", "tokenizer", "precision", "seeds", "steps", "CPU s", "German bits per byte", "English"]
+    cells = []
     for part, which, arm in dict.fromkeys((row["part"], row["tokenizer"], row["precision"]) for row in rows):
         chosen = [row for row in rows if (row["part"], row["tokenizer"], row["precision"]) == (part, which, arm)]
         bits = [spread([row["bits_per_byte"][name] for row in chosen]) for name in ("german", "english")]
@@ -201,10 +200,8 @@ def table(file: Path) -> str:
             str(round(statistics.median(row[key] for row in chosen))) if key in chosen[0] else "-"
             for key in ("steps", "cpu_seconds")
         ]
-        lines.append(
-            f"| {part} | {which} | {arm} | {len(chosen)} | {' | '.join([*numbers, *bits])} | {shares or '-'} |"
-        )
-    return "\n".join(lines)
+        cells.append([part, which, arm, len(chosen), *numbers, *bits, shares or "-"])
+    return markdown([*heads, "stale: mean, last"], cells, words=(0, 1, 2)).rstrip()
 
 
 def main() -> None:

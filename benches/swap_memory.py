@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from contenders import answer
 from machine import describe, write_report
+from tables import markdown
 from texts import SHARED, corpus, first_texts
 from transformers import AutoModelForCausalLM, MistralConfig
 
@@ -114,14 +115,12 @@ def main() -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| method | rows combined | GB at the peak | of which before the swap | seconds of the swap |",
-        "|---|--:|--:|--:|--:|",
-    ]
+    heads = ["method", "rows combined", "GB at the peak", "of which before the swap", "seconds of the swap"]
+    cells = []
     for row in rows:
         peak, before = (f"{row[name] / 1e9:.2f}" for name in ("peak_bytes", "before_bytes"))
-        lines.append(f"| `{row['method']}` | {row['combined']:,} | {peak} | {before} | {row['seconds']:.0f} |")
-    return "\n".join(lines) + "\n"
+        cells.append([f"`{row['method']}`", f"{row['combined']:,}", peak, before, f"{row['seconds']:.0f}"])
+    return markdown(heads, cells)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from typing import Any
 from contenders import answer, rounds_of, timed
 from machine import describe, write_report
 from row_files import Row
+from tables import markdown
 from texts import corpus, stream, unpacked
 
 VOCAB_SIZE = 32_768
@@ -114,16 +115,14 @@ def measure(job: str, counts: list[int], rounds: int, folder: Path, size: int) -
 
 
 def table(rows: list[Row]) -> str:
-    lines = [
-        "| job | threads | seconds (least - most) | MB/s | CPU s | times the first |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
+    heads = ["job", "threads", "seconds (least - most)", "MB/s", "CPU s", "times the first"]
+    cells = []
     for row in rows:
         low, high = row["wall_s_range"]
         spread = f"{row['wall_s']:.2f} ({low:.2f} - {high:.2f})"
-        speed = f"{row['mb_per_s']} | {row['cpu_s']:.2f} | {row['times_the_first']:.2f}"
-        lines.append(f"| {row['job']} | {row['threads']} | {spread} | {speed} |")
-    return "\n".join(lines) + "\n"
+        times = f"{row['times_the_first']:.2f}"
+        cells.append([row["job"], row["threads"], spread, row["mb_per_s"], f"{row['cpu_s']:.2f}", times])
+    return markdown(heads, cells)
 
 
 def main() -> None:

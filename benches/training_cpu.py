@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from machine import describe, write_report
+from tables import markdown
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from langadapt.planning.calibration import NoiseStore
@@ -160,17 +161,14 @@ def main() -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| tokens per step | bare loop, tokens/s | langadapt, tokens/s | ratio (spread) | goal |",
-        "|--:|--:|--:|--:|--:|",
-    ]
+    heads = ["tokens per step", "bare loop, tokens/s", "langadapt, tokens/s", "ratio (spread)", "goal"]
+    cells = []
     for row in rows:
         speed, (low, high) = row["tokens_per_second"], row["spread"]
         ratio = f"{row['loop_over_bare']:.2f} ({low:.2f} to {high:.2f})"
-        lines.append(
-            f"| {row['tokens_per_step']:,} | {speed['bare']:,.0f} | {speed['loop']:,.0f} | {ratio} | {row['goal']} |"
-        )
-    return "\n".join(lines) + "\n"
+        speeds = [f"{speed[side]:,.0f}" for side in ("bare", "loop")]
+        cells.append([f"{row['tokens_per_step']:,}", *speeds, ratio, row["goal"]])
+    return markdown(heads, cells, words=())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from contenders import answer, rounds_of, timed
-from machine import describe, seconds_table, write_report
+from machine import describe, write_report
+from tables import seconds_table
 from texts import SHARED, corpus, first_texts
 
 LINE = 1024

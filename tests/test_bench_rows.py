@@ -37,3 +37,26 @@ def test_an_experiment_goes_on_from_its_rows(row_files, tmp_path):
     assert len(path.read_text(encoding="utf-8").splitlines()) == 3
     row_files.write_rows(path, {}, again.rows)
     assert row_files.read_rows(path) == ({}, again.rows)
+
+
+@pytest.mark.parametrize(
+    ("runner", "report"),
+    [
+        ("bpe_encoding", "bpe_encoding_2cores_202611"),
+        ("bpe_training", "bpe_training_de_2cores_202611"),
+        ("bpe_training", "bpe_training_ar_2cores_202611"),
+        ("corpus", "corpus_2cores_202611"),
+        ("training_cpu", "training_cpu_2cores_202611"),
+    ],
+)
+def test_a_report_says_what_its_rows_say(row_files, runner, report):
+    file = ROOT / "benches" / "reports" / f"{report}.jsonl"
+    table = importlib.import_module(runner).table(row_files.read_rows(file)[1])
+    assert table in file.with_suffix(".md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("experiment", ["initialisers", "precision", "embeddings_first"])
+def test_the_page_of_an_experiment_says_what_its_rows_say(row_files, experiment):
+    file = ROOT / "docs" / "runs" / f"{experiment}.jsonl"
+    table = importlib.import_module(experiment).table(file)
+    assert table in file.with_suffix(".md").read_text(encoding="utf-8")
