@@ -1,6 +1,9 @@
 //! Words, twice: between white space, and by Unicode UAX #29.
 
 use unicode_segmentation::UnicodeSegmentation;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{Monitor, Result};
 
 /// Bytes of a section: a few milliseconds of work.
 const SECTION: usize = 256 << 10;
@@ -100,6 +103,36 @@ fn is_simple_letter(character: char) -> bool {
     matches!(character,
         'a'..='z' | 'A'..='Z' | '0'..='9' | 'À'..='Ö' | 'Ø'..='ö' | 'ø'..='\u{24F}' | '\u{410}'..='\u{44F}'
         | '\u{620}'..='\u{64A}')
+}
+
+/// A word's hash and its length in characters.
+pub(crate) type Word = (u64, u32);
+
+/// Words by Unicode UAX #29, so that scripts without spaces have words too; `fold` lower-cases them.
+pub(crate) fn hashes(text: &str, fold: bool, monitor: &Monitor) -> Result<Vec<Word>> {
+    let mut found = Vec::with_capacity(text.len() / 6);
+    for (_, section) in sections(text) {
+        monitor.check()?;
+        hash_words(section, fold, &mut found);
+    }
+    Ok(found)
+}
+
+fn hash_words(text: &str, fold: bool, found: &mut Vec<Word>) {
+    let mut lower = String::new();
+    for_each_unicode(text, |word| {
+        if !fold {
+            return found.push((xxh3_64(word.as_bytes()), word.chars().count() as u32));
+        }
+        lower.clear();
+        if word.is_ascii() {
+            lower.push_str(word);
+            lower.make_ascii_lowercase();
+        } else {
+            lower.extend(word.chars().flat_map(char::to_lowercase));
+        }
+        found.push((xxh3_64(lower.as_bytes()), word.chars().count() as u32));
+    });
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use super::merges::{Merges, Scratch};
 use super::piece_cache::Cache;
-use super::tokenizer_json::{Model, Split};
+use super::spec::{Model, Split};
 use super::vocab::Vocab;
 use crate::pretokenize::{Gpt2Ends, Pattern};
 

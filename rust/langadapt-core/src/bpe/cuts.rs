@@ -13,7 +13,7 @@
 //! words, even where a pair of letters is in no piece: words are better remembered whole, and most places need no
 //! look-up then.
 
-use super::tokenizer_json::METASPACE;
+use super::spec::METASPACE;
 use crate::byte_masks::{BLOCK, between, equal, letters};
 
 /// First bytes of the two-byte characters that are letters in the main: Latin, Greek, Cyrillic, Hebrew, Arabic. 0xC2

@@ -1,38 +1,6 @@
 //! Ids to text, step by step as the decoders of `tokenizers` do it.
 
-/// One step of the decoder; each takes and gives a list of strings, which are joined at the end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DecodeStep {
-    /// Byte characters back to bytes, all in one; what is no UTF-8 becomes `U+FFFD`.
-    ByteLevel,
-    /// Runs of `<0xNN>` to characters, or to one `U+FFFD` for each byte where the run is no UTF-8.
-    ByteFallback,
-    /// All strings in one.
-    Fuse,
-    /// `replacement` to spaces, except in the first string, where it goes.
-    Metaspace {
-        /// The stand-in for a space.
-        replacement: char,
-        /// Whether it is dropped from the first string.
-        drop_first: bool,
-    },
-    /// At most `start` and `stop` times `content` off the ends of every string.
-    Strip {
-        /// What is taken off.
-        content: char,
-        /// How often at the start.
-        start: usize,
-        /// How often at the end.
-        stop: usize,
-    },
-    /// One string for another.
-    Replace {
-        /// The string that goes.
-        from: String,
-        /// The string that comes.
-        to: String,
-    },
-}
+use super::spec::DecodeStep;
 
 /// Joins `tokens` after `steps`; without a decoder, with a space between tokens.
 pub fn decode(steps: Option<&[DecodeStep]>, mut tokens: Vec<String>) -> String {

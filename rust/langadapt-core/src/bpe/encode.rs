@@ -25,12 +25,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::added::{AddedToken, Finder, Section};
 use super::byte_level::{ByteLevel, bytes_of};
-use super::decode::{DecodeStep, decode};
+use super::decode::decode;
 use super::merges::{ID_LIMIT, Merges, Scratch};
 use super::normalize::{Form, apply_all};
 use super::piece_cache::Cache;
 use super::sentencepiece::SentencePiece;
-use super::tokenizer_json::{self, METASPACE, Prepend, Spec, Split};
+use super::spec::{DecodeStep, METASPACE, Prepend, Spec, Split};
+use super::tokenizer_json;
 use super::vocab::Vocab;
 use crate::{Error, Result};
 

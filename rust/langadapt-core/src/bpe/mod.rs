@@ -2,7 +2,8 @@
 //!
 //! | module | concern |
 //! |---|---|
-//! | [`tokenizer_json`] | a Hugging Face `tokenizer.json` as plain values |
+//! | [`spec`] | what a tokenizer file says, as plain values |
+//! | [`tokenizer_json`] | a Hugging Face `tokenizer.json`, read into them |
 //! | [`piece_lists`] | its vocabulary and merges |
 //! | [`vocab`] | pieces and ids, both ways |
 //! | [`pair_ranks`] | merges as listed, applied one at a time |
@@ -37,6 +38,7 @@ mod piece_key;
 pub mod piece_lists;
 pub mod reach;
 pub mod sentencepiece;
+pub mod spec;
 pub mod tokenizer_json;
 pub mod train;
 pub mod vocab;

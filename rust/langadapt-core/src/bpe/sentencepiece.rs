@@ -11,7 +11,7 @@
 use super::cuts::{CutRules, Cuts};
 use super::merges::{Merges, Scratch};
 use super::piece_cache::Cache;
-use super::tokenizer_json::{METASPACE, Model, Prepend};
+use super::spec::{METASPACE, Model, Prepend};
 use super::vocab::Vocab;
 
 const NONE: u32 = u32::MAX;

@@ -1,6 +1,6 @@
-//! A Hugging Face `tokenizer.json` as plain values.
+//! Reads a Hugging Face `tokenizer.json` into the values of [`super::spec`].
 //!
-//! Reads what the two native families need and says why where a file asks for more. Nothing is built here; see
+//! Takes what the two native families need and says why where a file asks for more. Nothing is built here; see
 //! [`NativeTokenizer::load`](super::NativeTokenizer::load).
 
 use std::path::Path;
@@ -11,101 +11,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::added::AddedToken;
-use super::decode::DecodeStep;
 use super::normalize::Form;
-use super::piece_lists::{MergeList, PieceList};
+use super::spec::{DecodeStep, METASPACE, Model, Prepend, Spec, Split};
 use crate::{Error, Result};
-
-/// The metaspace: what a space becomes in SentencePiece-style tokenizers.
-pub const METASPACE: &str = "▁";
 
 /// Why a file is left to the `tokenizers` package, for the log.
 pub type Foreign = String;
-
-/// The contents of a `tokenizer.json`.
-#[derive(Debug)]
-pub struct Spec {
-    /// The model: pieces and merges.
-    pub model: Model,
-    /// Added tokens with the ids of the file.
-    pub added: Vec<AddedToken>,
-    /// Unicode forms, applied first.
-    pub forms: Vec<Form>,
-    /// A `▁` is put before every section.
-    pub prepend: bool,
-    /// Spaces become `▁`.
-    pub replace: bool,
-    /// How text is split.
-    pub splits: Vec<Split>,
-    /// How pieces become text.
-    pub decoder: Option<Vec<DecodeStep>>,
-    /// Ids put before a text.
-    pub prefix: Vec<u32>,
-    /// Ids put behind a text.
-    pub suffix: Vec<u32>,
-}
-
-/// The `model` of type `BPE`.
-#[derive(Debug, Default, Deserialize)]
-pub struct Model {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    dropout: Option<f64>,
-    /// Stands for characters that have no piece.
-    pub unk_token: Option<String>,
-    continuing_subword_prefix: Option<String>,
-    end_of_word_suffix: Option<String>,
-    /// Neighbouring unknown characters make one token.
-    pub fuse_unk: Option<bool>,
-    /// Characters that have no piece become tokens of their bytes.
-    pub byte_fallback: Option<bool>,
-    /// A piece that is in the vocabulary is taken whole, whatever the merges say.
-    pub ignore_merges: Option<bool>,
-    /// Pieces and ids, in the order of the file.
-    pub vocab: PieceList,
-    /// Left and right piece of every merge, in order of rank.
-    pub merges: MergeList,
-}
-
-/// One step of the pre-tokenizer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Split {
-    /// `Metaspace` with `▁`.
-    Metaspace {
-        /// Where a `▁` is put in front.
-        prepend: Prepend,
-        /// Whether every `▁` begins a piece.
-        split: bool,
-    },
-    /// `ByteLevel`.
-    ByteLevel {
-        /// Every section begins with a space.
-        add_prefix_space: bool,
-        /// The text is split by the regex of GPT-2.
-        use_regex: bool,
-    },
-    /// `Split` by a regex whose matches cover any text.
-    Regex(String),
-    /// `Digits`: numeric characters apart from others, all together or one by one.
-    Digits {
-        /// One by one.
-        individual: bool,
-    },
-    /// `Punctuation`: punctuation apart from other characters, all together or one by one.
-    Punctuation {
-        /// One by one.
-        individual: bool,
-    },
-}
-
-/// `prepend_scheme` of `Metaspace`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Prepend {
-    Always,
-    First,
-    Never,
-}
 
 #[derive(Deserialize)]
 struct File<'a> {

@@ -11,7 +11,8 @@ use std::collections::HashSet;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::repetition::{Direct, Word};
+use super::repetition::Direct;
+use crate::words::Word;
 use crate::{Monitor, Result};
 
 const SHINGLE: usize = 5;
@@ -134,12 +135,12 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use super::super::repetition::words;
     use super::*;
+    use crate::words;
 
     fn bands(hashes: &MinHash, text: &str) -> Option<Bands> {
         let monitor = Monitor::default();
-        hashes.bands(&words(text, true, &monitor).unwrap(), &monitor).unwrap()
+        hashes.bands(&words::hashes(text, true, &monitor).unwrap(), &monitor).unwrap()
     }
 
     /// `shared` of 200 words in common with all others, the rest own.

@@ -4,7 +4,7 @@
 //! looks only at the places that the step before left over: a third of all for three words of prose, one in a hundred
 //! for five. Each place carries its hash from step to step.
 
-use super::repetition::Word;
+use crate::words::Word;
 use crate::{Monitor, Result};
 
 /// Places between two looks at the monitor: a millisecond or two.
@@ -125,8 +125,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::repetition::words;
     use super::*;
+    use crate::words::hashes;
 
     fn length_of(gram: &[Word]) -> u64 {
         gram.iter().map(|&(_, length)| u64::from(length)).sum()
@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn of(text: &str) -> Vec<Word> {
-        words(text, false, &Monitor::default()).unwrap()
+        hashes(text, false, &Monitor::default()).unwrap()
     }
 
     fn top(words: &[Word], n: usize) -> u64 {

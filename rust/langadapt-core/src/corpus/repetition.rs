@@ -6,7 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::ngrams::Grams;
-use crate::words::{for_each_unicode, sections};
+use crate::words::Word;
 use crate::{Monitor, Result};
 
 /// Sizes of the n-grams whose most frequent one is measured.
@@ -47,36 +47,6 @@ impl Default for RepetitionLimits {
             min_alphabetic_words: 0.80,
         }
     }
-}
-
-/// A word's hash and its length in characters.
-pub(super) type Word = (u64, u32);
-
-/// Words by Unicode UAX #29, so that scripts without spaces have words too; `fold` lower-cases them.
-pub(super) fn words(text: &str, fold: bool, monitor: &Monitor) -> Result<Vec<Word>> {
-    let mut found = Vec::with_capacity(text.len() / 6);
-    for (_, section) in sections(text) {
-        monitor.check()?;
-        add_words(section, fold, &mut found);
-    }
-    Ok(found)
-}
-
-fn add_words(text: &str, fold: bool, found: &mut Vec<Word>) {
-    let mut lower = String::new();
-    for_each_unicode(text, |word| {
-        if !fold {
-            return found.push((xxh3_64(word.as_bytes()), word.chars().count() as u32));
-        }
-        lower.clear();
-        if word.is_ascii() {
-            lower.push_str(word);
-            lower.make_ascii_lowercase();
-        } else {
-            lower.extend(word.chars().flat_map(char::to_lowercase));
-        }
-        found.push((xxh3_64(lower.as_bytes()), word.chars().count() as u32));
-    });
 }
 
 /// Whether `text` stays within `limits`. `words` are those of the text; texts of fewer than twenty are not judged by
@@ -171,13 +141,14 @@ impl Hasher for AsIs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::hashes;
 
     const PROSE: &str = "Der Nebel lag noch über dem Fluss, als die ersten Boote vom Ufer abstießen und die Männer ihre \
         Netze ordneten. Niemand sprach viel, denn der Morgen war kalt und jeder dachte an die Arbeit, die vor ihm lag.";
 
     fn is_fine(text: &str) -> bool {
         let monitor = Monitor::default();
-        let found = words(text, false, &monitor).unwrap();
+        let found = hashes(text, false, &monitor).unwrap();
         is_within(text, &found, &RepetitionLimits::default(), &monitor).unwrap()
     }
 

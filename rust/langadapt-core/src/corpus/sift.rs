@@ -2,7 +2,8 @@
 
 use regex::Regex;
 
-use super::repetition::{RepetitionLimits, Word, is_within, words};
+use super::repetition::{RepetitionLimits, is_within};
+use crate::words::{Word, hashes};
 use crate::{Error, Monitor, Result};
 
 /// Which texts are left out. Nothing is by default.
@@ -105,7 +106,7 @@ impl Filters {
             return Ok(None);
         }
         let found =
-            if self.repetition.is_some() || self.near_duplicates { words(text, true, monitor)? } else { Vec::new() };
+            if self.repetition.is_some() || self.near_duplicates { hashes(text, true, monitor)? } else { Vec::new() };
         if let Some(limits) = &self.repetition
             && !is_within(text, &found, limits, monitor)?
         {
