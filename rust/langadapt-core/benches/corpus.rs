@@ -5,7 +5,9 @@ use std::io::Write;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use langadapt_core::Monitor;
-use langadapt_core::corpus::{BuildSettings, Filters, Inputs, ReadOptions, RepetitionLimits, build, fold_documents};
+use langadapt_core::corpus::{
+    Batch, BuildSettings, Filters, Inputs, ReadOptions, RepetitionLimits, build, fold_documents,
+};
 
 const SYLLABLES: [&str; 12] = ["ge", "schwin", "dig", "keit", "un", "über", "größ", "ten", "ver", "ständ", "nis", "se"];
 
@@ -32,46 +34,37 @@ fn benches(criterion: &mut Criterion) {
     made.expect("the temporary folder can be written");
     let mut group = criterion.benchmark_group("corpus");
     group.throughput(Throughput::Bytes(16 << 20)).sample_size(10);
-    let monitor = Monitor::default();
-    let options = ReadOptions::default();
     for name in ["a.jsonl", "a.jsonl.zst", "a.jsonl.gz"] {
-        let path = folder.join(name);
-        let inputs = Inputs::expand(&[path.to_string_lossy()]).expect("it was just written");
+        let inputs = Inputs::expand(&[folder.join(name).to_string_lossy()]).expect("it was just written");
         for threads in [1, 2] {
             group.bench_function(format!("read {name}, {threads} threads"), |bench| {
-                bench.iter(|| {
-                    fold_documents(
-                        &inputs,
-                        &options,
-                        threads,
-                        &monitor,
-                        || 0,
-                        |sum, batch| {
-                            *sum += black_box(batch.text_bytes());
-                            Ok(())
-                        },
-                    )
-                });
-            });
-        }
-        if name != "a.jsonl" {
-            continue;
-        }
-        let with = |filters| BuildSettings { filters, validation_share: 0.01, ..BuildSettings::default() };
-        let none = Filters::default();
-        for (what, filters) in [
-            ("no filter", none.clone()),
-            ("near duplicates", Filters { near_duplicates: true, ..none.clone() }),
-            ("repetition", Filters { repetition: Some(RepetitionLimits::default()), ..none.clone() }),
-        ] {
-            let settings = with(filters);
-            group.bench_function(format!("build, {what}"), |bench| {
-                bench.iter(|| build(&inputs, &options, &settings, &folder, 2, &monitor));
+                bench.iter(|| text_bytes(&inputs, threads));
             });
         }
     }
+    let inputs = Inputs::expand(&[folder.join("a.jsonl").to_string_lossy()]).expect("it was just written");
+    let none = Filters::default();
+    for (what, filters) in [
+        ("no filter", none.clone()),
+        ("near duplicates", Filters { near_duplicates: true, ..none.clone() }),
+        ("repetition", Filters { repetition: Some(RepetitionLimits::default()), ..none }),
+    ] {
+        let settings = BuildSettings { filters, validation_share: 0.01, ..BuildSettings::default() };
+        group.bench_function(format!("build, {what}"), |bench| {
+            bench.iter(|| build(&inputs, &ReadOptions::default(), &settings, &folder, 2, &Monitor::default()));
+        });
+    }
     group.finish();
     let _ = std::fs::remove_dir_all(&folder);
+}
+
+fn text_bytes(inputs: &Inputs, threads: usize) -> u64 {
+    let fold = |sum: &mut u64, batch: &Batch| {
+        *sum += black_box(batch.text_bytes());
+        Ok(())
+    };
+    let read = fold_documents(inputs, &ReadOptions::default(), threads, &Monitor::default(), || 0, fold);
+    read.map_or(0, |(sums, _)| sums.iter().sum())
 }
 
 fn write_all(folder: &std::path::Path) -> std::io::Result<()> {

@@ -1,17 +1,20 @@
 //! The algorithms of langadapt, without Python.
 //!
 //! The way of the data: `corpus` turns files into documents, `pretokenize` cuts documents into pieces, `bpe` learns
-//! and applies merges, `store` keeps token ids on disk, `fertility` counts, `vectors` learns one vector per token.
-//! Counts are `u64`/`i64`, token ids are `u32`. Nothing here prints, draws or reads the environment.
+//! and applies merges, `store` keeps token ids on disk, `fertility` counts, `vectors` learns one vector per token,
+//! `sparsemax` weighs the old tokens that a new one is made of. Counts are `u64`/`i64`, token ids are `u32`. Nothing
+//! here prints, draws or reads the environment.
 
 pub mod bpe;
 mod byte_masks;
+mod code_points;
 pub mod corpus;
 pub mod error;
 pub mod fertility;
 pub mod hash;
 pub mod pretokenize;
 pub mod progress;
+pub mod sparsemax;
 pub mod store;
 pub mod vectors;
 mod words;

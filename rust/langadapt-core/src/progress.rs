@@ -96,7 +96,8 @@ impl Monitor {
 /// Runs `work` on a thread of its own while this thread calls `watch` every `interval`.
 ///
 /// `watch` answers [`ControlFlow::Continue`] to go on and [`ControlFlow::Break`] to stop; after a stop it is not called
-/// again and `work` is expected to return [`Error::Interrupted`] soon.
+/// again and `work` is expected to return [`Error::Interrupted`] soon. Before all else this thread calls `feed`, which
+/// brings what `work` may wait for and answers as `watch` does.
 ///
 /// # Errors
 /// What `work` returns.
@@ -105,23 +106,7 @@ impl Monitor {
 /// Passes on a panic of `work`.
 pub fn watched<T: Send>(
     interval: Duration,
-    watch: impl FnMut(Progress) -> ControlFlow<()>,
-    work: impl FnOnce(&Monitor) -> Result<T> + Send,
-) -> Result<T> {
-    fed(interval, || ControlFlow::Continue(()), watch, work)
-}
-
-/// Like [`watched`], with something for this thread to do first: `feed` runs beside `work`, which may wait for what it
-/// brings. It answers as `watch` does.
-///
-/// # Errors
-/// What `work` returns.
-///
-/// # Panics
-/// Passes on a panic of `work`.
-pub fn fed<T: Send>(
-    interval: Duration,
-    feed: impl FnOnce() -> ControlFlow<()>,
+    feed: impl FnOnce(&Beside<'_>) -> ControlFlow<()>,
     mut watch: impl FnMut(Progress) -> ControlFlow<()>,
     work: impl FnOnce(&Monitor) -> Result<T> + Send,
 ) -> Result<T> {
@@ -133,7 +118,7 @@ pub fn fed<T: Send>(
             let _guard = Finish(&finished);
             work(&monitor)
         });
-        if feed().is_break() {
+        if feed(&Beside { monitor: &monitor, finished: &finished.0 }).is_break() {
             monitor.stop();
         }
         let mut done = finished.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,6 +131,25 @@ pub fn fed<T: Send>(
         drop(done);
         worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// The work beside which a feed runs.
+#[derive(Debug)]
+pub struct Beside<'a> {
+    monitor: &'a Monitor,
+    finished: &'a Mutex<bool>,
+}
+
+impl Beside<'_> {
+    /// Where it stands.
+    pub fn progress(&self) -> Progress {
+        self.monitor.progress()
+    }
+
+    /// Whether it has ended, so that nothing more need be fed.
+    pub fn is_over(&self) -> bool {
+        *self.finished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Finish<'a>(&'a (Mutex<bool>, Condvar));
@@ -161,10 +165,15 @@ impl Drop for Finish<'_> {
 mod tests {
     use super::*;
 
+    fn no_feed(_: &Beside<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
     #[test]
     fn a_stop_reaches_the_worker() {
         let result: Result<()> = watched(
             Duration::from_millis(1),
+            no_feed,
             |_| ControlFlow::Break(()),
             |monitor| {
                 loop {
@@ -179,11 +188,11 @@ mod tests {
     #[test]
     fn work_may_wait_for_what_is_fed() {
         let fed_number = std::sync::OnceLock::new();
-        let feed = || {
+        let feed = |_: &Beside<'_>| {
             fed_number.set(7).unwrap();
             ControlFlow::Break(())
         };
-        let result = fed(
+        let result = watched(
             Duration::from_millis(1),
             feed,
             |_| ControlFlow::Continue(()),
@@ -203,6 +212,7 @@ mod tests {
         let mut seen = None;
         let result = watched(
             Duration::from_millis(1),
+            no_feed,
             |progress| {
                 seen = Some(progress);
                 ControlFlow::Continue(())
@@ -222,6 +232,6 @@ mod tests {
     #[should_panic(expected = "worker fell over")]
     fn a_panic_is_passed_on() {
         let _: Result<()> =
-            watched(Duration::from_secs(60), |_| ControlFlow::Continue(()), |_| panic!("worker fell over"));
+            watched(Duration::from_secs(60), no_feed, |_| ControlFlow::Continue(()), |_| panic!("worker fell over"));
     }
 }

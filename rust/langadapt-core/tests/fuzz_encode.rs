@@ -1,4 +1,5 @@
-//! Random mutations of tokenizer files, and texts. Nothing may panic; what is read must be encoded the same in every way.
+//! Random mutations of tokenizer files, and texts. Nothing may panic; what is read must be encoded the same in every
+//! way.
 
 mod fuzzing;
 

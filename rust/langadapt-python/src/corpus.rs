@@ -21,17 +21,27 @@ const WAITING: usize = 2;
 /// Python cannot take text faster than two threads parse it.
 const THREADS: usize = 2;
 
-/// [`ReadOptions`] from their Python names.
-pub fn options(text_field: String, strict: bool, text_unit: &str) -> PyResult<ReadOptions> {
-    let text_unit = match text_unit {
-        "line" => TextUnit::Line,
-        "file" => TextUnit::File,
-        other => {
-            let text = format!("text_unit: {other:?}; it is \"line\" or \"file\"");
-            return Err(pyo3::exceptions::PyValueError::new_err(text));
-        }
-    };
-    Ok(ReadOptions { text_field, strict, text_unit, ..ReadOptions::default() })
+/// How to read documents, by name.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct Reading {
+    text_field: String,
+    strict: bool,
+    text_unit: String,
+}
+
+impl Reading {
+    pub fn options(self) -> PyResult<ReadOptions> {
+        let text_unit = match self.text_unit.as_str() {
+            "line" => TextUnit::Line,
+            "file" => TextUnit::File,
+            other => {
+                let text = format!("text_unit: {other:?}; it is \"line\" or \"file\"");
+                return Err(pyo3::exceptions::PyValueError::new_err(text));
+            }
+        };
+        Ok(ReadOptions { text_field: self.text_field, strict: self.strict, text_unit, ..ReadOptions::default() })
+    }
 }
 
 /// A report as nested dicts and lists.
@@ -87,9 +97,8 @@ pub struct DocumentReader {
 #[pymethods]
 impl DocumentReader {
     #[new]
-    #[pyo3(signature = (names, *, text_field, strict, text_unit))]
-    fn new(py: Python<'_>, names: Vec<String>, text_field: String, strict: bool, text_unit: &str) -> PyResult<Self> {
-        let options = options(text_field, strict, text_unit)?;
+    fn new(py: Python<'_>, names: Vec<String>, reading: Reading) -> PyResult<Self> {
+        let options = reading.options()?;
         let inputs = py.detach(|| Inputs::expand(&names)).map_err(|error| to_python(py, error))?;
         let monitor = Arc::new(Monitor::default());
         let (sender, messages) = sync_channel(WAITING);
@@ -150,13 +159,10 @@ fn to_list<'py>(py: Python<'py>, texts: &Texts) -> PyResult<Bound<'py, PyList>> 
     PyList::new(py, parts)
 }
 
-/// Filters, split and target of [`build_corpus`], by name.
+/// Filters and split of [`build_corpus`], by name.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
-pub struct BuildOptions {
-    text_field: String,
-    strict: bool,
-    text_unit: String,
+struct BuildOptions {
     min_chars: Option<u64>,
     max_chars: Option<u64>,
     keep_pattern: Option<String>,
@@ -196,10 +202,11 @@ pub fn build_corpus<'py>(
     py: Python<'py>,
     source: Source,
     folder: PathBuf,
-    settings: BuildOptions,
+    settings: &Bound<'py, PyDict>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let options = options(settings.text_field.clone(), settings.strict, &settings.text_unit)?;
+    let options = settings.extract::<Reading>()?.options()?;
+    let settings: BuildOptions = settings.extract()?;
     let built = settings.settings().map_err(|error| to_python(py, error))?;
     let threads = settings.threads;
     let found =

@@ -7,9 +7,9 @@
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use langadapt_core::progress::fed;
+use langadapt_core::progress::{Beside, watched};
 use langadapt_core::{Monitor, Progress, Result};
 use pyo3::prelude::*;
 
@@ -28,12 +28,12 @@ pub fn run<T: Send>(
     run_fed(py, progress, |_| Ok(()), work)
 }
 
-/// Like [`run`]; meanwhile, before all else, `feed` is called attached, to give `work` what only Python can tell. What
-/// it raises stops the work, too, and it may not leave `work` waiting then.
+/// Like [`run`]; meanwhile, before all else, `feed` is called, detached too, to give `work` what only Python can tell.
+/// What it raises stops the work, too, and it may not leave `work` waiting then.
 pub fn run_fed<T: Send>(
     py: Python<'_>,
     progress: Option<Py<PyAny>>,
-    feed: impl FnOnce(Python<'_>) -> PyResult<()> + Send,
+    feed: impl FnOnce(&mut Watch<'_>) -> PyResult<()> + Send,
     work: impl FnOnce(&Monitor) -> Result<T> + Send,
 ) -> PyResult<T> {
     let raised = Mutex::new(None);
@@ -44,19 +44,42 @@ pub fn run_fed<T: Send>(
             ControlFlow::Break(())
         }
     };
-    let watch = |reading: Progress| {
-        go_on(Python::attach(|py| {
-            py.check_signals()?;
-            if let Some(callback) = &progress {
-                callback.call1(py, (reading.phase, reading.done, reading.total, reading.unit))?;
-            }
-            Ok(())
-        }))
-    };
-    let outcome = py.detach(|| fed(POLL, || go_on(Python::attach(feed)), watch, work));
+    let progress = progress.as_ref();
+    let feed = |beside: &Beside<'_>| go_on(feed(&mut Watch { beside, progress, looked: Instant::now() }));
+    let outcome = py.detach(|| watched(POLL, feed, |reading| go_on(look(progress, reading)), work));
     match (raised.into_inner().unwrap_or_else(PoisonError::into_inner), outcome) {
         (Some(error), _) => Err(error),
         (None, Ok(value)) => Ok(value),
         (None, Err(error)) => Err(to_python(py, error)),
+    }
+}
+
+/// Asks for signals and reports.
+fn look(progress: Option<&Py<PyAny>>, reading: Progress) -> PyResult<()> {
+    Python::attach(|py| {
+        py.check_signals()?;
+        if let Some(callback) = progress {
+            callback.call1(py, (reading.phase, reading.done, reading.total, reading.unit))?;
+        }
+        Ok(())
+    })
+}
+
+/// How a feed that takes long does what [`run`] does without one.
+pub struct Watch<'a> {
+    beside: &'a Beside<'a>,
+    progress: Option<&'a Py<PyAny>>,
+    looked: Instant,
+}
+
+impl Watch<'_> {
+    /// To be asked at least every few milliseconds: looks after the caller where that is due; false once the work has
+    /// ended and nothing more need be fed.
+    pub fn goes_on(&mut self) -> PyResult<bool> {
+        if self.looked.elapsed() >= POLL {
+            look(self.progress, self.beside.progress())?;
+            self.looked = Instant::now();
+        }
+        Ok(!self.beside.is_over())
     }
 }

@@ -10,7 +10,7 @@ use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::corpus::{options, report};
+use crate::corpus::{Reading, report};
 use crate::error::to_python;
 use crate::gate;
 use crate::tokenizer::PyTokenizer;
@@ -62,18 +62,16 @@ impl PyStoreWriter {
     }
 
     /// Tokenizes files and appends their documents; returns the report of what was read.
-    #[allow(clippy::too_many_arguments)]
     fn tokenize_files<'py>(
         &self,
         py: Python<'py>,
         tokenizer: &PyTokenizer,
         names: Vec<String>,
-        text_field: String,
-        strict: bool,
+        reading: Reading,
         threads: usize,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let mut options = options(text_field, strict, "line")?;
+        let mut options = reading.options()?;
         options.phase = "tokenize";
         let read = gate::run(py, progress, |monitor| {
             let inputs = Inputs::expand(&names)?;

@@ -10,7 +10,7 @@ use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyString;
 
 use crate::error::to_python;
-use crate::gate;
+use crate::gate::{self, Watch};
 
 /// Bytes of a text that takes milliseconds to encode.
 const LONG_TEXT: usize = 1 << 20;
@@ -90,7 +90,7 @@ impl PyTokenizer {
             texts.iter().map(|text| text.bind(py).len().map(Late::new)).collect::<PyResult<_>>()?;
         let shares = Shares::new(&late, threads);
         // Text that is not ASCII becomes UTF-8 here, on one thread: a sixth of the time of encoding it on two.
-        let feed = |py: Python<'_>| bring_all(py, &texts, &late, shares.order());
+        let feed = |_: &mut Watch<'_>| Python::attach(|py| bring_all(py, &texts, &late, shares.order()));
         let encode = |monitor: &Monitor| {
             monitor.begin("tokenize", "characters", Some(shares.size()));
             self.tokenizer.encode_batch(&late, &shares, add_special_tokens, &self.pool, monitor)

@@ -17,8 +17,9 @@ use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::PyDict;
 
+use crate::corpus::{Reading, report};
 use crate::error::to_python;
-use crate::{corpus, gate};
+use crate::gate;
 
 /// The pieces of `text` under a regex that has a scanner.
 #[pyfunction]
@@ -61,6 +62,71 @@ fn forms(names: &[String]) -> PyResult<Vec<Form>> {
         other => Err(PyValueError::new_err(format!("unknown normalization form: `{other}`"))),
     };
     names.iter().map(form).collect()
+}
+
+/// [`ByteLevelOptions`] by name.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct ByteLevelSettings {
+    vocab_size: usize,
+    min_frequency: u64,
+    special_tokens: Vec<String>,
+    max_token_length: Option<usize>,
+    full_alphabet: bool,
+    accept_fewer: bool,
+}
+
+impl From<ByteLevelSettings> for ByteLevelOptions {
+    fn from(named: ByteLevelSettings) -> Self {
+        Self {
+            vocab_size: named.vocab_size,
+            min_frequency: named.min_frequency,
+            special_tokens: named.special_tokens,
+            max_token_length: named.max_token_length,
+            full_alphabet: named.full_alphabet,
+            accept_fewer: named.accept_fewer,
+        }
+    }
+}
+
+/// [`SentencePieceOptions`] by name.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct SentencePieceSettings {
+    vocab_size: usize,
+    min_frequency: u64,
+    special_tokens: Vec<String>,
+    character_coverage: f32,
+    byte_fallback: bool,
+    max_piece_length: usize,
+    accept_fewer: bool,
+}
+
+impl From<SentencePieceSettings> for SentencePieceOptions {
+    fn from(named: SentencePieceSettings) -> Self {
+        Self {
+            vocab_size: named.vocab_size,
+            min_frequency: named.min_frequency,
+            special_tokens: named.special_tokens,
+            character_coverage: named.character_coverage,
+            byte_fallback: named.byte_fallback,
+            max_piece_length: named.max_piece_length,
+            accept_fewer: named.accept_fewer,
+        }
+    }
+}
+
+/// [`ExtendOptions`], and what there is to know of the vocabulary, by name.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct ExtendSettings {
+    byte_level: bool,
+    ignore_merges: bool,
+    apart: Vec<u32>,
+    new_tokens: usize,
+    min_frequency: u64,
+    max_token_length: usize,
+    accept_fewer: bool,
 }
 
 /// Counts words, then learns from the counts.
@@ -154,20 +220,18 @@ impl WordCounter {
         &self,
         py: Python<'py>,
         inputs: Vec<String>,
-        text_field: String,
-        strict: bool,
-        text_unit: &str,
+        reading: Reading,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let options = corpus::options(text_field, strict, text_unit)?;
-        let report = gate::run(py, progress, |monitor| {
+        let options = reading.options()?;
+        let read = gate::run(py, progress, |monitor| {
             let inputs = Inputs::expand(&inputs)?;
             let (counted, report) =
                 count_corpus(&inputs, &options, &self.cutter, self.max_words, self.threads, monitor)?;
             self.counted.lock().unwrap_or_else(PoisonError::into_inner).absorb(counted);
             Ok(report)
         })?;
-        corpus::report(py, &report)
+        report(py, &read)
     }
 
     /// Counts the words of texts.
@@ -206,73 +270,44 @@ impl WordCounter {
     }
 
     /// Learns byte-level merges and uses up the counts.
-    #[allow(clippy::too_many_arguments)]
     fn learn_byte_level(
         &self,
         py: Python<'_>,
-        vocab_size: usize,
-        min_frequency: u64,
-        special_tokens: Vec<String>,
-        max_token_length: Option<usize>,
-        full_alphabet: bool,
-        accept_fewer: bool,
+        settings: ByteLevelSettings,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<TrainedTokens> {
-        let options = ByteLevelOptions {
-            vocab_size,
-            min_frequency,
-            special_tokens,
-            max_token_length,
-            full_alphabet,
-            accept_fewer,
-        };
+        let options = settings.into();
         self.learn(py, progress, |words, monitor| learn_byte_level(words, &options, monitor))
     }
 
     /// Learns SentencePiece-style pieces and uses up the counts.
-    #[allow(clippy::too_many_arguments)]
     fn learn_sentencepiece(
         &self,
         py: Python<'_>,
-        vocab_size: usize,
-        min_frequency: u64,
-        special_tokens: Vec<String>,
-        character_coverage: f32,
-        byte_fallback: bool,
-        max_piece_length: usize,
-        accept_fewer: bool,
+        settings: SentencePieceSettings,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<TrainedTokens> {
-        let options = SentencePieceOptions {
-            vocab_size,
-            min_frequency,
-            special_tokens,
-            character_coverage,
-            byte_fallback,
-            max_piece_length,
-            accept_fewer,
-        };
+        let options = settings.into();
         self.learn(py, progress, |words, monitor| learn_sentencepiece(words, &options, monitor))
     }
 
     /// Learns tokens to add to an existing vocabulary: each with the pair of ids that makes it. Uses up the counts.
-    #[allow(clippy::too_many_arguments)]
     fn extend(
         &self,
         py: Python<'_>,
         tokens: Vec<String>,
         merges: Vec<(u32, u32, u32)>,
-        byte_level: bool,
-        ignore_merges: bool,
-        apart: Vec<u32>,
-        new_tokens: usize,
-        min_frequency: u64,
-        max_token_length: usize,
-        accept_fewer: bool,
+        settings: ExtendSettings,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Vec<NewToken>> {
+        let ExtendSettings { byte_level, ignore_merges, apart, .. } = settings;
         let existing = Existing { tokens: &tokens, merges: &merges, byte_level, ignore_merges, apart: &apart };
-        let options = ExtendOptions { new_tokens, min_frequency, max_token_length, accept_fewer };
+        let options = ExtendOptions {
+            new_tokens: settings.new_tokens,
+            min_frequency: settings.min_frequency,
+            max_token_length: settings.max_token_length,
+            accept_fewer: settings.accept_fewer,
+        };
         gate::run(py, progress, |monitor| extend(self.take_words()?, &existing, &options, monitor))
     }
 }

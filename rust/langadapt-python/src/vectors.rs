@@ -1,6 +1,6 @@
 //! Token vectors: CBOW training, and the sparse weights of FOCUS.
 
-use langadapt_core::vectors::sparsemax::{Score, Similarities, SparseRows, weights};
+use langadapt_core::sparsemax::{Score, Similarities, SparseRows, weights};
 use langadapt_core::vectors::{Settings, train};
 use langadapt_core::{Monitor, Result};
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
@@ -12,16 +12,10 @@ use crate::gate;
 type Trained<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<u64>>);
 type Sparse<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f32>>);
 
-/// `(vectors float32[vocab, dim], counts uint64[vocab])`; see `langadapt.vectors.train_vectors`.
-#[pyfunction]
-#[pyo3(signature = (tokens, offsets, surfaces, *, dim, epochs, window, negatives, min_count, learning_rate, subsample,
-                    ngrams, threads, seed, progress=None))]
-#[allow(clippy::too_many_arguments)] // One per setting, named on the Python side.
-pub fn train_cbow<'py>(
-    py: Python<'py>,
-    tokens: &Bound<'py, PyAny>,
-    offsets: PyReadonlyArray1<'py, u64>,
-    surfaces: Vec<String>,
+/// [`Settings`] by name.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct CbowSettings {
     dim: usize,
     epochs: u32,
     window: usize,
@@ -32,10 +26,27 @@ pub fn train_cbow<'py>(
     ngrams: (usize, usize),
     threads: usize,
     seed: u64,
+}
+
+impl From<CbowSettings> for Settings {
+    fn from(named: CbowSettings) -> Self {
+        let CbowSettings { dim, epochs, window, negatives, min_count, .. } = named;
+        let CbowSettings { learning_rate, subsample, ngrams, threads, seed, .. } = named;
+        Self { dim, epochs, window, negatives, min_count, learning_rate, subsample, ngrams, threads, seed }
+    }
+}
+
+/// `(vectors float32[vocab, dim], counts uint64[vocab])`; see `langadapt.vectors.train_vectors`.
+#[pyfunction]
+pub fn train_cbow<'py>(
+    py: Python<'py>,
+    tokens: &Bound<'py, PyAny>,
+    offsets: PyReadonlyArray1<'py, u64>,
+    surfaces: Vec<String>,
+    settings: CbowSettings,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Trained<'py>> {
-    let settings =
-        Settings { dim, epochs, window, negatives, min_count, learning_rate, subsample, ngrams, threads, seed };
+    let settings = Settings::from(settings);
     let offsets = offsets.as_slice()?;
     let trained = if let Ok(tokens) = tokens.extract::<PyReadonlyArray1<'py, u16>>() {
         let tokens = tokens.as_slice()?;
@@ -45,7 +56,7 @@ pub fn train_cbow<'py>(
         let tokens = tokens.as_slice()?;
         gate::run(py, progress, |monitor| train(tokens, offsets, &surfaces, &settings, monitor))?
     };
-    let vectors = trained.data.into_pyarray(py).reshape([surfaces.len(), dim])?;
+    let vectors = trained.data.into_pyarray(py).reshape([surfaces.len(), settings.dim])?;
     Ok((vectors, trained.counts.into_pyarray(py)))
 }
 

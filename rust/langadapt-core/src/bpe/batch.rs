@@ -20,8 +20,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 pub struct CachePool(Mutex<Vec<Option<Cache>>>);
 
 impl CachePool {
-    /// A cache that nobody else uses until it is dropped; whatever uses it returns early once `monitor` is asked to stop
-    /// (see [`Cache::watch`]).
+    /// A cache that nobody else uses until it is dropped; whatever uses it returns early once `monitor` is asked to
+    /// stop (see [`Cache::watch`]).
     pub fn lend(&self, monitor: &Monitor) -> LentCache<'_> {
         let place = self.lock().iter().position(Option::is_some);
         // Should another thread take it meanwhile, this one gets a new cache.
@@ -183,19 +183,7 @@ impl NativeTokenizer {
             }
             Ok(runs)
         };
-        let mut runs = std::thread::scope(|scope| {
-            let work = &work;
-            let helpers: Vec<_> = (1..threads).map(|thread| scope.spawn(move || work(thread))).collect();
-            let mut runs = work(0);
-            for helper in helpers {
-                let theirs = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                runs = runs.and_then(|mut runs| {
-                    runs.append(&mut theirs?);
-                    Ok(runs)
-                });
-            }
-            runs
-        })?;
+        let mut runs = on_threads(threads, work)?;
         runs.sort_by_key(|run| run.chunks.start);
         Ok(join(runs))
     }
@@ -218,6 +206,23 @@ impl NativeTokenizer {
         self.encode_into(text, cache, out);
         out.extend_from_slice(suffix);
     }
+}
+
+/// What `work` makes on so many threads, this one among them.
+fn on_threads(threads: usize, work: impl Fn(usize) -> Result<Vec<Run>> + Sync) -> Result<Vec<Run>> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let helpers: Vec<_> = (1..threads).map(|thread| scope.spawn(move || work(thread))).collect();
+        let mut runs = work(0);
+        for helper in helpers {
+            let theirs = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            runs = runs.and_then(|mut runs| {
+                runs.append(&mut theirs?);
+                Ok(runs)
+            });
+        }
+        runs
+    })
 }
 
 /// The chunks that one thread works on first. A thread that is through with its own goes on with those of others.

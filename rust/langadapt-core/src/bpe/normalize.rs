@@ -11,7 +11,7 @@ use unicode_normalization_alignments::{
 
 /// A Unicode normalization form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Form {
     Nfc,
     Nfd,

@@ -6,8 +6,8 @@
 //! leaving them out changes nothing, and halves the tables. Tokens that do not come out of their own characters are
 //! never made at all.
 //!
-//! **Numbers.** Since a merge and the token it makes are one, symbols are numbered anew: first what no merge makes, then
-//! the tokens that merges make in order of rank. The number of a token is then its rank, and a table from pairs to
+//! **Numbers.** Since a merge and the token it makes are one, symbols are numbered anew: first what no merge makes,
+//! then the tokens that merges make in order of rank. The number of a token is then its rank, and a table from pairs to
 //! numbers is all there is: eight bytes a slot.
 
 use super::pair_ranks::{PairRanks, Replay};

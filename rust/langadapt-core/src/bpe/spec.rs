@@ -10,7 +10,7 @@ use super::piece_lists::{MergeList, PieceList};
 pub const METASPACE: &str = "▁";
 
 /// The contents of a `tokenizer.json`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Spec {
     /// The model: pieces and merges.
     pub model: Model,
@@ -87,7 +87,7 @@ pub enum Split {
 
 /// `prepend_scheme` of `Metaspace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Prepend {
     Always,
     First,

@@ -95,17 +95,7 @@ fn spec(file: File<'_>, model: Model) -> std::result::Result<Spec, Foreign> {
         normalized: raw.normalized,
         special: raw.special,
     });
-    let mut spec = Spec {
-        model,
-        added: added.collect(),
-        forms: Vec::new(),
-        prepend: false,
-        replace: false,
-        splits: Vec::new(),
-        decoder: None,
-        prefix: Vec::new(),
-        suffix: Vec::new(),
-    };
+    let mut spec = Spec { model, added: added.collect(), ..Spec::default() };
     for step in flatten(file.normalizer, "normalizers") {
         add_normalizer(&mut spec, &step)?;
     }

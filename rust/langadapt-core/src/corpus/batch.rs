@@ -40,8 +40,8 @@ impl Batch {
     /// The documents, in order.
     pub fn texts(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
         self.spans.iter().map(|span| {
-            // SAFETY: `spans` holds only what `add` or `parse_json` have checked and what `fill` took from a `String`; nobody outside this
-            // module's parent can change `buffer` between parsing and here.
+            // SAFETY: `spans` holds only what `add` or `parse_json` have checked and what `fill` took from a `String`;
+            // nobody outside this module's parent can change `buffer` between parsing and here.
             unsafe { std::str::from_utf8_unchecked(&self.buffer[span.clone()]) }
         })
     }

@@ -19,8 +19,8 @@ use crate::{Error, Monitor, Result};
 
 /// zstd's own default: 3 % larger than level 6 at three times its speed.
 const LEVEL: i32 = 3;
-/// Bytes that a compressing thread takes at a time. Jobs under way are finished even on a stop, so a job is short; zstd's
-/// own size, four windows, takes 50 ms and more.
+/// Bytes that a compressing thread takes at a time. Jobs under way are finished even on a stop, so a job is short;
+/// zstd's own size, four windows, takes 50 ms and more.
 const JOB: u32 = 1 << 20;
 
 /// What is left out and what is set aside.

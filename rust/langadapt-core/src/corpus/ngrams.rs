@@ -1,8 +1,8 @@
 //! Repeated n-grams of words.
 //!
-//! Of the n-grams of a text only those can occur twice whose first n - 1 words do. So n grows step by step, and each step
-//! looks only at the places that the step before left over: a third of all for three words of prose, one in a hundred
-//! for five. Each place carries its hash from step to step.
+//! Of the n-grams of a text only those can occur twice whose first n - 1 words do. So n grows step by step, and each
+//! step looks only at the places that the step before left over: a third of all for three words of prose, one in a
+//! hundred for five. Each place carries its hash from step to step.
 
 use crate::words::Word;
 use crate::{Monitor, Result};

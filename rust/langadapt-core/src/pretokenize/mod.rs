@@ -1,8 +1,8 @@
 //! Text to pieces: the regexes that byte-level tokenizers cut text with, as hand-written scanners.
 //!
 //! Promise: for every text the pieces equal what Hugging Face `tokenizers` makes of the same regex (`Split` with
-//! behaviour `isolated`, `ByteLevel` with `use_regex`), that is Oniguruma's semantics and its Unicode tables. The pieces
-//! are contiguous and cover the text. Time is linear in the text; nothing is allocated.
+//! behaviour `isolated`, `ByteLevel` with `use_regex`), that is Oniguruma's semantics and its Unicode tables. The
+//! pieces are contiguous and cover the text. Time is linear in the text; nothing is allocated.
 //!
 //! | file | concern |
 //! |---|---|
@@ -17,7 +17,6 @@
 #[cfg(target_arch = "x86_64")]
 mod blocks;
 mod classes;
-mod ranges;
 mod scan;
 
 #[cfg(target_arch = "x86_64")]

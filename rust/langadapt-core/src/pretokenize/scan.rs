@@ -231,8 +231,8 @@ pub(super) fn o200k_end(text: &[u8], start: usize) -> usize {
     }
 }
 
-/// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+`: where the first run swallows everything that the second
-/// could begin with, it gives back up to the last character that is of both kinds.
+/// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+`: where the first run swallows everything that the
+/// second could begin with, it gives back up to the last character that is of both kinds.
 fn ends_lower(text: &[u8], start: usize) -> Option<usize> {
     let (mut end, mut after_both) = (start, None);
     while end < text.len() {

@@ -7,15 +7,13 @@
 //! | `subwords.rs` | which rows (the token's own, its character n-grams) make up a token |
 //! | `sampling.rs` | random numbers, noise distribution, subsampling of frequent tokens |
 //! | `rows.rs` | matrices that several threads write without locks, and the arithmetic on their rows |
-//! | `sparsemax.rs` | exact sparsemax of long rows from few candidates |
 //!
 //! Memory: at most `(2 * tokens + distinct n-grams of the tokens' surfaces) * dim * 4` bytes, whatever the size of the
 //! store. fastText hashes n-grams into 2 million buckets; the surfaces are known here, so no two n-grams collide.
 
 mod cbow;
 mod rows;
-mod sampling;
-pub mod sparsemax;
+pub(crate) mod sampling;
 mod subwords;
 
 pub use cbow::train;

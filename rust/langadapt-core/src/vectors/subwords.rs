@@ -1,9 +1,9 @@
 //! Which rows of the input matrix make up a token: its own, and those of the character n-grams of its surface.
 //!
-//! fastText gives every n-gram a row (or shares rows at random, by hashing). Here n-grams that occur in exactly the same
-//! tokens share one: they would always be summed together and always be moved by the same gradient, so only their sum
-//! matters. An n-gram of a single token joins that token's own row. This changes nothing but the number of rows, which
-//! falls to a third, and with it the memory traffic that training consists of.
+//! fastText gives every n-gram a row (or shares rows at random, by hashing). Here n-grams that occur in exactly the
+//! same tokens share one: they would always be summed together and always be moved by the same gradient, so only their
+//! sum matters. An n-gram of a single token joins that token's own row. This changes nothing but the number of rows,
+//! which falls to a third, and with it the memory traffic that training consists of.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,8 @@ pub struct Subwords {
 
 impl Subwords {
     /// Token `i` of `surfaces` owns row `i`; rows of n-grams follow in the order in which they are first met, so the
-    /// numbering depends on nothing else. As in fastText, a surface is set in `<` and `>` and a lone marker is no n-gram.
+    /// numbering depends on nothing else. As in fastText, a surface is set in `<` and `>` and a lone marker is no
+    /// n-gram.
     pub fn new<'a>(surfaces: impl ExactSizeIterator<Item = &'a str>, (shortest, longest): (usize, usize)) -> Self {
         let n_tokens = surfaces.len();
         let occurrences = Occurrences::new(surfaces, shortest, longest);

@@ -1,9 +1,9 @@
 //! The merge engine shared by both styles: words as cells, pairs as slots, one merge as one pass over a pair's places.
 //!
-//! **Layout.** All words lie in one array of [`Cell`]s, one cell per base symbol, with a boundary cell around each word.
-//! A symbol that spans several cells is written in its first cell and, marked as a tail, in its last one, so that both
-//! neighbours of a place are found in O(1) without links. The first cell also names the pair that it forms with its
-//! right neighbour (its *slot*): a place of a pair is still valid exactly if the cell still names the slot, and the
+//! **Layout.** All words lie in one array of [`Cell`]s, one cell per base symbol, with a boundary cell around each
+//! word. A symbol that spans several cells is written in its first cell and, marked as a tail, in its last one, so that
+//! both neighbours of a place are found in O(1) without links. The first cell also names the pair that it forms with
+//! its right neighbour (its *slot*): a place of a pair is still valid exactly if the cell still names the slot, and the
 //! counts of the two pairs that a merge destroys are reached without any hash table.
 //!
 //! **Cost.** Every merge of one place removes a symbol and adds at most two places; so the whole work is linear in the
@@ -13,8 +13,8 @@
 //! **Why counts stay exact.** Places of a pair arise only in the step that makes one of its two symbols, counts are
 //! only lowered later; so a candidate whose count is stale is put back with the true one and what comes out is the
 //! maximum. The exception is a merge whose text is in the vocabulary already (byte-level style): it makes an old symbol
-//! again, a pair can get new places, and the reference then has two candidates that share one count. That is reproduced:
-//! see [`Pairs::open`] and [`Learner::places_of`].
+//! again, a pair can get new places, and the reference then has two candidates that share one count. That is
+//! reproduced: see [`Pairs::open`] and [`Learner::places_of`].
 //!
 //! **Where the time went**, on 35 MB of German and 32,000 merges: waiting for cells (a prefetch 16 places ahead and the
 //! weight in the cell took a third off), writing counts all over the memory (sums per neighbour: an eighth).
@@ -150,9 +150,20 @@ impl Learner {
                 sizes[slot as usize] += 1;
             }
         }
+        self.place_pairs(&sizes);
+        monitor.check()?;
+        for (slot, &tie) in ties.iter().enumerate() {
+            let candidate = Candidate { count: self.pairs.counts[slot], tie, slot: slot as u32, segment: slot as u32 };
+            self.queue.push(candidate, |a, b| style.before(&self.pairs.symbols, a, b));
+        }
+        Ok(())
+    }
+
+    /// Lists the places of every pair; `sizes` tells how many each has.
+    fn place_pairs(&mut self, sizes: &[u32]) {
         let mut start = 0;
         let mut ends: Vec<usize> = Vec::with_capacity(sizes.len());
-        for &size in &sizes {
+        for &size in sizes {
             ends.push(start);
             self.segments.push((start, size));
             start += size as usize;
@@ -163,12 +174,6 @@ impl Learner {
             self.places[*end] = at as u32;
             *end += 1;
         }
-        monitor.check()?;
-        for (slot, &tie) in ties.iter().enumerate() {
-            let candidate = Candidate { count: self.pairs.counts[slot], tie, slot: slot as u32, segment: slot as u32 };
-            self.queue.push(candidate, |a, b| style.before(&self.pairs.symbols, a, b));
-        }
-        Ok(())
     }
 
     /// The best pair: the candidate and its two symbols. It is taken off the queue.

@@ -30,7 +30,6 @@ mod learn;
 mod pairs;
 mod piece_merges;
 mod queue;
-mod scripts;
 mod sentence;
 mod sentencepiece;
 mod words;
