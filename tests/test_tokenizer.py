@@ -196,7 +196,7 @@ def test_a_text_that_is_not_unicode_ends_a_batch_and_leaves_nobody_waiting(refer
 def corpus(shared: Path, name: str, count: int | None = None) -> list[str]:
     texts: list[str] = []
     for batch in _core.DocumentReader(
-        [str(shared / "corpus" / f"{name}.jsonl.zst")], text_field="text", strict=True, text_unit="line"
+        [str(shared / "corpus" / f"{name}.jsonl.zst")], {"text_field": "text", "strict": True, "text_unit": "line"}
     ):
         texts += batch
         if count is not None and len(texts) >= count:

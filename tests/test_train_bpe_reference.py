@@ -46,9 +46,15 @@ def byte_level(
 ) -> tuple[dict[str, int], list[list[str]]]:
     counter = _core.WordCounter.byte_level(regex, [], False, None, threads)
     counter.count_texts(texts, None)
-    trained = counter.learn_byte_level(
-        vocab_size, min_frequency, special_tokens or [], max_token_length, full_alphabet, True, None
-    )
+    settings = {
+        "vocab_size": vocab_size,
+        "min_frequency": min_frequency,
+        "special_tokens": special_tokens or [],
+        "max_token_length": max_token_length,
+        "full_alphabet": full_alphabet,
+        "accept_fewer": True,
+    }
+    trained = counter.learn_byte_level(settings, None)
     tokens = trained.tokens()
     return {token: id for id, token in enumerate(tokens)}, [[tokens[a], tokens[b]] for a, b in trained.merges()]
 
@@ -88,7 +94,16 @@ def sentencepieces(
     reserved = special + [f"<0x{byte:02X}>" for byte in range(256)]
     counter = _core.WordCounter.sentencepiece(reserved, [], True, 8192, None, threads)
     counter.count_texts(texts, None)
-    trained = counter.learn_sentencepiece(vocab_size, min_frequency, special, character_coverage, True, 16, True, None)
+    settings = {
+        "vocab_size": vocab_size,
+        "min_frequency": min_frequency,
+        "special_tokens": special,
+        "character_coverage": character_coverage,
+        "byte_fallback": True,
+        "max_piece_length": 16,
+        "accept_fewer": True,
+    }
+    trained = counter.learn_sentencepiece(settings, None)
     return list(zip(trained.tokens(), trained.scores(), strict=True))
 
 

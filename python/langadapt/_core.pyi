@@ -34,7 +34,7 @@ def token_surfaces(tokenizer: NativeTokenizer) -> tuple[NDArray[np.uint32], NDAr
 def expand_inputs(names: list[str]) -> list[Path]: ...
 
 class DocumentReader:
-    def __new__(cls, names: list[str], *, text_field: str, strict: bool, text_unit: str) -> DocumentReader: ...
+    def __new__(cls, names: list[str], reading: dict[str, Any]) -> DocumentReader: ...
     def __iter__(self) -> Iterator[list[str]]: ...
     def __next__(self) -> list[str]: ...
     def report(self) -> dict[str, Any] | None: ...
@@ -64,8 +64,7 @@ class StoreWriter:
         self,
         tokenizer: NativeTokenizer,
         names: list[str],
-        text_field: str,
-        strict: bool,
+        reading: dict[str, Any],
         threads: int,
         progress: Progress | None,
     ) -> dict[str, Any]: ...
@@ -75,18 +74,8 @@ def train_cbow(
     tokens: NDArray[np.uint16] | NDArray[np.uint32],
     offsets: NDArray[np.uint64],
     surfaces: list[str],
-    *,
-    dim: int,
-    epochs: int,
-    window: int,
-    negatives: int,
-    min_count: int,
-    learning_rate: float,
-    subsample: float,
-    ngrams: tuple[int, int],
-    threads: int,
-    seed: int,
-    progress: Progress | None = None,
+    settings: dict[str, Any],
+    progress: Progress | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.uint64]]: ...
 def sparsemax_weights(
     scores: NDArray[np.float32] | NDArray[np.uint16],
@@ -122,43 +111,20 @@ class WordCounter:
         threads: int,
     ) -> WordCounter: ...
     def count_files(
-        self, inputs: list[str], text_field: str, strict: bool, text_unit: str, progress: Callable[..., object] | None
+        self, inputs: list[str], reading: dict[str, Any], progress: Callable[..., object] | None
     ) -> dict[str, Any]: ...
     def count_texts(self, texts: list[str], progress: Callable[..., object] | None) -> None: ...
     def add_words(self, words: list[tuple[bytes, int]], documents: int, bytes: int) -> None: ...
     def summary(self) -> list[tuple[str, int]]: ...
-    def learn_byte_level(
-        self,
-        vocab_size: int,
-        min_frequency: int,
-        special_tokens: list[str],
-        max_token_length: int | None,
-        full_alphabet: bool,
-        accept_fewer: bool,
-        progress: Callable[..., object] | None,
-    ) -> TrainedTokens: ...
+    def learn_byte_level(self, settings: dict[str, Any], progress: Callable[..., object] | None) -> TrainedTokens: ...
     def learn_sentencepiece(
-        self,
-        vocab_size: int,
-        min_frequency: int,
-        special_tokens: list[str],
-        character_coverage: float,
-        byte_fallback: bool,
-        max_piece_length: int,
-        accept_fewer: bool,
-        progress: Callable[..., object] | None,
+        self, settings: dict[str, Any], progress: Callable[..., object] | None
     ) -> TrainedTokens: ...
     def extend(
         self,
         tokens: list[str],
         merges: list[tuple[int, int, int]],
-        byte_level: bool,
-        ignore_merges: bool,
-        apart: list[int],
-        new_tokens: int,
-        min_frequency: int,
-        max_token_length: int,
-        accept_fewer: bool,
+        settings: dict[str, Any],
         progress: Callable[..., object] | None,
     ) -> list[tuple[str, tuple[int, int] | None]]: ...
 

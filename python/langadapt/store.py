@@ -153,7 +153,8 @@ def tokenize_corpus(
     with new_folder(Path(out)) as folder:
         writer = _core.StoreWriter(folder, tokenizer.vocab_size)
         if names is not None and tokenizer.native is not None:
-            report = writer.tokenize_files(tokenizer.native, names, text_field, strict, thread_count(threads), progress)
+            reading = {"text_field": text_field, "strict": strict, "text_unit": "line"}
+            report = writer.tokenize_files(tokenizer.native, names, reading, thread_count(threads), progress)
             text_bytes, skipped = report["bytes"], sum(report["skipped"].values())
         else:
             texts = read_documents(inputs, text_field=text_field, strict=strict)

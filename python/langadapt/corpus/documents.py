@@ -104,7 +104,7 @@ def is_like_name(name: str) -> bool:
 def open_reader(names: list[str], *, text_field: str, strict: bool, text_unit: str) -> _core.DocumentReader:
     """Start reading; a missing file among ``names`` that looks like a text is explained."""
     try:
-        return _core.DocumentReader(names, text_field=text_field, strict=strict, text_unit=text_unit)
+        return _core.DocumentReader(names, {"text_field": text_field, "strict": strict, "text_unit": text_unit})
     except OSError as error:
         if error.filename is not None and any(mark in str(error.filename) for mark in "\n "):
             raise type(error)(

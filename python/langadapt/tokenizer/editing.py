@@ -71,13 +71,15 @@ def extend_tokenizer(
     learnt = counter.extend(
         model.tokens,
         model.merges,
-        blueprint.style == "byte_level",
-        bool(blueprint.model["ignore_merges"]),
-        sorted(model.apart),
-        new_tokens,
-        min_frequency,
-        max_token_length or LONGEST[blueprint.style],
-        accept_fewer,
+        {
+            "byte_level": blueprint.style == "byte_level",
+            "ignore_merges": bool(blueprint.model["ignore_merges"]),
+            "apart": sorted(model.apart),
+            "new_tokens": new_tokens,
+            "min_frequency": min_frequency,
+            "max_token_length": max_token_length or LONGEST[blueprint.style],
+            "accept_fewer": accept_fewer,
+        },
         progress,
     )
     tokens = model.tokens + [token for token, _ in learnt]

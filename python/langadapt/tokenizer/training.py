@@ -104,22 +104,16 @@ def train_bpe(
         blueprint = blueprint_like(open_tokenizer(like, "like"), special_tokens)
     counter = make_counter(blueprint, max_sentence_length, max_words, thread_count(threads))
     count(counter, inputs, blueprint, text_field, text_unit, strict, progress)
+    settings = {"vocab_size": vocab_size, "special_tokens": blueprint.special, "accept_fewer": accept_fewer}
     if blueprint.style == "byte_level":
-        frequency = 2 if min_frequency is None else min_frequency
-        trained = counter.learn_byte_level(
-            vocab_size, frequency, blueprint.special, max_token_length, True, accept_fewer, progress
-        )
+        settings["min_frequency"] = 2 if min_frequency is None else min_frequency
+        settings |= {"max_token_length": max_token_length, "full_alphabet": True}
+        trained = counter.learn_byte_level(settings, progress)
     else:
-        trained = counter.learn_sentencepiece(
-            vocab_size,
-            1 if min_frequency is None else min_frequency,
-            blueprint.special,
-            character_coverage,
-            bool(blueprint.model["byte_fallback"]),
-            max_token_length or 16,
-            accept_fewer,
-            progress,
-        )
+        settings["min_frequency"] = 1 if min_frequency is None else min_frequency
+        settings |= {"max_piece_length": max_token_length or 16, "character_coverage": character_coverage}
+        settings["byte_fallback"] = bool(blueprint.model["byte_fallback"])
+        trained = counter.learn_sentencepiece(settings, progress)
     return blueprint.build(trained)
 
 
@@ -149,7 +143,9 @@ def count(
     """Count the words of ``inputs`` and say what was left out."""
     names = path_names(inputs)
     if names is not None and not blueprint.cutting.by_package:
-        report = counter.count_files(names, text_field, strict, text_unit, progress)
+        report = counter.count_files(
+            names, {"text_field": text_field, "strict": strict, "text_unit": text_unit}, progress
+        )
         warn_of_skipped(report)
     else:
         if names is None:
