@@ -68,20 +68,11 @@ def extend_tokenizer(
     model = BpeModel(source)
     counter = make_counter(blueprint, max_sentence_length, max_words, thread_count(threads))
     count(counter, inputs, blueprint, text_field, text_unit, strict, progress)
-    learnt = counter.extend(
-        model.tokens,
-        model.merges,
-        {
-            "byte_level": blueprint.style == "byte_level",
-            "ignore_merges": bool(blueprint.model["ignore_merges"]),
-            "apart": sorted(model.apart),
-            "new_tokens": new_tokens,
-            "min_frequency": min_frequency,
-            "max_token_length": max_token_length or LONGEST[blueprint.style],
-            "accept_fewer": accept_fewer,
-        },
-        progress,
-    )
+    settings = {"new_tokens": new_tokens, "min_frequency": min_frequency, "accept_fewer": accept_fewer}
+    settings |= {"byte_level": blueprint.style == "byte_level", "apart": sorted(model.apart)}
+    settings["ignore_merges"] = bool(blueprint.model["ignore_merges"])
+    settings["max_token_length"] = max_token_length or LONGEST[blueprint.style]
+    learnt = counter.extend(model.tokens, model.merges, settings, progress)
     tokens = model.tokens + [token for token, _ in learnt]
     pairs = [(left, right) for left, right, _ in model.merges] + [pair for _, pair in learnt if pair]
     return rebuilt(source, blueprint, tokens, pairs)

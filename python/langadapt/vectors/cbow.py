@@ -65,22 +65,14 @@ def train_vectors(
         MismatchError: the tokenizer is not the store's.
     """
     store = open_store(store)
+    settings = {"dim": dim, "epochs": epochs, "window": window, "negatives": negative, "min_count": min_count}
+    settings |= {"learning_rate": learning_rate, "subsample": subsample, "ngrams": ngrams, "seed": seed}
+    settings["threads"] = threads if threads is not None else os.cpu_count() or 1
     vectors, _ = _core.train_cbow(
         store.tokens,
         np.ascontiguousarray(store.offsets, dtype=np.uint64),
         token_surfaces(store, tokenizer),
-        {
-            "dim": dim,
-            "epochs": epochs,
-            "window": window,
-            "negatives": negative,
-            "min_count": min_count,
-            "learning_rate": learning_rate,
-            "subsample": subsample,
-            "ngrams": ngrams,
-            "threads": threads if threads is not None else os.cpu_count() or 1,
-            "seed": seed,
-        },
+        settings,
         progress,
     )
     return vectors
