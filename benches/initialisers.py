@@ -48,12 +48,14 @@ from langadapt.recipe.recipe import Recipe
 from langadapt.store import TokenStore, tokenize_corpus
 from langadapt.swap.files import input_rows
 from langadapt.swap.loaded import swap_tokenizer
+from langadapt.swap.rows.options import SwapOptions
 from langadapt.swap.rows.names import VECTOR_METHODS
 from langadapt.swap.rows.wechsel import vectors_from_files
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings, train_model
 from langadapt.training.rehearsal import rehearse
-from langadapt.trials.probe import ProbeText, probe_methods, token_counts
+from langadapt.trials.inputs import token_counts
+from langadapt.trials.probe import ProbeText, probe_methods
 from langadapt.vectors.cbow import load_vectors, token_surfaces, train_vectors
 
 LANGUAGES = {"german": "de", "arabic": "ar"}
@@ -306,7 +308,7 @@ def compare_vectors(experiment: Experiment, rows_file: Path) -> None:
         text = ProbeText(side.stores(side.folder / "tokenizer"), side.validation_texts("target"), window=256)
         settings = build(TrainSettings, TRAIN | {"steps": 50, "schedule": "constant", "seed": 1}, "train.")
         ranking = probe_methods(
-            experiment.base, tokenizer, ["focus"], text, settings, options={"focus": {"vectors": vectors}}, seed=1
+            experiment.base, tokenizer, ["focus"], text, settings, swap=SwapOptions(vectors=vectors, seed=1)
         )
         found.add({"vectors": name, "seed": seed, "seconds": seconds, **ranking.rows[0]})
 

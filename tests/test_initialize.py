@@ -11,6 +11,7 @@ from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.swap.matching import match_vocabularies
 from langadapt.swap.rows import focus
 from langadapt.swap.rows.initialize import initialize_embeddings, plan_rows
+from langadapt.swap.rows.options import SwapOptions
 from langadapt.swap.rows.plan import RowPlan
 
 WIDTH = 48
@@ -134,7 +135,7 @@ def test_low_precision_sums_are_rounded_once(match, rows, vectors) -> None:
     low = rows.bfloat16()
     made = initialize_embeddings("focus", low, match, vectors=vectors)
     wide = initialize_embeddings("focus", low.float(), match, vectors=vectors)
-    combined = plan_rows("focus", match, vectors=vectors).combined
+    combined = plan_rows(match, SwapOptions("focus", vectors=vectors)).combined
     # A float32 sum in another order may tip a rounding.
     assert (made[combined] == wide[combined].bfloat16()).float().mean() > 0.995
     assert (made[combined].float() - wide[combined]).abs().max() <= wide.abs().max() * 2**-8
@@ -178,7 +179,7 @@ def test_zipf_takes_rows_of_like_rank(match, rows) -> None:
 def test_calibration_gives_combined_rows_the_norm_of_copied_ones(match, rows, vectors) -> None:
     plain = initialize_embeddings("focus", rows, match, vectors=vectors)
     scaled = initialize_embeddings("focus", rows, match, vectors=vectors, calibrate=True)
-    combined = plan_rows("focus", match, vectors=vectors).combined
+    combined = plan_rows(match, SwapOptions("focus", vectors=vectors)).combined
     norm = plain[match.overlap_ids].norm(dim=1).mean()
     assert torch.allclose(scaled[combined].norm(dim=1), norm.expand(len(combined)), rtol=1e-5)
     assert torch.nn.functional.cosine_similarity(plain[combined], scaled[combined]).min() > 0.9999
@@ -186,7 +187,7 @@ def test_calibration_gives_combined_rows_the_norm_of_copied_ones(match, rows, ve
 
 
 def test_a_plan_serves_several_matrices_and_pads(match, rows, vectors) -> None:
-    plan = plan_rows("focus", match, vectors=vectors)
+    plan = plan_rows(match, SwapOptions("focus", vectors=vectors))
     first, second = plan.apply(rows, rows[:, :8] * 2, rows=512, seed=1)
     assert first.shape == (512, WIDTH)
     assert torch.allclose(second[plan.combined], first[plan.combined][:, :8] * 2, rtol=1e-5, atol=1e-6)
@@ -195,7 +196,7 @@ def test_a_plan_serves_several_matrices_and_pads(match, rows, vectors) -> None:
 
 
 def test_the_fused_rule_gives_the_same_rows(match, rows, vectors) -> None:
-    plain = plan_rows("focus", match, vectors=vectors)
+    plain = plan_rows(match, SwapOptions("focus", vectors=vectors))
     fused = focus.plan_focus_on_gpu(match, vectors, torch.device("cpu"))
     assert isinstance(fused, RowPlan)
     assert np.array_equal(plain.combined, fused.combined)

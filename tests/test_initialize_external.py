@@ -11,6 +11,7 @@ from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchErr
 from langadapt.swap.matching import match_vocabularies
 from langadapt.swap.rows.initialize import initialize_embeddings, plan_rows
 from langadapt.swap.rows.omp import pursue
+from langadapt.swap.rows.options import SwapOptions
 from langadapt.swap.rows.wechsel import align, aligned_token_vectors, read_dictionary
 from langadapt.trials.bake_off import Probe, bake_off
 from langadapt.vectors.cbow import load_vectors
@@ -95,7 +96,7 @@ def test_clp_equals_its_definition(match, rows, dtype) -> None:
     made = initialize_embeddings("clp", source, match, helper_rows=torch.from_numpy(helper).bfloat16())
     unit = torch.nn.functional.normalize(torch.from_numpy(helper).bfloat16().double(), dim=1)
     anchors = match.overlap_ids
-    for token in plan_rows("clp", match, helper_rows=torch.from_numpy(helper).bfloat16()).combined[:40]:
+    for token in plan_rows(match, SwapOptions("clp", helper_rows=torch.from_numpy(helper).bfloat16())).combined[:40]:
         similarities = unit[anchors] @ unit[token]
         expected = similarities @ source[match.source_ids[anchors]].double() / similarities.sum()
         tolerance = 1e-5 if dtype == torch.float32 else 2**-8 * float(expected.abs().max())
@@ -105,7 +106,7 @@ def test_clp_equals_its_definition(match, rows, dtype) -> None:
 def test_clp_draws_rows_that_have_no_mean(match, rows) -> None:
     helper = np.abs(np.random.default_rng(3).normal(size=(match.target_size, 16))).astype(np.float32)
     helper[match.new_ids[0]] *= -1
-    plan = plan_rows("clp", match, helper_rows=helper)
+    plan = plan_rows(match, SwapOptions("clp", helper_rows=helper))
     assert match.new_ids[0] in plan.missing
     assert match.new_ids[1] in plan.combined
 

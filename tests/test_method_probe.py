@@ -22,11 +22,12 @@ from langadapt.pipeline.adapt import adapt
 from langadapt.recipe.plain_values import build
 from langadapt.recipe.recipe import Recipe
 from langadapt.store import TokenStore
+from langadapt.swap.rows.options import SwapOptions
 from langadapt.training import StoreShare, TrainSettings
 from langadapt.training.rehearsal import rehearse
 from langadapt.trials.bake_off import Probe, bake_off
 from langadapt.trials.inputs import MethodInputs, ProbeWish, choose_method
-from langadapt.trials.probe import ProbeText, default_candidates, probe_methods, probe_settings, sample_text
+from langadapt.trials.probe import ProbeText, probe_methods, probe_settings, sample_text
 
 PROBE = ("--probe-steps", 3, "--probe-tokens", 128, "--probe-rate", 1e-3)
 
@@ -64,9 +65,9 @@ def test_the_same_seed_gives_the_same_table(work) -> None:  # noqa: F811
     wish = ProbeWish(3, 128, 1e-3, ("focus", "normal"), (str(work / "de.txt"),))
 
     def rows(seed: int) -> list[dict]:
-        inputs = MethodInputs(work / "model", str(work / "target"), store=work / "store", seed=seed)
+        inputs = MethodInputs(model=work / "model", tokenizer=str(work / "target"), store=work / "store", seed=seed)
         torch.set_num_threads(1)
-        return choose_method(inputs, wish, pad_to_multiple_of=128)[0].rows
+        return choose_method(inputs, wish, SwapOptions(seed=seed))[0].rows
 
     first = rows(1)
     assert first == rows(1)
@@ -109,14 +110,17 @@ def test_a_store_of_another_tokenizer_is_refused(work, capsys) -> None:  # noqa:
 
 def test_frequency_counts_reach_zipf(work) -> None:  # noqa: F811
     inputs = MethodInputs(
-        work / "model", str(work / "target"), store=work / "store", source_text=[str(work / "de.txt")]
+        model=work / "model",
+        tokenizer=str(work / "target"),
+        store=work / "store",
+        source_text=[str(work / "de.txt")],
     )
     options = inputs.options("zipf")
     store = TokenStore.open(work / "store")
     assert np.array_equal(options["counts"], np.bincount(store.tokens, minlength=store.vocab_size))
     assert options["source_counts"].sum() > 0
     assert "vectors" not in inputs.options("mean")
-    assert default_candidates(inputs.all_options()) == ["subword_mean", "mean", "zipf", "focus", "omp"]
+    assert inputs.candidates() == ["subword_mean", "mean", "zipf", "focus", "omp"]
 
 
 def test_a_stopped_probe_ends_the_bake_off() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from langadapt.errors import ConfigError
+from langadapt.recipe.plain_values import build
 from langadapt.recipe.recipe import Recipe
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
@@ -160,3 +161,11 @@ def test_empty_names(tmp_path: Path) -> None:
             Recipe.from_yaml(write(tmp_path, MINIMAL), [override])
     with pytest.raises(ConfigError, match=r"corpus\.max_chars: 5, but at least 10"):
         Recipe.from_yaml(write(tmp_path, MINIMAL), ["corpus.min_chars=10", "corpus.max_chars=5"])
+
+
+def test_keys_of_earlier_releases_are_taken_with_a_note(tmp_path, caplog) -> None:
+    content = {"name": "n", "model": "m", "out": "o", "corpus": {"target": "t"}, "swap": {"calibrate": True}}
+    assert build(Recipe, content, "").swap.scale_rows
+    assert "`swap.calibrate` is called `swap.scale_rows` now" in caplog.text
+    with pytest.raises(ConfigError, match="give one of them"):
+        build(Recipe, content | {"swap": {"calibrate": True, "scale_rows": True}}, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from langadapt import Tokenizer, tokenize_corpus
 from langadapt.cli.main import main
+from langadapt.errors import ConfigError
+from langadapt.swap.files import swap_folder
+from langadapt.swap.loaded import swap_tokenizer
 
 
 def run(*arguments: object) -> int:
@@ -120,3 +124,36 @@ def test_doubts_about_the_model_s_own_tokenizer_are_notes(work, capsys) -> None:
     report = json.loads(capsys.readouterr().out)
     assert any("config.json has bos_token_id 0, the model's tokenizer 1" in note for note in report["notes"])
     assert report["copied"] == report["overlap"]["tokens"]
+
+
+def test_a_full_disk_is_told_before_the_work(work, capsys, monkeypatch) -> None:
+    room = shutil.disk_usage(work)._replace(free=5000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: room)
+    before = sorted(work.iterdir())
+    monkeypatch.setattr("langadapt.vectors.cbow._core.train_cbow", None)
+    assert run("vectors", "train", work / "store", "--out", work / "w.safetensors", "--dim", 16) == 1
+    assert "w.safetensors: no room: 0.0 MB are needed" in capsys.readouterr().err
+    monkeypatch.setattr("langadapt.swap.files.new_folder", None)
+    command = ("swap", work / "model", "--tokenizer", work / "target", "--method", "mean", "--out", work / "full")
+    assert run(*command) == 1
+    assert "full: no room: 0.1 MB are needed, 0.0 MB free" in capsys.readouterr().err
+    assert sorted(work.iterdir()) == before
+
+
+def test_options_of_earlier_releases_are_taken_with_a_note(work, capsys) -> None:
+    command = ("swap", work / "model", "--tokenizer", work / "target", "--method", "subword_mean", "--out")
+    assert run(*command, work / "new", "--scale-rows") == 0
+    assert "Note" not in capsys.readouterr().err
+    assert run(*command, work / "old", "--calibrate") == 0
+    assert "`--calibrate` is called `--scale-rows` now" in capsys.readouterr().err
+    new, old = ((work / name / "model.safetensors").read_bytes() for name in ("new", "old"))
+    assert new == old
+    report = swap_folder(work / "model", work / "target", work / "same", method="subword_mean", calibrate=True)
+    assert (work / "same" / "model.safetensors").read_bytes() == new
+    assert report.rows_after == 512
+    with pytest.raises(
+        ConfigError, match="unknown option `pad_to_multiple` of a swap; did you mean `pad_to_multiple_of`"
+    ):
+        swap_folder(work / "model", work / "target", work / "none", pad_to_multiple=8)
+    with pytest.raises(ConfigError, match="unknown option `quux` of a swap; there are method, output_method"):
+        swap_tokenizer(None, None, None, quux=1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from sample_tokenizers import GERMAN, byte_level, metaspace, save
 
 from langadapt import Tokenizer, tokenize_corpus
 from langadapt.errors import DataError, MismatchError
 from langadapt.tokenizer.vocabulary import read_vocabulary
-from langadapt.vectors.cbow import load_vectors, save_vectors, token_surfaces, train_vectors
+from langadapt.vectors.cbow import check_place, load_vectors, save_vectors, token_surfaces, train_vectors
 
 
 def store_of(tokenizer, lines: list[str], folder: Path) -> SimpleNamespace:
@@ -99,4 +102,28 @@ def test_a_folder_in_the_way_is_named_and_nothing_is_left(store, tmp_path) -> No
     (tmp_path / "folder").mkdir()
     with pytest.raises(IsADirectoryError, match="name a file"):
         save_vectors(np.zeros((420, 2), dtype=np.float32), tmp_path / "folder", store=store)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_place_is_tried_before_anything_is_trained(store, tmp_path, monkeypatch) -> None:
+    vectors = np.zeros((420, 2), dtype=np.float32)
+    room = shutil.disk_usage(tmp_path)._replace(free=vectors.nbytes - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: room)
+    with pytest.raises(OSError, match=r"no room: 0\.0 MB are needed") as caught:
+        check_place(tmp_path / "deep" / "v.safetensors", vectors.nbytes)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "deep" / "v.safetensors"))
+    check_place(tmp_path / "v.safetensors", vectors.nbytes - 1)
+    with pytest.raises(OSError, match="nothing can be written there"):
+        check_place(Path("/proc/v.safetensors"), 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
+
+
+def test_a_disk_that_fills_up_while_vectors_are_written_is_named(store, tmp_path, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("langadapt.vectors.cbow.save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_vectors(np.zeros((420, 2), dtype=np.float32), tmp_path / "v.safetensors", store=store)
+    assert caught.value.filename == str(tmp_path / "v.safetensors")
     assert not list(tmp_path.glob(".*"))

@@ -32,7 +32,7 @@ def vectors(bench: Bench) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
 
 def combine(bench: Bench) -> None:
     new, anchors, rows = vectors(bench)
-    kernel = importlib.import_module("langadapt_kernels.focus.kernel")
+    run = importlib.import_module("langadapt_kernels.focus.run")
 
     def whole() -> dict[str, Any]:
         bench.release()
@@ -45,15 +45,15 @@ def combine(bench: Bench) -> None:
         return {**row, "extra_bytes": used - own}
 
     def search() -> dict[str, Any]:
-        sizes = kernel.support(new, anchors)[1]
-        row = bench.time(lambda: kernel.support(new, anchors), repeats=10)
+        sizes = run.support(new, anchors)[1]
+        row = bench.time(lambda: run.support(new, anchors), repeats=10)
         left = int((sizes < 0).sum())
         return {**row, "mean_support": float(sizes.clamp(min=0).double().mean()), "rows_left_to_the_reference": left}
 
     def gather() -> dict[str, Any]:
-        found, sizes, weights = kernel.support(new, anchors)
+        found, sizes, weights = run.support(new, anchors)
         moved = float(sizes.clamp(min=0).sum() + len(sizes)) * rows[0].shape[1] * 2
-        return bench.time(lambda: kernel._gather(found, sizes, weights, rows[0]), moved=moved, repeats=20)
+        return bench.time(lambda: run._gather(found, sizes, weights, rows[0]), moved=moved, repeats=20)
 
     bench.row("two matrices", 15, whole)
     bench.row("search and weights", 10, search)
@@ -62,8 +62,8 @@ def combine(bench: Bench) -> None:
 
 def sweep(bench: Bench) -> None:
     new, anchors, _ = vectors(bench)
-    kernel = importlib.import_module("langadapt_kernels.focus.kernel")
-    tile = kernel.Tile
+    run = importlib.import_module("langadapt_kernels.focus.run")
+    tile = run.Tile
     tiles = [
         tile(columns=64, kept=True),
         tile(),
@@ -76,7 +76,7 @@ def sweep(bench: Bench) -> None:
         tiles = [tile(16, 64, 32, 4)]
     for cut in tiles:
         label = f"tile {cut.rows} x {cut.columns} x {cut.step}, {cut.warps} warps{', kept' if cut.kept else ''}"
-        bench.row(label, 10, lambda cut=cut: bench.time(lambda: kernel.support(new, anchors, tile=cut), repeats=5))
+        bench.row(label, 10, lambda cut=cut: bench.time(lambda: run.support(new, anchors, tile=cut), repeats=5))
 
 
 def rivals(bench: Bench) -> None:

@@ -22,6 +22,7 @@ from triton.compiler import ASTSource
 adamw = importlib.import_module("langadapt_kernels.adamw.kernel")
 sparsemax = importlib.import_module("langadapt_kernels.sparsemax.kernel")
 focus = importlib.import_module("langadapt_kernels.focus.kernel")
+focus_run = importlib.import_module("langadapt_kernels.focus.run")
 
 MODES = ("nearest", "stochastic", "kahan", "split", "split8")
 
@@ -48,7 +49,7 @@ def search_spec(
 ) -> tuple[Any, dict[str, str], dict[str, Any], dict]:
     signature = {"new_ptr": "*bf16", "anchor_ptr": "*bf16", **outputs, "n_new": "i32", "n_anchor": "i32"}
     tile = {"WIDTH": 320, "ROWS": 128, "COLUMNS": 64 if kept else 128, "STEP": 64, "KEPT": kept, **constants}
-    stages = focus.Tile(kept=kept).stages(capability // 10)
+    stages = focus_run.Tile(kept=kept).stages(capability // 10)
     return kernel, signature, tile, {"num_warps": 8, "num_stages": stages}
 
 

@@ -78,11 +78,11 @@ def everything() -> None:
     new, anchors = torch.randn(5, 300), torch.randn(200, 300)
     rows = torch.randn(200, 520), torch.randn(200, 512).to(bf16), torch.randn(200, 8).half()
     focus_combine(new, anchors, rows, backend="triton")
-    kernel = importlib.import_module("langadapt_kernels.focus.kernel")
-    for tile in (kernel.Tile(), kernel.Tile(rows=64, warps=4), kernel.Tile(step=32)):
-        kernel.support(new, anchors, tile=tile)
+    run = importlib.import_module("langadapt_kernels.focus.run")
+    for tile in (run.Tile(), run.Tile(rows=64, warps=4), run.Tile(step=32)):
+        run.support(new, anchors, tile=tile)
     # Vectors that are too long to be kept.
-    kernel.support(torch.randn(5, 600), torch.randn(200, 600))
+    run.support(torch.randn(5, 600), torch.randn(200, 600))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from langadapt_kernels import focus_combine
 
-kernel = importlib.import_module("langadapt_kernels.focus.kernel")
+run = importlib.import_module("langadapt_kernels.focus.run")
 
 BACKENDS = ["reference", "triton"]
 
@@ -98,18 +98,18 @@ def test_tiny_and_huge_vectors(backend):
 def test_overflowing_buffers_are_marked_and_others_are_right():
     """Buffers so small that some rows overflow in words, some in candidates, and some fit."""
     new, anchors = clustered(8, 64, 1), clustered(200, 64, 2)
-    settings = {"tile": kernel.Tile(16, 64, 64, 4)}
-    full = kernel.support(new, anchors, **settings)
+    settings = {"tile": run.Tile(16, 64, 64, 4)}
+    full = run.support(new, anchors, **settings)
     assert (full[1] > 0).all()
     for buffers in ({"capacity": 16}, {"words": 4}):
-        candidates, sizes, weights = kernel.support(new, anchors, **buffers, **settings)
+        candidates, sizes, weights = run.support(new, anchors, **buffers, **settings)
         for row in range(len(new)):
             size = int(sizes[row])
             if size >= 0:
                 assert size == full[1][row]
                 assert torch.equal(candidates[row, :size], full[0][row, :size])
                 assert torch.equal(weights[row, :size], full[2][row, :size])
-    assert -1 in kernel.support(new, anchors, capacity=16, **settings)[1].tolist()
+    assert -1 in run.support(new, anchors, capacity=16, **settings)[1].tolist()
 
 
 def test_the_search_misses_no_member_of_the_support():
@@ -117,7 +117,7 @@ def test_the_search_misses_no_member_of_the_support():
     base = draw(1, 64, seed=5)
     anchors = base + 0.02 * draw(150, 64, seed=6)
     new = base + 0.02 * draw(4, 64, seed=7)
-    candidates, sizes, weights = kernel.support(new, anchors, tile=kernel.Tile(16, 64, warps=4))
+    candidates, sizes, weights = run.support(new, anchors, tile=run.Tile(16, 64, warps=4))
     for row in range(len(new)):
         dense = torch.zeros(150, dtype=torch.float64, device=DEVICE)
         size = int(sizes[row])
@@ -131,8 +131,8 @@ def test_the_search_does_not_depend_on_its_tile(width):
     """New tokens kept in shared memory or read again with every tile of anchors: the same support to the last bit."""
     new, anchors = clustered(5, width, 1), clustered(333, width, 2)
     found = []
-    for tile in (kernel.Tile(columns=64, kept=True), kernel.Tile(), kernel.Tile(16, 128, kept=True)):
-        candidates, sizes, weights = kernel.support(new, anchors, tile=tile)
+    for tile in (run.Tile(columns=64, kept=True), run.Tile(), run.Tile(16, 128, kept=True)):
+        candidates, sizes, weights = run.support(new, anchors, tile=tile)
         inside = torch.arange(candidates.shape[1], device=DEVICE) < sizes[:, None]
         found.append((sizes, torch.where(inside, candidates, 0), torch.where(inside, weights, 0)))
     assert (found[0][0] > 1).all()
@@ -142,7 +142,7 @@ def test_the_search_does_not_depend_on_its_tile(width):
 
 def test_vectors_too_long_for_shared_memory_take_another_tile():
     device = torch.device("cpu")
-    assert [kernel.tile_for(width, device).kept for width in (300, 447, 448, 600)] == [True, True, False, False]
+    assert [run.tile_for(width, device).kept for width in (300, 447, 448, 600)] == [True, True, False, False]
     check(clustered(3, 600, 1), clustered(130, 600, 2), draw(130, 6, seed=3), "triton")
 
 
@@ -174,7 +174,7 @@ def test_rows_left_to_the_reference_take_no_copy_of_the_matrix(backend, monkeypa
     anchors[::10] = anchors[0]
     new = torch.stack((anchors[0], anchors[1]))
     rows = draw(3000, 256, seed=3).bfloat16()
-    assert backend == "reference" or -1 in kernel.support(new, anchors)[1].tolist()
+    assert backend == "reference" or -1 in run.support(new, anchors)[1].tolist()
     with Recorded() as recorded:
         output = focus_combine(new, anchors, rows, backend=backend)
     torch.testing.assert_close(output.double(), oracle(new, anchors, rows), rtol=2**-8, atol=1e-4)

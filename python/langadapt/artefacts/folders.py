@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,6 +93,24 @@ def check_replaceable(out: Path) -> None:
             raise FileExistsError(errno.EEXIST, problem, str(out))
     elif out.exists():
         raise FileExistsError(errno.EEXIST, "is a file; name a folder", str(out))
+
+
+def check_space(out: Path, size: int) -> None:
+    """Try a place before hours of work for it are done: that ``size`` bytes can be written there.
+
+    Raises:
+        OSError: the disk is too full, or nothing may be written there.
+    """
+    parent = next(folder for folder in Path(out).resolve().parents if folder.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}: nothing can be written there", str(parent)) from None
+    free = shutil.disk_usage(parent).free
+    if free < size:
+        problem = f"no room: {size / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB free"
+        raise OSError(errno.ENOSPC, problem, str(out))
 
 
 def is_ours(folder: Path) -> bool:

@@ -3,174 +3,214 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from langadapt.cli.progress import progress
+from langadapt.artefacts.folders import write_atomically
+from langadapt.cli.progress import console, progress
 from langadapt.errors import ConfigError
+from langadapt.models.folder import resolve_model
+from langadapt.swap.rows.names import AUTO, METHODS
+from langadapt.swap.rows.options import SwapOptions
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from langadapt.swap.report import SwapReport
     from langadapt.trials.inputs import MethodInputs, ProbeWish
 
+METHOD_HELP = f"How new rows are made: auto (a bake-off on your text), {', '.join(METHODS)}."
 
-METHOD_HELP = "How new rows are made: auto (a bake-off on your text), focus, subword_mean, mean, normal, random, zipf, "
-METHOD_HELP += "wechsel, clp, omp."
+Model = Annotated[str, typer.Argument(help="Model folder or hub id.")]
+NewTokenizer = Annotated[
+    str | None, typer.Option("--tokenizer", help="Folder (or tokenizer.json) of the new tokenizer.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder to write.")]
+OutputMethod = Annotated[str | None, typer.Option(help="The same for an untied output matrix. Default: as the input.")]
+Vectors = Annotated[
+    Path | None,
+    typer.Option(help="Token vectors, from `langadapt vectors train`. Default: trained on --store by one thread."),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option(help="Token store of the target language: counts of tokens, and what `--method auto` trains on."),
+]
+Words = Annotated[
+    tuple[Path, Path, Path] | None,
+    typer.Option(
+        help="For wechsel: word vectors (.bin, .vec) of source and of target language, and a dictionary of pairs.",
+        metavar="SOURCE TARGET DICTIONARY",
+    ),
+]
+Helper = Annotated[str | None, typer.Option(help="For clp: folder of a small model with the new tokenizer.")]
+Weighting = Annotated[str, typer.Option(help="Of subword_mean: uniform, or characters.")]
+ProbeSteps = Annotated[int, typer.Option(help="Of `--method auto`: training steps for each method.")]
+ProbeTokens = Annotated[int, typer.Option(help="Of `--method auto`: tokens per step.")]
+ProbeRate = Annotated[float, typer.Option(help="Of `--method auto`: learning rate.")]
+Candidates = Annotated[
+    list[str] | None,
+    typer.Option("--candidate", help="Of `--method auto`: a method to try. Default: all that can."),
+]
+Seed = Annotated[int, typer.Option(help="Of the draws, and of the probes' data order.")]
+Padding = Annotated[int, typer.Option(help="Rows are rounded up to this.")]
+ScaleRows = Annotated[bool, typer.Option("--scale-rows", help="Scale combined rows to the copied rows' norm.")]
+Fuzzy = Annotated[bool, typer.Option("--fuzzy", help="Match up to case and leading space, too.")]
+Text = Annotated[
+    list[str] | None,
+    typer.Option("--text", help="Text of the target language: what the swap saves, and what probes are measured on."),
+]
+SourceText = Annotated[
+    list[str] | None, typer.Option("--source-text", help="Text of the source language, to see what it costs.")
+]
+SourceTokenizer = Annotated[
+    str | None, typer.Option(help="The model's own tokenizer, where it does not lie in the model's folder.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen; write nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+TrustCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run model code that comes with the folder.")]
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Model folder or hub id.")],
-    tokenizer: Annotated[
-        str | None, typer.Option("--tokenizer", help="Folder (or tokenizer.json) of the new tokenizer.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write.")] = None,
+    model: Model,
+    *,
+    tokenizer: NewTokenizer = None,
+    out: Out = None,
     method: Annotated[str, typer.Option(help=METHOD_HELP)] = "focus",
-    output_method: Annotated[
-        str | None, typer.Option(help="The same for an untied output matrix. Default: as the input.")
-    ] = None,
-    vectors: Annotated[
-        Path | None,
-        typer.Option(help="Token vectors, from `langadapt vectors train`. Default: trained on --store by one thread."),
-    ] = None,
-    store: Annotated[
-        Path | None,
-        typer.Option(help="Token store of the target language: counts of tokens, and what `--method auto` trains on."),
-    ] = None,
-    words: Annotated[
-        tuple[Path, Path, Path] | None,
-        typer.Option(
-            help="For wechsel: word vectors (.bin, .vec) of source and of target language, and a dictionary of pairs.",
-            metavar="SOURCE TARGET DICTIONARY",
-        ),
-    ] = None,
-    helper: Annotated[str | None, typer.Option(help="For clp: folder of a small model with the new tokenizer.")] = None,
-    weighting: Annotated[str, typer.Option(help="Of subword_mean: uniform, or characters.")] = "uniform",
-    probe_steps: Annotated[int, typer.Option(help="Of `--method auto`: training steps for each method.")] = 50,
-    probe_tokens: Annotated[int, typer.Option(help="Of `--method auto`: tokens per step.")] = 8192,
-    probe_rate: Annotated[float, typer.Option(help="Of `--method auto`: learning rate.")] = 1e-4,
-    candidates: Annotated[
-        list[str] | None,
-        typer.Option("--candidate", help="Of `--method auto`: a method to try. Default: all that can."),
-    ] = None,
-    compare: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of a swap, compare ways to do it: replace, extend, trim, or tokenizer folders, with commas. "
-            "The first three are made from --text."
-        ),
-    ] = None,
-    vocab_size: Annotated[
-        int | None, typer.Option(help="Of `--compare replace`: entries. Default: as many as the model's own.")
-    ] = None,
-    new_tokens: Annotated[
-        int | None, typer.Option(help="Of `--compare extend`: tokens to add. Default: a quarter of the model's own.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draws, and of the probes' data order.")] = 0,
-    pad_to_multiple_of: Annotated[int, typer.Option(help="Rows are rounded up to this.")] = 128,
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Scale combined rows to the copied rows' norm.")
-    ] = False,
-    fuzzy: Annotated[bool, typer.Option("--fuzzy", help="Match up to case and leading space, too.")] = False,
-    text: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--text", help="Text of the target language: what the swap saves, and what probes are measured on."
-        ),
-    ] = None,
-    source_text: Annotated[
-        list[str] | None, typer.Option("--source-text", help="Text of the source language, to see what it costs.")
-    ] = None,
-    source_tokenizer: Annotated[
-        str | None, typer.Option(help="The model's own tokenizer, where it does not lie in the model's folder.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen; write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run model code that comes with the folder.")
-    ] = False,
+    output_method: OutputMethod = None,
+    vectors: Vectors = None,
+    store: Store = None,
+    words: Words = None,
+    helper: Helper = None,
+    weighting: Weighting = "uniform",
+    probe_steps: ProbeSteps = 50,
+    probe_tokens: ProbeTokens = 8192,
+    probe_rate: ProbeRate = 1e-4,
+    candidates: Candidates = None,
+    seed: Seed = 0,
+    pad_to_multiple_of: Padding = 128,
+    scale_rows: ScaleRows = False,
+    calibrate: Annotated[bool, typer.Option("--calibrate", hidden=True)] = False,
+    fuzzy: Fuzzy = False,
+    text: Text = None,
+    source_text: SourceText = None,
+    source_tokenizer: SourceTokenizer = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    trust_remote_code: TrustCode = False,
+    compare: Annotated[str | None, typer.Option(hidden=True)] = None,
+    vocab_size: Annotated[int | None, typer.Option(hidden=True)] = None,
+    new_tokens: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Give a model a new tokenizer, ready for `from_pretrained`."""
+    if tokenizer is None and compare is None:
+        raise ConfigError("give the new tokenizer's folder as --tokenizer")
     if out is None and not dry_run and compare is None:
         raise ConfigError("give --out FOLDER, or --dry-run to write nothing")
-    from langadapt.artefacts.folders import check_replaceable
-    from langadapt.corpus.documents import FileNames, read_documents
-    from langadapt.models.folder import resolve_model
-    from langadapt.swap.files import swap_folder
-    from langadapt.swap.rows.names import AUTO
-    from langadapt.trials.inputs import MethodInputs, ProbeWish, choose_method
+    from langadapt.trials.inputs import MethodInputs, ProbeWish
 
-    if out is not None and compare is None and not dry_run:
-        check_replaceable(out)
-    folder = resolve_model(model)
-    if tokenizer is None and compare is None:
-        raise ConfigError("give the new tokenizer's folder as --tokenizer, or --compare replace,extend,trim")
-    common: dict[str, Any] = {"pad_to_multiple_of": pad_to_multiple_of, "calibrate": calibrate, "fuzzy": fuzzy}
-    common["trust_remote_code"] = trust_remote_code
+    if calibrate:
+        console.print("Note: `--calibrate` is called `--scale-rows` now.", highlight=False)
+    swap = SwapOptions(
+        method=SwapOptions.method if method == AUTO else method,
+        output_method=output_method,
+        seed=seed,
+        pad_to_multiple_of=pad_to_multiple_of,
+        scale_rows=scale_rows or calibrate,
+        fuzzy=fuzzy,
+        weighting=weighting,
+    )
+    inputs = MethodInputs(
+        model=resolve_model(model),
+        tokenizer=tokenizer or "",
+        vectors=vectors,
+        store=store,
+        words=words,
+        helper=helper,
+        source_text=source_text or (),
+        seed=seed,
+        source_tokenizer=source_tokenizer,
+    )
     wish = ProbeWish(probe_steps, probe_tokens, probe_rate, candidates or (), text or ())
+    if compare is not None:
+        show_choices(
+            inputs, wish, compare, out, as_json, {"swap": swap, "vocab_size": vocab_size, "new_tokens": new_tokens}
+        )
+        return
+    report = run(
+        inputs, swap, wish, auto=method == AUTO, out=None if dry_run else out, trust_remote_code=trust_remote_code
+    )
+    show(report, as_json)
+
+
+def run(
+    inputs: MethodInputs,
+    swap: SwapOptions,
+    wish: ProbeWish,
+    *,
+    auto: bool,
+    out: Path | None,
+    trust_remote_code: bool,
+) -> SwapReport:
+    """The bake-off, if there is to be one, and the swap; nothing is written without ``out``."""
+    from langadapt.corpus.documents import FileNames, read_documents
+    from langadapt.swap.files import check_out, swap_folder
+    from langadapt.trials.inputs import choose_method
+
+    if out is not None:
+        check_out(inputs.model, out)
     ranking = None
     with progress("swap") as report_progress:
-        given = (vectors, store, words, helper, weighting, source_text or (), seed, report_progress, source_tokenizer)
-        inputs = MethodInputs(folder, tokenizer or "", *given)
-        if compare is not None:
-            sizes = vocab_size, new_tokens
-            show_choices(inputs, wish, compare, out, as_json, {"method": method, "sizes": sizes, **common})
-            return
-        if method == AUTO:
-            ranking, options = choose_method(inputs, wish, **common)
-            method = ranking.best
+        inputs = replace(inputs, progress=report_progress)
+        if auto:
+            ranking, swap = choose_method(inputs, wish, swap, trust_remote_code=trust_remote_code)
         else:
-            options = inputs.options(method)
-        if output_method is not None:
-            options = {**inputs.options(output_method), **options}
-        report = swap_folder(
-            folder,
-            tokenizer,
+            swap = inputs.complete(swap)
+        return swap_folder(
+            inputs.model,
+            inputs.tokenizer,
             out,
-            method=method,
-            output_method=output_method,
-            source_tokenizer=source_tokenizer,
-            seed=seed,
-            dry_run=dry_run,
-            target_text=read_documents(FileNames(text)) if text else None,
-            source_text=read_documents(FileNames(source_text)) if source_text else None,
+            swap=swap,
+            source_tokenizer=inputs.source_tokenizer,
+            trust_remote_code=trust_remote_code,
+            dry_run=out is None,
+            target_text=read_documents(FileNames(wish.text)) if wish.text else None,
+            source_text=read_documents(FileNames(inputs.source_text)) if inputs.source_text else None,
             ranking=ranking.rows if ranking else None,
             progress=report_progress,
-            **common,
-            **options,
         )
+
+
+def show(report: SwapReport, as_json: bool) -> None:
+    """Print what the swap did."""
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
-
-    console = Console()
+    out = Console()
     if report.ranking:
-        console.print(ranking_table(report.ranking))
-    console.print(summary_table(report))
+        out.print(ranking_table(report.ranking))
+    out.print(summary_table(report))
     for note in report.notes:
-        console.print(f"Note: {note}", highlight=False)
-    console.print(report.advice, highlight=False, soft_wrap=True)
+        out.print(f"Note: {note}", highlight=False)
+    out.print(report.advice, highlight=False, soft_wrap=True)
 
 
 def show_choices(
     inputs: MethodInputs, wish: ProbeWish, names: str, out: Path | None, as_json: bool, options: dict[str, Any]
 ) -> None:
     """`--compare`: print the table; with a folder, keep it and the tokenizers that were made."""
-    from dataclasses import asdict
 
-    from rich.console import Console
-
-    from langadapt.artefacts.folders import write_atomically
     from langadapt.trials.vocabularies import compare_vocabularies
 
     choices = [name.strip() for name in names.split(",") if name.strip()]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(choice) for choice in compare_vocabularies(inputs, wish, choices, keep_tokenizers=out, **options)]
+    with progress("compare") as report:
+        inputs = replace(inputs, progress=report)
+        choices = compare_vocabularies(inputs, wish, choices, keep_tokenizers=out, **options)
+    rows = [asdict(choice) for choice in choices]
     text = json.dumps(rows, indent=2, ensure_ascii=False)
     if out is not None:
         write_atomically(out / "comparison.json", text + "\n")
@@ -182,8 +222,6 @@ def show_choices(
 
 def choices_table(rows: list[dict[str, Any]]) -> Table:
     """Ways to change a vocabulary, side by side."""
-    from rich.table import Table
-
     from langadapt.report.words import short_count
 
     table = Table(title="Bits per byte after training on the same text", caption="speed: reading text, one pass")
@@ -199,8 +237,6 @@ def choices_table(rows: list[dict[str, Any]]) -> Table:
 
 def ranking_table(rows: list[dict[str, Any]]) -> Table:
     """The bake-off for a terminal, best first."""
-    from rich.table import Table
-
     table = Table(title="Bake-off: bits per byte after the probe (right after the swap)")
     table.add_column("method")
     for side in ("target", "source"):
@@ -216,8 +252,6 @@ def ranking_table(rows: list[dict[str, Any]]) -> Table:
 
 def summary_table(report: SwapReport) -> Table:
     """The report for a terminal."""
-    from rich.table import Table
-
     table = Table(title=f"Swap by `{report.method}`", show_header=True)
     table.add_column("")
     table.add_column("before", justify="right")

@@ -37,8 +37,8 @@ def train(
     """Learn one vector per token by CBOW with character n-grams (what fastText does for FOCUS)."""
     from langadapt.vectors.cbow import check_place, open_store, save_vectors, train_vectors
 
-    check_place(out)
     opened = open_store(store)
+    check_place(out, 4 * dim * opened.vocab_size)
     with progress("vectors") as report:
         vectors = train_vectors(
             opened,

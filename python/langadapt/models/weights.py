@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import torch
@@ -43,17 +43,23 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that make up the model in ``folder``.
 
     Raises:
-        DataError: there are none, or one that the index names is missing.
+        DataError: there are none, or the index is none, or names a file that is missing or outside of the folder.
     """
-    index = folder / INDEX
+    index, names = folder / INDEX, ["model.safetensors"]
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        files = [folder / name for name in names]
-    else:
-        files = [folder / "model.safetensors"]
+        try:
+            names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DataError(f"{index}: not an index of weights; get the file again") from None
+    for name in names:
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or parts.suffix != ".safetensors":
+            raise DataError(f"{index}: names {name!r}, which is no safetensors file in this folder")
+    files = [folder / name for name in names]
     missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise DataError(f"{missing[0]}: missing; langadapt reads safetensors only, save the model in that format first")
+    if missing or not files:
+        problem = f"{missing[0]}: missing" if missing else f"{index}: names no files"
+        raise DataError(f"{problem}; langadapt reads safetensors only, save the model in that format first")
     return files
 
 

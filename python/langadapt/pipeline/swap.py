@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from langadapt.artefacts.folders import write_atomically
 from langadapt.swap.files import swap_folder
 from langadapt.swap.rows.names import AUTO, VECTOR_METHODS
+from langadapt.swap.rows.options import SwapOptions
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.trials.inputs import MethodInputs
-from langadapt.trials.probe import ProbeText, default_candidates, probe_methods, probe_settings
+from langadapt.trials.probe import ProbeText, probe_methods, probe_settings
 
 if TYPE_CHECKING:
     from langadapt.pipeline.adapt import Adaptation
+    from langadapt.recipe.recipe import Recipe
 
 BAKE_OFF = "bake-off.json"
 """The outcome of the bake-off, in the run's folder."""
@@ -29,16 +31,29 @@ def method_inputs(adaptation: Adaptation, tokenizer: Path, method: str = AUTO) -
         [str(adaptation.folder / "corpus" / "source" / "train.jsonl.zst")] if "source" in adaptation.languages else []
     )
     return MethodInputs(
-        adaptation.model,
-        str(tokenizer),
-        adaptation.vectors(tokenizer) if needed else None,
-        adaptation.store("target", tokenizer),
-        (Path(settings.words[0]), Path(settings.words[1]), Path(settings.words[2])) if settings.words else None,
-        settings.helper,
-        settings.weighting,
-        source,
-        adaptation.recipe.seed,
-        adaptation.progress,
+        model=adaptation.model,
+        tokenizer=str(tokenizer),
+        vectors=adaptation.vectors(tokenizer) if needed else None,
+        store=adaptation.store("target", tokenizer),
+        words=(Path(settings.words[0]), Path(settings.words[1]), Path(settings.words[2])) if settings.words else None,
+        helper=settings.helper,
+        source_text=source,
+        seed=adaptation.recipe.seed,
+        progress=adaptation.progress,
+    )
+
+
+def swap_options(recipe: Recipe, method: str) -> SwapOptions:
+    """What the recipe says of a swap."""
+    settings = recipe.swap
+    return SwapOptions(
+        method=method,
+        output_method=settings.output_method,
+        seed=recipe.seed,
+        pad_to_multiple_of=settings.pad_to_multiple_of,
+        scale_rows=settings.scale_rows,
+        fuzzy=settings.fuzzy,
+        weighting=settings.weighting,
     )
 
 
@@ -49,20 +64,17 @@ def bake_off(adaptation: Adaptation) -> list[dict[str, Any]]:
     limit = recipe.evaluate.bytes_while_training
 
     def make() -> dict[str, Any]:
-        options = method_inputs(adaptation, tokenizer).all_options()
+        files = method_inputs(adaptation, tokenizer)
         texts = {language: adaptation.validation_texts(language, limit) for language in adaptation.languages}
         ranking = probe_methods(
             adaptation.model,
             Tokenizer.from_pretrained(tokenizer),
-            settings.candidates or default_candidates(options),
+            settings.candidates or files.candidates(),
             ProbeText(adaptation.stores(tokenizer), texts["target"], texts.get("source", ()), recipe.evaluate.window),
             probe_settings(recipe.train, settings.probe_steps),
-            options=options,
+            swap=swap_options(recipe, SwapOptions.method),
+            options=files.options,
             progress=adaptation.progress,
-            seed=recipe.seed,
-            pad_to_multiple_of=settings.pad_to_multiple_of,
-            calibrate=settings.calibrate,
-            fuzzy=settings.fuzzy,
         )
         write_atomically(out, json.dumps(ranking.rows, indent=2) + "\n")
         return {"rows": ranking.rows}
@@ -85,26 +97,18 @@ def swap(adaptation: Adaptation, method: str, tokenizer: Path) -> dict[str, Any]
     inputs |= {"helper": Path(settings.helper) if settings.helper and method == "clp" else None}
     inputs |= {f"words {i}": Path(file) for i, file in enumerate(settings.words) if method == "wechsel"}
     ranked = settings.method == AUTO and method == adaptation.chosen()
-    common: dict[str, Any] = {
-        "method": method,
-        "output_method": settings.output_method,
-        "pad_to_multiple_of": settings.pad_to_multiple_of,
-        "calibrate": settings.calibrate,
-        "fuzzy": settings.fuzzy,
-        "seed": adaptation.recipe.seed,
-    }
+    options = swap_options(adaptation.recipe, method)
 
     def make() -> dict[str, Any]:
-        options = files.options(settings.output_method) if settings.output_method else {}
         ranking = adaptation.bake_off() if ranked else None
         limit = adaptation.recipe.evaluate.bytes_while_training
         texts: dict[str, Any] = {
             f"{language}_text": adaptation.validation_texts(language, limit) for language in adaptation.languages
         }
         return swap_folder(
-            adaptation.model, tokenizer, out, ranking=ranking, **texts, **common, **{**options, **files.options(method)}
+            adaptation.model, tokenizer, out, swap=files.complete(options), ranking=ranking, **texts
         ).to_dict()
 
-    stamp = {**common, "weighting": settings.weighting}
+    stamp = {name: value for name, value in asdict(options).items() if value is not None}
     present = {name: path for name, path in inputs.items() if path is not None}
     return adaptation.run.stage(f"swap-{method}", out, make, settings=stamp, inputs=present)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from langadapt.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 Section = TypeVar("Section")
 
@@ -76,6 +79,7 @@ def build(cls: type[Section], content: Mapping[str, Any], where: str) -> Section
     """Make a checked dataclass out of plain values; ``where`` is the dotted path for messages."""
     known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
+    content = with_new_names(content, getattr(cls, "RENAMED", {}), where)
     for key in content:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
@@ -90,6 +94,15 @@ def build(cls: type[Section], content: Mapping[str, Any], where: str) -> Section
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith(where) else f"{where}{text}") from None
+
+
+def with_new_names(content: Mapping[str, Any], renamed: Mapping[str, str], where: str) -> Mapping[str, Any]:
+    """``content`` with the keys of earlier releases under their new names."""
+    for key in content.keys() & renamed.keys():
+        if renamed[key] in content:
+            raise ConfigError(f"`{where}{key}` is the old name of `{where}{renamed[key]}`; give one of them")
+        logger.warning("`%s%s` is called `%s%s` now", where, key, where, renamed[key])
+    return {renamed.get(key, key): value for key, value in content.items()}
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:

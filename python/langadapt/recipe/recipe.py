@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 
@@ -114,6 +114,9 @@ class VectorSettings:
 class SwapSettings:
     """How rows of new tokens are made."""
 
+    RENAMED: ClassVar = {"calibrate": "scale_rows"}
+    """Keys of earlier releases, which are still taken."""
+
     method: str = "focus"
     """``focus``, ``subword_mean``, ``mean``, ... (see ``langadapt swap --help``), ``auto``: the winner of a bake-off,
     or ``keep``: no swap at all."""
@@ -121,7 +124,7 @@ class SwapSettings:
     """For the output matrix of models with untied embeddings; none = as the input."""
     weighting: Literal["uniform", "characters"] = "uniform"
     """Of ``subword_mean``: all pieces alike, or by their length."""
-    calibrate: bool = False
+    scale_rows: bool = False
     """Scale combined rows to the mean norm of copied ones."""
     fuzzy: bool = False
     """Match tokens up to case and leading space, too."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from langadapt.artefacts.folders import MANIFEST_NAME, SWAP_REPORT_NAME, new_folder
+from langadapt.artefacts.folders import MANIFEST_NAME, SWAP_REPORT_NAME, check_replaceable, check_space, new_folder
 from langadapt.errors import ConfigError, DataError, MismatchError
-from langadapt.models.embeddings import check_other_tables, embedding_modules, padded_size
-from langadapt.models.folder import read_config, readable
+from langadapt.models.embeddings import TokenTables, attribute, find_token_tables, padded_size
+from langadapt.models.folder import read_config
+from langadapt.models.skeleton import build_skeleton, model_names
 from langadapt.models.weights import INDEX, Entry, read_header, read_tensor, rewrite, weight_files
+from langadapt.progress import Progress
 from langadapt.swap.matching import VocabularyMatch, match_vocabularies
-from langadapt.swap.report import SwapReport, make_report
-from langadapt.swap.rows.initialize import check_rows, plan_rows
+from langadapt.swap.report import Sizes, SwapReport, make_report
+from langadapt.swap.rows.options import DEFAULTS, SwapOptions
 from langadapt.swap.rows.plan import RowPlan
-from langadapt.swap.special_ids import doubts, translated_ids
+from langadapt.swap.rows.tables import TablePlans, plan_tables, table_matrix
+from langadapt.swap.special_ids import mismatch_notes, translated_ids
 from langadapt.tokenizer.files import TOKENIZER_FILES
 from langadapt.vectors.cbow import load_vectors
 
@@ -31,22 +34,33 @@ LEFT_OUT = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", "
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the rows of a model lie in its files."""
+class StoredModel:
+    """A model in its files: its tensors, and which of them have a row per token."""
 
+    folder: Path
+    config: Any
+    """What transformers reads from ``config.json``."""
+    skeleton: Any
+    """The model on the meta device."""
     entries: dict[str, Entry]
-    """All tensors."""
-    table: str
-    """Name of the input matrix."""
-    head: str | None
-    """Name of the output matrix, where the files hold one."""
-    bias: str | None
-    """Name of the output bias."""
+    """All tensors, by their names in the files."""
+    tables: TokenTables
+    names: dict[str, str]
+    """Names in the files to names in ``tables``, of all tensors with a row per token; tied ones may be stored twice."""
 
     @property
-    def names(self) -> list[str]:
-        """All tensors with a row per token."""
-        return [name for name in (self.table, self.head, self.bias) if name is not None]
+    def input(self) -> Entry:
+        """The input matrix."""
+        return next(self.entries[stored] for stored, name in self.names.items() if name == self.tables.input)
+
+    def sizes(self, rows: int) -> tuple[int, int]:
+        """Parameters and bytes of all tensors, with another number of rows."""
+        parts = [(rows, entry.shape[0]) if name in self.names else (1, 1) for name, entry in self.entries.items()]
+        entries = self.entries.values()
+        return (
+            sum(entry.size // old * new for entry, (new, old) in zip(entries, parts, strict=True)),
+            sum((entry.end - entry.start) // old * new for entry, (new, old) in zip(entries, parts, strict=True)),
+        )
 
 
 @torch.no_grad()
@@ -55,20 +69,14 @@ def swap_folder(
     tokenizer: Any,
     out: str | Path | None,
     *,
-    method: str = "focus",
-    output_method: str | None = None,
-    vectors: Any = None,
-    seed: int = 0,
-    pad_to_multiple_of: int = 128,
-    calibrate: bool = False,
-    fuzzy: bool = False,
+    swap: SwapOptions = DEFAULTS,
     source_tokenizer: Any = None,
     trust_remote_code: bool = False,
     dry_run: bool = False,
     target_text: Iterable[str] | None = None,
     source_text: Iterable[str] | None = None,
     ranking: list[dict[str, Any]] | None = None,
-    progress: Callable[[str, int, int | None, str], Any] | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> SwapReport:
     """Swap the tokenizer of a model on disk.
@@ -79,166 +87,131 @@ def swap_folder(
         model: a Hugging Face folder with safetensors weights.
         tokenizer: the new one: a folder (its files are copied) or any form that :func:`match_vocabularies` takes.
         out: the new folder, replaced when it exists; not needed for a dry run.
-        vectors: an array, or a file of ``save_vectors``, for methods that need them.
         source_tokenizer: the model's own, where it does not lie in the model's folder.
         trust_remote_code: run model code that comes with the folder, to learn where its embeddings are.
         dry_run: report what would happen and write nothing.
         ranking: rows of the bake-off that chose ``method``, for the report.
         progress: called as ``progress(phase, done, total, unit)``.
 
-    The other arguments, and the errors, are those of :func:`langadapt.swap_tokenizer`.
+    The other arguments, and the errors, are those of :func:`langadapt.swap_tokenizer`; ``vectors`` may be a file.
     """
-    folder = Path(model)
-    match = match_vocabularies(source_tokenizer if source_tokenizer is not None else folder, tokenizer, fuzzy=fuzzy)
-    layout = find_layout(folder, trust_remote_code)
-    rows = padded_size(match.target_size, pad_to_multiple_of)
-    if isinstance(vectors, (str, Path)):
-        vectors = load_vectors(vectors, tokenizer=match.target)
-    plans = make_plans(layout, match, method, output_method, vectors, options)
-    changed = sum(layout.entries[name].size for name in layout.names)
-    before = sum(entry.size for entry in layout.entries.values())
-    old_rows, width = layout.entries[layout.table].shape
-    after = before - changed + changed // old_rows * rows
-    config = read_config(folder)
-    warnings = doubts(config.get("text_config") or config, match, old_rows)
+    swap, folder = swap.updated(options), Path(model)
+    if not dry_run:
+        check_out(folder, out)
+    match = match_vocabularies(
+        source_tokenizer if source_tokenizer is not None else folder, tokenizer, fuzzy=swap.fuzzy
+    )
+    stored = read_model(folder, trust_remote_code)
+    if isinstance(swap.vectors, (str, Path)):
+        swap = replace(swap, vectors=load_vectors(swap.vectors, tokenizer=match.target))
+    plans = plan_tables(match, swap, stored.tables.output is not None)
+    rows = padded_size(match.target_size, swap.pad_to_multiple_of)
+    sizes = Sizes(
+        tied=stored.tables.output is None,
+        rows_before=stored.tables.rows,
+        rows_after=rows,
+        width=stored.input.shape[1],
+        parameters_before=sum(entry.size for entry in stored.entries.values()),
+        parameters_after=stored.sizes(rows)[0],
+    )
+    notes = stored_notes(stored, match)
 
-    def report(notes: list[str]) -> SwapReport:
-        made = make_report(
-            match,
-            plans[layout.table],
-            method=method,
-            output_method=output_method,
-            tied=layout.head is None,
-            rows_before=old_rows,
-            rows_after=rows,
-            width=width,
-            parameters=(before, after),
-            notes=[*warnings, *notes],
-            target_text=target_text,
-            source_text=source_text,
-            counts=options.get("counts"),
-        )
-        return made if ranking is None else replace(made, ranking=ranking)
+    def report(more: list[str]) -> SwapReport:
+        texts = {"target_text": target_text, "source_text": source_text}
+        made = make_report(match, plans.input, swap, sizes, notes=[*notes, *more], **texts)
+        return replace(made, ranking=ranking or [])
 
-    if dry_run:
-        check_layout(layout, match)
+    if dry_run or out is None:
+        for name in stored.names:
+            load_rows(stored, name, match)
         return report([])
-    if out is None:
-        raise ConfigError("no output folder was given")
-    if Path(out).resolve() == folder.resolve():
-        raise ConfigError(f"{out}: is the source model itself; choose another folder")
+    check_space(Path(out), stored.sizes(rows)[1])
     with new_folder(Path(out)) as temporary:
-        write_weights(folder, temporary, layout, match, plans, (rows, seed, calibrate), progress)
-        write_configs(folder, temporary, match, rows)
-        saved, notes = match.target.tokenizer.with_templates_of(match.source.tokenizer)
+        write_configs(stored, temporary, match, rows)
+        saved, more = match.target.tokenizer.with_templates_of(match.source.tokenizer)
         saved.save_pretrained(temporary)
-        result = report(notes)
-        write_report(temporary, result, plans, layout)
+        check_shapes(stored, temporary, rows, trust_remote_code)
+        write_weights(stored, temporary, match, plans, swap=swap, rows=rows, progress=progress)
+        result = report(more)
+        write_report(temporary, result, plans.input)
     return result
 
 
-def make_plans(
-    layout: Layout,
-    match: VocabularyMatch,
-    method: str,
-    output_method: str | None,
-    vectors: Any,
-    options: dict[str, Any],
-) -> dict[str, RowPlan]:
-    """A plan for each tensor with a row per token; one computation where the methods are the same."""
-    plan = plan_rows(method, match, vectors=vectors, **options)
-    other = (
-        plan if output_method in (None, method) else plan_rows(output_method or "", match, vectors=vectors, **options)
-    )
-    plans = {layout.table: plan}
-    if layout.head is not None:
-        plans[layout.head] = other
-    if layout.bias is not None:
-        plans[layout.bias] = replace(other if layout.head is not None else plan, fill="mean")
-    return plans
+def check_out(model: Path, out: str | Path | None) -> None:
+    """Refuse a place that cannot be written to, before any work."""
+    if out is None:
+        raise ConfigError("no output folder was given")
+    if Path(out).resolve() == model.resolve():
+        raise ConfigError(f"{out}: is the source model itself; choose another folder")
+    check_replaceable(Path(out))
 
 
-def find_layout(folder: Path, trust_remote_code: bool = False) -> Layout:
-    """Find the embedding tensors: the model's class says where, on a skeleton without weights.
+def read_model(folder: Path, trust_remote_code: bool = False) -> StoredModel:
+    """Find the tensors with a row per token: the model's class says which they are, on a skeleton without weights.
 
     Raises:
         DataError: the files do not hold them, or are no model.
-        ConfigError: the model has no embeddings that can be swapped.
+        ConfigError: the model has no embeddings that can be swapped, or further tables for which no rows can be made.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    if not (folder / "config.json").is_file():
-        raise DataError(f"{folder}: no config.json; this is no model folder")
+    config, skeleton = build_skeleton(folder, trust_remote_code=trust_remote_code)
     entries: dict[str, Entry] = {}
     for file in weight_files(folder):
         entries.update(read_header(file)[0])
-    with readable(folder), torch.device("meta"):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    table, head = embedding_modules(skeleton)
-    check_other_tables(skeleton, table, head)
-    prefix = skeleton.base_model_prefix
-    module_names = {id(module): name for name, module in skeleton.named_modules()}
-    table_name = stored_name(f"{module_names[id(table)]}.weight", prefix, entries)
-    if table_name is None:
-        raise DataError(
-            f"{folder}: the weights hold no `{module_names[id(table)]}.weight`; the files are no whole model"
-        )
-    head_name = bias_name = None
-    if head is not None:
-        head_name = stored_name(f"{module_names[id(head)]}.weight", prefix, entries)
-        if head_name is None and head.weight is not table.weight:
-            raise DataError(f"{folder}: the weights hold no `{module_names[id(head)]}.weight`, and it is not tied")
-        if getattr(head, "bias", None) is not None:
-            bias_name = stored_name(f"{module_names[id(head)]}.bias", prefix, entries)
-    return Layout(entries, table_name, head_name if head_name != table_name else None, bias_name)
+    tables = find_token_tables(skeleton)
+    aliases = table_aliases(skeleton, tables)
+    names = {key: aliases[name] for key, name in model_names(skeleton, entries).items() if name in aliases}
+    missing = [name for name in tables.names if name != tables.bias and name not in names.values()]
+    if missing:
+        raise DataError(f"{folder}: the weights hold no `{missing[0]}`; the files are no whole model")
+    return StoredModel(folder, config, skeleton, entries, tables, names)
+
+
+def table_aliases(skeleton: Any, tables: TokenTables) -> dict[str, str]:
+    """All names of the tables, those of tied matrices too, to the one in ``tables``."""
+    owners = {id(attribute(skeleton, name)): name for name in tables.names}
+    state = skeleton.state_dict(keep_vars=True)
+    return {name: owners[id(tensor)] for name, tensor in state.items() if id(tensor) in owners}
 
 
 def input_rows(folder: Path) -> Tensor:
     """The input embeddings of a model on disk."""
-    layout = find_layout(folder)
-    return read_tensor(layout.entries[layout.table])
+    return read_tensor(read_model(folder).input)
 
 
-def stored_name(name: str, prefix: str, entries: Mapping[str, Entry]) -> str | None:
-    """``name`` as the files have it: with or without the base model's prefix."""
-    for candidate in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):
-        if candidate in entries:
-            return candidate
-    return None
-
-
-def check_layout(layout: Layout, match: VocabularyMatch) -> None:
-    """What a swap would check, tensor by tensor."""
-    for name in layout.names:
-        load_rows(layout, name, match)
-
-
-def load_rows(layout: Layout, name: str, match: VocabularyMatch) -> Tensor:
-    """A tensor with a row per token, as a matrix."""
-    tensor = read_tensor(layout.entries[name])
-    matrix = tensor[:, None] if tensor.dim() == 1 else tensor
-    check_rows(matrix, match)
-    if len(matrix) != layout.entries[layout.table].shape[0]:
-        raise MismatchError(
-            f"`{name}` has {len(matrix)} rows, `{layout.table}` {layout.entries[layout.table].shape[0]}; "
-            "they must be as many"
+def stored_notes(stored: StoredModel, match: VocabularyMatch) -> list[str]:
+    """What a user should know of the model before it is swapped."""
+    notes = mismatch_notes(stored.config.get_text_config().to_dict(), match, stored.tables.rows)
+    loaded = model_names(stored.skeleton, stored.entries)
+    unread = [
+        name for name, entry in stored.entries.items() if entry.shape == stored.input.shape and name not in loaded
+    ]
+    if unread:
+        notes.append(
+            f"{', '.join(unread)}: as long as the input matrix, but transformers does not load it; it was not swapped"
         )
-    return matrix
+    return notes
+
+
+def load_rows(stored: StoredModel, name: str, match: VocabularyMatch) -> Tensor:
+    """A tensor with a row per token, as a matrix."""
+    tensor, tables = read_tensor(stored.entries[name]), stored.tables
+    if len(tensor) != tables.others.get(stored.names[name], tables.rows):
+        raise MismatchError(f"`{name}` has {len(tensor)} rows, but the model's configuration says {tables.rows}")
+    return table_matrix(tensor, tables.rows, match)
 
 
 def write_weights(
-    folder: Path,
+    stored: StoredModel,
     out: Path,
-    layout: Layout,
     match: VocabularyMatch,
-    plans: Mapping[str, RowPlan],
-    settings: tuple[int, int, bool],
-    progress: Callable[[str, int, int | None, str], Any] | None,
+    plans: TablePlans,
+    *,
+    swap: SwapOptions,
+    rows: int,
+    progress: Progress | None,
 ) -> None:
-    """Stream all shards into ``out``."""
-    rows, seed, calibrate = settings
-    done, total = 0, sum(entry.end - entry.start for entry in layout.entries.values())
+    """Stream all shards into ``out``, under the names that they have, in subfolders too."""
+    done, total = 0, sum(entry.end - entry.start for entry in stored.entries.values())
 
     def advance(n: int) -> None:
         nonlocal done
@@ -247,42 +220,73 @@ def write_weights(
             progress("write weights", done, max(total, done), "bytes")
 
     def make(name: str) -> Tensor:
-        matrix = load_rows(layout, name, match)
-        # A bias is no direction: its size is not calibrated.
-        scaled = calibrate and name != layout.bias
-        (made,) = plans[name].apply(matrix, seed=seed, rows=rows, calibrate=scaled)
-        return made.reshape(shapes[name])
+        scale = swap.scale_rows and stored.names[name] != stored.tables.bias
+        plan = plans.of(stored.names[name], stored.tables)
+        return plan.apply(load_rows(stored, name, match), seed=swap.seed, rows=rows, scale=scale)[0].reshape(
+            shapes[name]
+        )
 
-    shapes = {name: (rows, *layout.entries[name].shape[1:]) for name in layout.names}
+    shapes = {name: (rows, *stored.entries[name].shape[1:]) for name in stored.names}
     size = 0
-    for file in weight_files(folder):
-        size += rewrite(file, out / file.name, shapes, make, advance)
-    index = folder / INDEX
+    for file in weight_files(stored.folder):
+        copy = out / file.relative_to(stored.folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        size += rewrite(file, copy, shapes, make, advance)
+    index = stored.folder / INDEX
     if index.is_file():
         content = json.loads(index.read_text(encoding="utf-8"))
-        content.setdefault("metadata", {})["total_size"] = size
-        (out / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        content["metadata"] = {**(content.get("metadata") or {}), "total_size": size}
+        write_json(out / INDEX, content)
 
 
-def write_configs(folder: Path, out: Path, match: VocabularyMatch, rows: int) -> None:
+def write_configs(stored: StoredModel, out: Path, match: VocabularyMatch, rows: int) -> None:
     """Copy what belongs to the model, with sizes and special tokens of the new vocabulary."""
+    folder = stored.folder
     for path in sorted(folder.iterdir()):
         stale = path.suffix in LEFT_OUT or path.name in (INDEX, SWAP_REPORT_NAME, MANIFEST_NAME, *TOKENIZER_FILES)
         if path.is_file() and not stale and not path.name.startswith("."):
             shutil.copyfile(path, out / path.name)
-    config = read_config(folder)
-    sections = [config, *(config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict))]
-    sized = [section for section in sections if "vocab_size" in section] or [sections[-1]]
-    for section in sized:
-        section["vocab_size"] = rows
-    for section in sections:
-        section.update(translated_ids(section, match))
-    write_json(out / "config.json", config)
+    content = read_config(folder)
+    text = stored.config.get_text_config()
+    section = content
+    for key in section_path(stored.config, text):
+        section = section.setdefault(key, {})
+    # A file leaves out what is a class's default.
+    section |= dict.fromkeys(stored.tables.size_keys({"vocab_size": stored.tables.rows, **text.to_dict()}), rows)
+    content |= dict.fromkeys(stored.tables.size_keys(content), rows)
+    for part in (content, section):
+        part |= translated_ids(part, match)
+    write_json(out / "config.json", content)
     generation = folder / "generation_config.json"
     if generation.is_file():
         content = json.loads(generation.read_text(encoding="utf-8"))
-        content.update(translated_ids(content, match))
-        write_json(out / "generation_config.json", content)
+        write_json(out / "generation_config.json", content | translated_ids(content, match))
+
+
+def section_path(config: Any, part: Any) -> tuple[str, ...]:
+    """Keys that lead from a configuration to one inside of it."""
+    for key, value in vars(config).items() if config is not part else ():
+        if value is part:
+            return (key,)
+        if hasattr(value, "get_text_config") and (path := section_path(value, part)):
+            return (key, *path)
+    return ()
+
+
+def check_shapes(stored: StoredModel, folder: Path, rows: int, trust_remote_code: bool) -> None:
+    """Make sure that the new configuration makes the model that is about to be written, and no other.
+
+    Raises:
+        ConfigError: some tensor would get another shape than its file.
+    """
+    aliases, old = table_aliases(stored.skeleton, stored.tables), stored.skeleton.state_dict()
+    for name, tensor in build_skeleton(folder, trust_remote_code=trust_remote_code)[1].state_dict().items():
+        shape = [rows, *old[name].shape[1:]] if name in aliases else list(old[name].shape)
+        if list(tensor.shape) != shape:
+            raise ConfigError(
+                f"{stored.folder}: with {rows} rows `{name}` would be {list(tensor.shape)} instead of {shape}; "
+                "this model cannot be swapped"
+            )
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -290,10 +294,9 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_report(out: Path, report: SwapReport, plans: Mapping[str, RowPlan], layout: Layout) -> None:
+def write_report(out: Path, report: SwapReport, plan: RowPlan) -> None:
     """The report beside the weights, with the ids of rows that were not copied as ``[first, last]`` pairs."""
-    kept = plans[layout.table].copied
-    new = np.setdiff1d(np.arange(report.rows_after), kept)
+    new = np.setdiff1d(np.arange(report.rows_after), plan.copied)
     breaks = np.flatnonzero(np.diff(new) > 1)
     firsts, lasts = np.concatenate([[0], breaks + 1]), np.concatenate([breaks, [len(new) - 1]])
     spans = [[int(new[a]), int(new[b])] for a, b in zip(firsts, lasts, strict=True)] if len(new) else []

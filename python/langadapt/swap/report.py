@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from langadapt.corpus.samples import first_bytes
 from langadapt.swap.matching import VocabularyMatch
 from langadapt.swap.overlap import overlap_report
+from langadapt.swap.rows.options import SwapOptions
 from langadapt.swap.rows.plan import RowPlan
-from langadapt.tokenizer.vocabulary import Vocabulary
 
 MIN_GAIN = 0.1
 """Fewer tokens by less than this share do not pay for the retraining."""
@@ -99,23 +98,29 @@ class SwapReport:
         return {**asdict(self), "advice": self.advice}
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Fields of :class:`SwapReport` that the model alone says."""
+
+    tied: bool
+    rows_before: int
+    rows_after: int
+    width: int
+    parameters_before: int
+    parameters_after: int
+
+
 def make_report(
     match: VocabularyMatch,
     plan: RowPlan,
+    swap: SwapOptions,
+    sizes: Sizes,
     *,
-    method: str,
-    output_method: str | None,
-    tied: bool,
-    rows_before: int,
-    rows_after: int,
-    width: int,
-    parameters: tuple[int, int],
     notes: Iterable[str] = (),
     target_text: Iterable[str] | None = None,
     source_text: Iterable[str] | None = None,
-    counts: NDArray[np.integer] | None = None,
 ) -> SwapReport:
-    """The report of one swap; texts are documents of which a sample is tokenized, ``counts`` those of target tokens."""
+    """The report of one swap; texts are documents of which a sample is tokenized."""
     # An id that no token has is neither copied nor drawn.
     tokens = np.array([bool(kind) for kind in match.target.kinds])
     drawn, total = int(tokens[plan.missing].sum()), int(tokens.sum())
@@ -126,26 +131,21 @@ def make_report(
             "`train.embeddings_first_steps` of 5 % of the run's steps"
         )
     return SwapReport(
-        method=method,
-        output_method=method if tied else output_method or method,
-        tied=tied,
-        rows_before=rows_before,
-        rows_after=rows_after,
-        width=width,
-        parameters_before=parameters[0],
-        parameters_after=parameters[1],
+        method=swap.method,
+        output_method=swap.methods[0 if sizes.tied else 1],
         copied=int(tokens[plan.copied].sum()),
         combined=int(tokens[plan.combined].sum()),
         drawn=drawn,
-        overlap=overlap_report(match, counts),
-        target_text=text_cost(target_text, match.source, match.target) if target_text is not None else None,
-        source_text=text_cost(source_text, match.source, match.target) if source_text is not None else None,
+        overlap=overlap_report(match, swap.counts),
+        target_text=text_cost(target_text, match) if target_text is not None else None,
+        source_text=text_cost(source_text, match) if source_text is not None else None,
         notes=notes,
+        **asdict(sizes),
     )
 
 
-def text_cost(documents: Iterable[str], source: Vocabulary, target: Vocabulary) -> TextCost:
+def text_cost(documents: Iterable[str], match: VocabularyMatch) -> TextCost:
     """Tokens of the first :data:`SAMPLE_BYTES` of ``documents`` under both tokenizers."""
     sample = first_bytes(documents, SAMPLE_BYTES)
-    counts = [int(vocabulary.tokenizer.encode_batch(sample)[1][-1]) for vocabulary in (source, target)]
-    return TextCost(sum(len(text.encode()) for text in sample), counts[0], counts[1])
+    counts = [int(side.tokenizer.encode_batch(sample)[1][-1]) for side in (match.source, match.target)]
+    return TextCost(sum(len(text.encode()) for text in sample), *counts)

@@ -14,7 +14,7 @@ MAX_UNUSED = 0.1
 """Models pad their rows, but by no larger share than this."""
 
 
-def doubts(config: Mapping[str, Any], match: VocabularyMatch, rows: int) -> list[str]:
+def mismatch_notes(config: Mapping[str, Any], match: VocabularyMatch, rows: int) -> list[str]:
     """Signs that a model and its source tokenizer do not belong together: unused rows, other special tokens.
 
     Args:

@@ -15,30 +15,28 @@ from numpy.typing import NDArray
 from langadapt.corpus.documents import FileNames, read_documents
 from langadapt.corpus.samples import first_bytes
 from langadapt.errors import ConfigError
-from langadapt.models.folder import context_length
+from langadapt.models.folder import context_length, resolve_model
 from langadapt.progress import Progress
 from langadapt.store import TokenStore
+from langadapt.swap.files import input_rows
 from langadapt.swap.rows.names import VECTOR_METHODS
+from langadapt.swap.rows.options import SwapOptions
+from langadapt.swap.rows.wechsel import vectors_from_files
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings
 from langadapt.trials.bake_off import Ranking
-from langadapt.trials.probe import (
-    HELD_OUT_BYTES,
-    ProbeText,
-    default_candidates,
-    probe_methods,
-    probe_settings,
-    sample_text,
-    token_counts,
-)
+from langadapt.trials.probe import HELD_OUT_BYTES, ProbeText, probe_methods, probe_settings, sample_text
+from langadapt.vectors.cbow import load_vectors, train_vectors
 
 COUNTED_BYTES = 16_000_000
 """UTF-8 bytes of source text of which tokens are counted: ranks settle long before."""
 PROBE_WINDOW = 1024
 """Tokens per window of a probe, where the model's context is not shorter."""
+CANDIDATES = ("subword_mean", "mean", "zipf", *VECTOR_METHODS, "wechsel", "clp")
+"""What a bake-off tries unless told: no draws, which never win."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MethodInputs:
     """Files, as a user names them."""
 
@@ -49,7 +47,6 @@ class MethodInputs:
     words: tuple[Path, Path, Path] | None = None
     """Word vectors of the source and of the target language, and a dictionary."""
     helper: str | None = None
-    weighting: str = "uniform"
     source_text: Sequence[str] = ()
     seed: int = 0
     progress: Progress | None = None
@@ -71,18 +68,9 @@ class MethodInputs:
         return store
 
     @cached_property
-    def counts(self) -> dict[str, NDArray[np.int64]]:
+    def counts(self) -> dict[str, Any]:
         """``counts`` of target tokens in the store, where there is one."""
         return {} if self.opened is None else {"counts": token_counts(self.opened)}
-
-    @cached_property
-    def source_counts(self) -> dict[str, NDArray[np.int64]]:
-        """``source_counts`` of source tokens in the source text, where there is some."""
-        if not self.source_text:
-            return {}
-        tokenizer = Tokenizer.from_pretrained(self.own)
-        ids, _ = tokenizer.encode_batch(first_bytes(read_documents(FileNames(self.source_text)), COUNTED_BYTES))
-        return {"source_counts": np.bincount(ids, minlength=tokenizer.vocab_size)}
 
     @cached_property
     def target_vectors(self) -> dict[str, Any]:
@@ -90,8 +78,6 @@ class MethodInputs:
 
         One thread trains, so that the same seed gives the same vectors; for large stores train a file with all cores.
         """
-        from langadapt.vectors.cbow import load_vectors, train_vectors
-
         if self.vectors is not None:
             return {"vectors": load_vectors(self.vectors, tokenizer=self.tokenizer)}
         if self.opened is None:
@@ -99,41 +85,40 @@ class MethodInputs:
         return {"vectors": train_vectors(self.opened, threads=1, seed=self.seed, progress=self.progress)}
 
     def options(self, method: str) -> dict[str, Any]:
-        """Arguments of ``plan_rows`` (`swap/rows/initialize.py`) for ``method``, as far as there are files for them."""
+        """Fields of :class:`langadapt.swap.rows.options.SwapOptions` for ``method``, as far as there are files for them."""
+        if method not in self._options:
+            self._options[method] = self._make_options(method)
+        return self._options[method]
+
+    @cached_property
+    def _options(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def _make_options(self, method: str) -> dict[str, Any]:
+        extra: dict[str, Any] = {}
         if method in VECTOR_METHODS:
-            return {**self.counts, **self.target_vectors}
-        if method == "zipf":
-            return {**self.counts, **self.source_counts}
-        if method == "subword_mean":
-            return {**self.counts, "weighting": self.weighting}
-        if method == "wechsel" and self.words is not None:
-            from langadapt.swap.rows.wechsel import vectors_from_files
-
+            extra = self.target_vectors
+        elif method == "zipf" and self.source_text:
+            own = Tokenizer.from_pretrained(self.own)
+            ids, _ = own.encode_batch(first_bytes(source_documents(self), COUNTED_BYTES))
+            extra = {"source_counts": np.bincount(ids, minlength=own.vocab_size)}
+        elif method == "wechsel" and self.words is not None:
             target, source = vectors_from_files(self.own, self.tokenizer, *self.words)
-            return {**self.counts, "vectors": target, "source_vectors": source}
-        if method == "clp" and self.helper is not None:
-            from langadapt.models.folder import resolve_model
-            from langadapt.swap.files import input_rows
+            extra = {"vectors": target, "source_vectors": source}
+        elif method == "clp" and self.helper is not None:
+            extra = {"helper_rows": input_rows(resolve_model(self.helper))}
+        return {**self.counts, **extra}
 
-            return {**self.counts, "helper_rows": input_rows(resolve_model(self.helper))}
-        return dict(self.counts)
+    def complete(self, swap: SwapOptions) -> SwapOptions:
+        """A swap with what its methods need."""
+        made = {name: value for method in swap.methods for name, value in self.options(method).items()}
+        return swap.updated(made)
 
-    def all_options(self) -> dict[str, dict[str, Any]]:
-        """Arguments of all methods that there are files for."""
-        given = {
-            "wechsel": self.words is not None,
-            "clp": self.helper is not None,
-            **dict.fromkeys(VECTOR_METHODS, self.vectors is not None or self.store is not None),
-        }
-        methods = [
-            "subword_mean",
-            "mean",
-            "normal",
-            "random",
-            "zipf",
-            *(name for name, there in given.items() if there),
-        ]
-        return {method: self.options(method) for method in methods}
+    def candidates(self) -> list[str]:
+        """Methods worth trying for which there is everything they need."""
+        vectors = self.vectors is not None or self.store is not None
+        there = {**dict.fromkeys(VECTOR_METHODS, vectors), "wechsel": self.words, "clp": self.helper}
+        return [method for method in CANDIDATES if there.get(method, True)]
 
 
 @dataclass(frozen=True)
@@ -151,17 +136,17 @@ class ProbeWish:
 
 
 def choose_method(
-    inputs: MethodInputs, wish: ProbeWish, *, trust_remote_code: bool = False, **swap: Any
-) -> tuple[Ranking, dict[str, Any]]:
-    """A bake-off on files: the ranking, and the best method's options.
+    inputs: MethodInputs, wish: ProbeWish, swap: SwapOptions, *, trust_remote_code: bool = False
+) -> tuple[Ranking, SwapOptions]:
+    """A bake-off on files: the ranking, and the swap by the best method with what that needs.
 
     Trains on the store where there is one, else on nine tenths of the text; measures on the text.
 
     Args:
         inputs: model, tokenizer and what methods need.
         wish: how long, on what.
+        swap: all but the method.
         trust_remote_code: run model code that comes with the folder.
-        swap: ``pad_to_multiple_of``, ``calibrate`` and ``fuzzy`` of the swap.
 
     Raises:
         ConfigError: no text to measure on, or settings that cannot work.
@@ -183,21 +168,27 @@ def choose_method(
         else:
             text = sample_text(target, source, tokenizer, Path(folder) / "store", progress=inputs.progress)
             inputs = replace(inputs, store=Path(folder) / "store")
-        options = inputs.all_options()
         ranking = probe_methods(
             inputs.model,
             tokenizer,
-            list(wish.candidates) or default_candidates(options),
+            list(wish.candidates) or inputs.candidates(),
             text,
             probe_settings(train, wish.steps),
-            options=options,
+            swap=swap,
+            options=inputs.options,
             source_tokenizer=inputs.own,
             trust_remote_code=trust_remote_code,
             progress=inputs.progress,
-            seed=inputs.seed,
-            **swap,
         )
-    return ranking, options[ranking.best]
+        return ranking, inputs.complete(replace(swap, method=ranking.best))
+
+
+def token_counts(store: TokenStore) -> NDArray[np.int64]:
+    """How often each token occurs in a store: ``[vocabulary]``, read in blocks."""
+    counts, block = np.zeros(store.vocab_size, dtype=np.int64), 1 << 24
+    for start in range(0, len(store.tokens), block):
+        counts += np.bincount(store.tokens[start : start + block], minlength=store.vocab_size)
+    return counts
 
 
 def source_documents(inputs: MethodInputs) -> Iterable[str]:

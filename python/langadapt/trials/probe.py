@@ -6,23 +6,21 @@ same seed gives the same numbers (with the same number of threads).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from langadapt.corpus.samples import first_bytes
 from langadapt.errors import ConfigError
 from langadapt.evaluation.bits_per_byte import bits_per_byte
 from langadapt.models.folder import load_model
 from langadapt.progress import Progress
-from langadapt.store import TokenStore, tokenize_corpus
+from langadapt.store import tokenize_corpus
 from langadapt.swap.loaded import swap_tokenizer
-from langadapt.swap.rows.names import METHODS, VECTOR_METHODS
+from langadapt.swap.rows.options import DEFAULTS, SwapOptions
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings
 from langadapt.training.model import no_bars
@@ -74,24 +72,12 @@ def probe_settings(train: TrainSettings, steps: int) -> TrainSettings:
     )
 
 
-Options = Mapping[str, Mapping[str, Any]]
-"""What methods need besides the two tokenizers: method to arguments of ``plan_rows`` (`swap/rows/initialize.py`)."""
-
-CANDIDATES = ("subword_mean", "mean", "zipf", *VECTOR_METHODS, "wechsel", "clp")
-"""What a bake-off tries unless told: no draws, which never win."""
-NEEDY = {*VECTOR_METHODS, "wechsel", "clp"}
-"""Methods that need something in the options."""
 HELD_OUT_BYTES = 200_000
 """UTF-8 bytes of each language that probes are measured on."""
 HELD_OUT_SHARE = 10
 """One document in so many is held out, until there are enough bytes."""
 SAMPLE_BYTES = 64_000_000
 """UTF-8 bytes of text that a probe trains on at most; a hundred steps of 64k tokens see less."""
-
-
-def default_candidates(options: Options) -> list[str]:
-    """Methods worth trying for which there is everything they need."""
-    return [method for method in CANDIDATES if method not in NEEDY or method in options]
 
 
 def sample_text(
@@ -132,15 +118,6 @@ def split_documents(documents: Iterable[str]) -> Iterator[tuple[str, bool]]:
             return
 
 
-def token_counts(store: TokenStore) -> NDArray[np.int64]:
-    """How often each token occurs in a store: ``[vocabulary]``, read in blocks."""
-    counts = np.zeros(store.vocab_size, dtype=np.int64)
-    block = 1 << 24
-    for start in range(0, len(store.tokens), block):
-        counts += np.bincount(store.tokens[start : start + block], minlength=store.vocab_size)
-    return counts
-
-
 def probe_methods(
     model: str | Path,
     tokenizer: Tokenizer,
@@ -148,11 +125,11 @@ def probe_methods(
     text: ProbeText,
     settings: TrainSettings,
     *,
-    options: Options | None = None,
+    swap: SwapOptions = DEFAULTS,
+    options: Callable[[str], Mapping[str, Any]] = lambda method: {},
     source_tokenizer: Any = None,
     trust_remote_code: bool = False,
     progress: Progress | None = None,
-    **swap: Any,
 ) -> Ranking:
     """Rank methods by what a short training makes of them.
 
@@ -162,33 +139,31 @@ def probe_methods(
         methods: to try.
         text: to train and to measure on.
         settings: of the training, see :func:`probe_settings`.
-        options: what methods need besides the two tokenizers.
+        swap: what all swaps have in common.
+        options: what a method needs besides the two tokenizers, as fields of ``swap``.
         source_tokenizer: the model's own, where it does not lie in its folder.
         trust_remote_code: run model code that comes with the folder.
         progress: called as ``progress(phase, done, total, unit)``.
-        swap: further arguments of :func:`langadapt.swap_tokenizer`, such as ``seed`` and ``calibrate``.
 
     Raises:
         ConfigError: no method, one twice, an unknown one, or settings that cannot work here.
         LangadaptError: no method could run; the message has the reason of each.
     """
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown:
-        raise ConfigError(f"unknown method {unknown[0]!r}; there are {', '.join(METHODS)}")
+    swaps = {method: replace(swap, method=method) for method in methods}
     own = source_tokenizer if source_tokenizer is not None else Path(model)
 
     def probe(method: str) -> Probe:
         dtype = torch.bfloat16 if settings.precision == "pure-bf16" else torch.float32
         with no_bars():
             loaded = load_model(model, dtype=dtype, trust_remote_code=trust_remote_code)
-        swap_tokenizer(loaded, own, tokenizer, method=method, **dict((options or {}).get(method, {})), **swap)
-        return short_training(loaded, tokenizer, text, settings, named(progress, f"probe {method}"))
+        swap_tokenizer(loaded, own, tokenizer, swap=swaps[method], **options(method))
+        return short_training(loaded, tokenizer, text, settings, progress=one_phase(progress, f"probe {method}"))
 
     return bake_off(methods, probe)
 
 
 def short_training(
-    model: Any, tokenizer: Tokenizer, text: ProbeText, settings: TrainSettings, progress: Progress | None
+    model: Any, tokenizer: Tokenizer, text: ProbeText, settings: TrainSettings, *, progress: Progress | None
 ) -> Probe:
     """Train ``model`` in place and measure it before and after."""
     sides = {"target": text.target, "source": text.source}
@@ -207,7 +182,7 @@ def short_training(
     return Probe(after["target"], after.get("source"), before["target"], before.get("source"))
 
 
-def named(progress: Progress | None, phase: str) -> Progress | None:
+def one_phase(progress: Progress | None, phase: str) -> Progress | None:
     """``progress`` that hears of one phase only."""
     if progress is None:
         return None

@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,18 @@ from langadapt.errors import ConfigError
 from langadapt.evaluation.bits_per_byte import measure_bits_per_byte
 from langadapt.models.embeddings import count_parameters
 from langadapt.models.folder import load_model
+from langadapt.progress import Progress
+from langadapt.store import TokenStore
 from langadapt.swap.loaded import swap_tokenizer
 from langadapt.swap.matching import VocabularyMatch, match_vocabularies
-from langadapt.swap.rows.names import AUTO
+from langadapt.swap.rows.options import DEFAULTS, SwapOptions
 from langadapt.tokenizer.editing import extend_tokenizer, trim_tokenizer
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.training import train_bpe
 from langadapt.training import TrainSettings
 from langadapt.training.model import no_bars
 from langadapt.trials.inputs import MethodInputs, ProbeWish, brief_settings, source_documents
-from langadapt.trials.probe import ProbeText, named, probe_settings, sample_text, short_training, split_documents
+from langadapt.trials.probe import ProbeText, one_phase, probe_settings, sample_text, short_training, split_documents
 
 KEEP, REPLACE, EXTEND, TRIM = "keep", "replace", "extend", "trim"
 KINDS = (REPLACE, EXTEND, TRIM)
@@ -79,7 +81,7 @@ def kind_of(match: VocabularyMatch) -> str:
 
 
 def make_tokenizer(
-    kind: str, inputs: MethodInputs, text: Sequence[str], sizes: tuple[int | None, int | None]
+    kind: str, inputs: MethodInputs, text: Sequence[str], *, vocab_size: int | None, new_tokens: int | None
 ) -> Tokenizer:
     """A tokenizer of a kind, made from the user's text, or the one that ``kind`` names.
 
@@ -87,8 +89,8 @@ def make_tokenizer(
         kind: ``replace`` (trained anew, like the model's own), ``extend``, ``trim``, ``keep``, or a folder.
         inputs: model and source text; a trimmed tokenizer keeps what either language uses.
         text: files of the target language.
-        sizes: entries of a new tokenizer (none = as many as the model's own), tokens added by extending (none = a
-            quarter as many).
+        vocab_size: entries of a new tokenizer; none = as many as the model's own.
+        new_tokens: tokens added by extending; none = a quarter as many.
     """
     own = Tokenizer.from_pretrained(inputs.own if kind in (KEEP, *KINDS) else kind)
     if kind not in KINDS:
@@ -96,9 +98,9 @@ def make_tokenizer(
     # What is measured on must not shape the tokenizer either.
     seen = (document for document, aside in split_documents(read_documents(FileNames(text))) if not aside)
     if kind == REPLACE:
-        return train_bpe(seen, sizes[0] or own.vocab_size, like=inputs.own, progress=inputs.progress)
+        return train_bpe(seen, vocab_size or own.vocab_size, like=inputs.own, progress=inputs.progress)
     if kind == EXTEND:
-        return extend_tokenizer(own, seen, sizes[1] or own.vocab_size // 4, progress=inputs.progress)
+        return extend_tokenizer(own, seen, new_tokens or own.vocab_size // 4, progress=inputs.progress)
     return trim_tokenizer(own, itertools.chain(seen, source_documents(inputs)), progress=inputs.progress).tokenizer
 
 
@@ -107,11 +109,11 @@ def compare_vocabularies(
     wish: ProbeWish,
     choices: Sequence[str],
     *,
-    method: str = "focus",
-    sizes: tuple[int | None, int | None] = (None, None),
+    swap: SwapOptions = DEFAULTS,
+    vocab_size: int | None = None,
+    new_tokens: int | None = None,
     keep_tokenizers: Path | None = None,
     trust_remote_code: bool = False,
-    **swap: Any,
 ) -> list[Choice]:
     """Try several vocabularies, the model's own first.
 
@@ -119,11 +121,11 @@ def compare_vocabularies(
         inputs: of the swap; ``tokenizer`` and ``store`` are not used, each choice has its own.
         wish: how much to train on, counted in tokens of the model's own tokenizer, and the text.
         choices: ``replace``, ``extend``, ``trim``, or folders of tokenizers.
-        method: of the swap; vectors, where it needs them, are trained on the text.
-        sizes: see :func:`make_tokenizer`.
+        swap: one method for all; vectors, where it needs them, are trained on the text.
+        vocab_size: see :func:`make_tokenizer`.
+        new_tokens: likewise.
         keep_tokenizers: folder for the tokenizers that are made here.
         trust_remote_code: run model code that comes with the folder.
-        swap: ``pad_to_multiple_of``, ``calibrate`` and ``fuzzy`` of the swap.
 
     Raises:
         ConfigError: no text, or a choice is neither a kind nor a folder.
@@ -134,71 +136,47 @@ def compare_vocabularies(
     for name in choices:
         if name not in KINDS and not Path(name).exists():
             raise ConfigError(f"{name!r} is none of {', '.join(KINDS)} and no tokenizer's folder")
-    if method == AUTO:
-        raise ConfigError("a comparison of vocabularies needs one method for all, such as `--method focus`")
     settings = probe_settings(brief_settings(inputs, wish), wish.steps)
-    found: list[Choice] = []
-    budget = 0.0
+    measured: list[Choice] = []
     for name in (KEEP, *choices):
-        tokenizer = make_tokenizer(name, inputs, wish.text, sizes)
+        tokenizer = make_tokenizer(name, inputs, wish.text, vocab_size=vocab_size, new_tokens=new_tokens)
         if name in KINDS and keep_tokenizers is not None:
             tokenizer.save_pretrained(keep_tokenizers / name)
         with tempfile.TemporaryDirectory(prefix="langadapt-compare-") as folder:
             store = Path(folder) / "store"
-            text = sample_text(
-                read_documents(FileNames(wish.text)),
-                source_documents(inputs),
-                tokenizer,
-                store,
-                progress=inputs.progress,
-            )
-            per_step = settings.tokens_per_step * bytes_per_token(text)
-            budget = budget or wish.steps * per_step
+            documents = read_documents(FileNames(wish.text)), source_documents(inputs)
+            text = sample_text(*documents, tokenizer, store, progress=inputs.progress)
+            per_step = settings.tokens_per_step * TokenStore.open(store).manifest["summary"]["bytes_per_token"]
+            budget = measured[0].trained_bytes if measured else wish.steps * per_step
             steps = max(1, round(budget / per_step))
             its_settings = replace(settings, steps=steps, validate_every=steps)
-            options = replace(inputs, store=store, tokenizer=str(store)).options(method) if name != KEEP else {}
-            made = {"method": method, "seed": inputs.seed, **options, **swap}
-            found.append(try_choice(name, inputs, tokenizer, text, its_settings, made, trust_remote_code))
-    return found
+            with no_bars():
+                model = load_model(inputs.model, dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
+            kind = kind_of(match_vocabularies(inputs.own, tokenizer))
+            if kind != KEEP:
+                complete = replace(inputs, store=store, tokenizer=str(store)).complete(swap)
+                swap_tokenizer(model, inputs.own, tokenizer, swap=complete)
+            progress = one_phase(inputs.progress, f"train {name}")
+            row = measure_choice(model, tokenizer, text, its_settings, progress=progress)
+            measured.append(Choice(name=name, kind=kind, trained_bytes=round(steps * per_step), **row))
+    return measured
 
 
-def try_choice(
-    name: str,
-    inputs: MethodInputs,
-    tokenizer: Tokenizer,
-    text: ProbeText,
-    settings: TrainSettings,
-    swap: Mapping[str, Any],
-    trust_remote_code: bool,
-) -> Choice:
-    """Swap, train, measure one choice."""
-    with no_bars():
-        model = load_model(inputs.model, dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
-    kind = kind_of(match_vocabularies(inputs.own, tokenizer))
-    if kind != KEEP:
-        swap_tokenizer(model, inputs.own, tokenizer, **swap)
+def measure_choice(
+    model: Any, tokenizer: Tokenizer, text: ProbeText, settings: TrainSettings, *, progress: Progress | None
+) -> dict[str, Any]:
+    """Train and measure one choice: fields of :class:`Choice`."""
     parameters = count_parameters(model)
-    probe = short_training(model, tokenizer, text, settings, named(inputs.progress, f"train {name}"))
+    probe = short_training(model, tokenizer, text, settings, progress=progress)
     begun = time.perf_counter()
     read = measure_bits_per_byte(model, tokenizer, text.target, window=settings.sequence_length)
     seconds = time.perf_counter() - begun
-    return Choice(
-        name=name,
-        kind=kind,
-        vocabulary=tokenizer.vocab_size,
-        parameters=parameters,
-        bytes_per_token=read.bytes / max(read.tokens, 1),
-        target=probe.target,
-        target_before=probe.target_before,
-        source=probe.source,
-        source_before=probe.source_before,
-        steps=settings.steps or 0,
-        trained_bytes=round((settings.steps or 0) * settings.tokens_per_step * bytes_per_token(text)),
-        tokens_per_second=read.tokens / seconds,
-        bytes_per_second=read.bytes / seconds,
-    )
-
-
-def bytes_per_token(text: ProbeText) -> float:
-    """Of the text to train on."""
-    return float(text.stores[0].path.manifest["summary"]["bytes_per_token"])
+    return {
+        "vocabulary": tokenizer.vocab_size,
+        "parameters": parameters,
+        "bytes_per_token": read.bytes / max(read.tokens, 1),
+        "steps": settings.steps or 0,
+        "tokens_per_second": read.tokens / seconds,
+        "bytes_per_second": read.bytes / seconds,
+        **asdict(probe),
+    }

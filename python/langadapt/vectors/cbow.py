@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from langadapt import _core
-from langadapt.artefacts.folders import sync_folder
+from langadapt.artefacts.folders import check_space, sync_folder
 from langadapt.errors import ConfigError, DataError, MismatchError
+from langadapt.progress import Progress
+from langadapt.store import TokenStore
+from langadapt.tokenizer.vocabulary import read_vocabulary
+from langadapt.vectors.published import read_word_vectors, token_model_vectors
 
 TENSOR = "vectors"
 
@@ -36,7 +41,7 @@ def train_vectors(
     subsample: float = 1e-4,
     ngrams: tuple[int, int] = (3, 6),
     tokenizer: Any = None,
-    progress: Callable[[str, int, int | None, str], Any] | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """One vector per token, by CBOW with character n-grams as fastText trains it (Bojanowski et al., 2017).
 
@@ -81,16 +86,12 @@ def train_vectors(
 def open_store(store: Any) -> Any:
     """``store``, or the store in that folder."""
     if isinstance(store, (str, Path)):
-        from langadapt.store import TokenStore
-
         return TokenStore.open(store)
     return store
 
 
 def token_surfaces(store: Any, tokenizer: Any = None) -> list[str]:
     """A readable string per id, of which the n-grams are made."""
-    from langadapt.tokenizer.vocabulary import read_vocabulary
-
     vocabulary = read_vocabulary(tokenizer if tokenizer is not None else store_tokenizer(store))
     size = int(store.manifest["summary"]["vocab_size"])
     if len(vocabulary) > size or (tokenizer is None and len(vocabulary) != size):
@@ -120,12 +121,8 @@ def save_vectors(vectors: NDArray[np.float32], path: str | Path, *, store: Any =
         store: that they were trained on; names the vocabulary they belong to.
         tokenizer: the same, where there is no store.
     """
-    from safetensors.numpy import save_file
-
-    from langadapt.tokenizer.vocabulary import read_vocabulary
-
     path = Path(path)
-    check_place(path)
+    check_place(path, vectors.nbytes)
     path.parent.mkdir(parents=True, exist_ok=True)
     # One entry at most: safetensors writes several in an order that differs from process to process.
     metadata = {}
@@ -133,17 +130,28 @@ def save_vectors(vectors: NDArray[np.float32], path: str | Path, *, store: Any =
         vocabulary = read_vocabulary(tokenizer if tokenizer is not None else store_tokenizer(open_store(store)))
         metadata["vocabulary"] = vocabulary.identity
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({TENSOR: np.ascontiguousarray(vectors, dtype=np.float32)}, temporary, metadata=metadata)
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        save_file({TENSOR: np.ascontiguousarray(vectors, dtype=np.float32)}, temporary, metadata=metadata)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (SafetensorError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(
+            getattr(error, "errno", None) or errno.ENOSPC, f"cannot be written ({error})", str(path)
+        ) from None
     sync_folder(path.parent)
 
 
-def check_place(path: Path) -> None:
-    """Raise IsADirectoryError where a folder is in a file's way."""
+def check_place(path: Path, size: int) -> None:
+    """Try the place of a file of ``size`` bytes, before the work for it is done.
+
+    Raises:
+        OSError: a folder is in the way, nothing may be written there, or the disk is too full.
+    """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file such as vectors.safetensors", str(path))
+    check_space(path, size)
 
 
 def load_vectors(path: str | Path, *, tokenizer: Any = None) -> NDArray[np.float32]:
@@ -158,8 +166,6 @@ def load_vectors(path: str | Path, *, tokenizer: Any = None) -> NDArray[np.float
         DataError: the file holds no single float matrix.
         MismatchError: the vectors belong to another vocabulary.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(2, "No such file or directory", str(path))
@@ -182,9 +188,6 @@ def load_vectors(path: str | Path, *, tokenizer: Any = None) -> NDArray[np.float
 
 def load_token_model(path: Path, tokenizer: Any) -> NDArray[np.float32]:
     """Vectors of tokens from a fastText model that was trained on tokenized text."""
-    from langadapt.tokenizer.vocabulary import read_vocabulary
-    from langadapt.vectors.published import read_word_vectors, token_model_vectors
-
     if tokenizer is None:
         raise ConfigError(f"{path}: a fastText model holds words, not ids; pass the tokenizer that it was trained with")
     model, vocabulary = read_word_vectors(path), read_vocabulary(tokenizer)
@@ -199,8 +202,6 @@ def load_token_model(path: Path, tokenizer: Any) -> NDArray[np.float32]:
 
 def check_identity(path: Path, identity: str, vectors: NDArray[Any], tokenizer: Any) -> None:
     """Refuse vectors of another vocabulary."""
-    from langadapt.tokenizer.vocabulary import read_vocabulary
-
     vocabulary = read_vocabulary(tokenizer)
     if vocabulary.identity != identity:
         raise MismatchError(

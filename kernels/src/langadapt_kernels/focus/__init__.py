@@ -62,7 +62,7 @@ def focus_combine(
     # Autocast would compute the similarities in bfloat16.
     with torch.autocast(new_vectors.device.type, enabled=False):
         if choose_backend(backend, new_vectors.device) == "triton" and len(new_vectors):
-            from .kernel import focus_combine as run
+            from .run import focus_combine as run
 
             outputs = run(new_vectors, anchor_vectors, matrices)
         else:

@@ -30,7 +30,7 @@ def float32_products() -> Iterator[None]:
 
     TF32 is off by 1e-3: rows would differ from those that the kernels compute.
     """
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

@@ -189,7 +189,7 @@ def sparsemax_backward_kernel(
         store_narrow(grad_input_ptr + here, tl.where(inside, grad - mean, 0.0), mask, GRAD_BF16)
 
 
-def _raw(x: Tensor) -> Tensor:
+def raw_bits(x: Tensor) -> Tensor:
     """bfloat16 as its bits; see rounding/kernel.py."""
     return x.view(torch.uint16) if x.dtype == torch.bfloat16 else x
 
@@ -212,8 +212,8 @@ def sparsemax(x: Tensor, resident: int = RESIDENT) -> Tensor:
             block = max(128, triton.next_power_of_2(n))
             warps = min(16, max(4, block // 512))
             sparsemax_resident_kernel[(rows,)](
-                _raw(x),
-                _raw(output),
+                raw_bits(x),
+                raw_bits(output),
                 n,
                 BF16=bf16,
                 WIDE=wide,
@@ -224,7 +224,7 @@ def sparsemax(x: Tensor, resident: int = RESIDENT) -> Tensor:
             )
         else:
             sparsemax_stream_kernel[(rows,)](
-                _raw(x), _raw(output), n, BF16=bf16, WIDE=wide, BLOCK=_STREAM_BLOCK, num_warps=16
+                raw_bits(x), raw_bits(output), n, BF16=bf16, WIDE=wide, BLOCK=_STREAM_BLOCK, num_warps=16
             )
     return output
 
@@ -239,9 +239,9 @@ def sparsemax_backward(output: Tensor, grad: Tensor) -> Tensor:
     block = min(_STREAM_BLOCK, max(128, triton.next_power_of_2(n)))
     with torch.cuda.device_of(grad):
         sparsemax_backward_kernel[(rows,)](
-            _raw(output),
-            _raw(grad),
-            _raw(result),
+            raw_bits(output),
+            raw_bits(grad),
+            raw_bits(result),
             n,
             OUTPUT_BF16=output.dtype == torch.bfloat16,
             GRAD_BF16=grad.dtype == torch.bfloat16,

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langadapt.swap.matching import VocabularyMatch
-from langadapt.swap.rows.focus import anchored, copies, unit_rows
-from langadapt.swap.rows.plan import BLOCK_COLUMNS, RowPlan, plan_of
+from langadapt.swap.rows.focus import split_anchors, unit_rows
+from langadapt.swap.rows.plan import BLOCK_COLUMNS, RowPlan, copied_entries, plan_of
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ def plan_clp(match: VocabularyMatch, helper_rows: NDArray[np.float32]) -> RowPla
     A token whose similarities do not sum to something positive has no mean and is drawn.
 
     Raises:
-        MismatchError: see :func:`langadapt.swap.rows.focus.anchored`.
+        MismatchError: see :func:`langadapt.swap.rows.focus.split_anchors`.
     """
-    tokens = anchored(match, helper_rows)
+    tokens = split_anchors(match, helper_rows)
     new, anchors = unit_rows(helper_rows, tokens.new_ids), unit_rows(helper_rows, tokens.anchor_ids)
     # A mean similarity this close to zero would blow rounding errors up to rows.
     positive = (new.double() @ anchors.double().mean(dim=0) > 1e-4).numpy()
     rule = SimilarityMean(tokens.new_ids[positive], tokens.anchor_sources, new[torch.from_numpy(positive)], anchors)
-    return replace(plan_of([copies(match)], match.target_size), rule=rule)
+    return replace(plan_of([copied_entries(match)], match.target_size), rule=rule)

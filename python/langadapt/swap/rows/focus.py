@@ -21,14 +21,14 @@ from torch import Tensor
 from langadapt import _core
 from langadapt.errors import MismatchError
 from langadapt.swap.matching import VocabularyMatch
-from langadapt.swap.rows.plan import RowPlan, plan_of
+from langadapt.swap.rows.plan import RowPlan, copied_entries, plan_of
 
 BLOCK_BYTES = 64 << 20
 """Size of a block of similarities."""
 
 
 @dataclass(frozen=True)
-class Anchored:
+class Anchors:
     """The target tokens that take part: those with a vector."""
 
     new_ids: NDArray[np.int64]
@@ -39,7 +39,7 @@ class Anchored:
     """Source id of each anchor."""
 
 
-def anchored(match: VocabularyMatch, vectors: NDArray[np.float32]) -> Anchored:
+def split_anchors(match: VocabularyMatch, vectors: NDArray[np.float32]) -> Anchors:
     """Split the tokens that have a vector (a row that is not zero).
 
     Raises:
@@ -53,7 +53,7 @@ def anchored(match: VocabularyMatch, vectors: NDArray[np.float32]) -> Anchored:
             f"{int(has_vector.sum())} have a vector, but none has both; train vectors on more text, or use "
             "`subword_mean`, which needs no overlap"
         )
-    return Anchored(match.new_ids[has_vector[match.new_ids]], anchors, match.source_ids[anchors])
+    return Anchors(match.new_ids[has_vector[match.new_ids]], anchors, match.source_ids[anchors])
 
 
 def unit_rows(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> Tensor:
@@ -70,26 +70,26 @@ def plan_focus(match: VocabularyMatch, vectors: NDArray[np.float32], *, threads:
         threads: of the sparsemax; default: one per core.
 
     Raises:
-        MismatchError: see :func:`anchored`.
+        MismatchError: see :func:`split_anchors`.
     """
-    tokens = anchored(match, vectors)
+    tokens = split_anchors(match, vectors)
     lengths, columns, weights = similarity_weights(
         unit_rows(vectors, tokens.new_ids), unit_rows(vectors, tokens.anchor_ids), threads=threads
     )
     combined = (np.repeat(tokens.new_ids, lengths), tokens.anchor_sources[columns], weights)
-    return plan_of([copies(match), combined], match.target_size)
+    return plan_of([copied_entries(match), combined], match.target_size)
 
 
 def plan_focus_on_gpu(match: VocabularyMatch, vectors: NDArray[np.float32], device: torch.device) -> RowPlan:
     """The same through ``langadapt_kernels.focus_combine``: the weights stay on the GPU and serve all matrices."""
-    tokens = anchored(match, vectors)
+    tokens = split_anchors(match, vectors)
     rule = FusedFocus(
         tokens.new_ids,
         torch.from_numpy(tokens.anchor_sources).to(device),
         unit_rows(vectors, tokens.new_ids).to(device),
         unit_rows(vectors, tokens.anchor_ids).to(device),
     )
-    return replace(plan_of([copies(match)], match.target_size), rule=rule)
+    return replace(plan_of([copied_entries(match)], match.target_size), rule=rule)
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,6 @@ class FusedFocus:
 
         anchor_rows = tuple(matrix[self.anchor_sources] for matrix in matrices)
         return list(focus_combine(self.new_vectors, self.anchor_vectors, anchor_rows))
-
-
-def copies(match: VocabularyMatch) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Entries of a plan that copy every matched token's row."""
-    overlap = match.overlap_ids
-    return overlap, match.source_ids[overlap], np.ones(len(overlap), dtype=np.float32)
 
 
 def similarity_weights(

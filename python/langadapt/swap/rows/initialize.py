@@ -20,7 +20,7 @@ methods but ``random`` and ``wechsel`` copy the rows of tokens that both vocabul
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,120 +30,83 @@ from torch import Tensor
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.swap.matching import VocabularyMatch
 from langadapt.swap.rows.clp import plan_clp
-from langadapt.swap.rows.focus import copies, plan_focus, plan_focus_on_gpu
-from langadapt.swap.rows.names import METHODS
-from langadapt.swap.rows.omp import RIDGE, plan_omp
-from langadapt.swap.rows.plan import RowPlan, plan_of
+from langadapt.swap.rows.focus import plan_focus, plan_focus_on_gpu
+from langadapt.swap.rows.omp import plan_omp
+from langadapt.swap.rows.options import SwapOptions
+from langadapt.swap.rows.plan import Fill, RowPlan, copied_entries, plan_of
 from langadapt.swap.rows.wechsel import plan_wechsel
 
+TOKEN_VECTORS = "vectors of the target tokens, from `langadapt vectors train` or `train_vectors`, as `vectors`"
+NEEDS = {
+    "clp": "rows of a helper model, as `helper_rows`",
+    "wechsel": "vectors of target and source tokens in one space, as `vectors` and `source_vectors`",
+}
+"""What errors ask for."""
 
-def initialize_embeddings(
-    method: str,
-    source_rows: Tensor,
-    match: VocabularyMatch,
-    *,
-    vectors: Any = None,
-    seed: int = 0,
-    calibrate: bool = False,
-    **options: Any,
-) -> Tensor:
+
+def initialize_embeddings(method: str, source_rows: Tensor, match: VocabularyMatch, **options: Any) -> Tensor:
     """Rows of the target vocabulary.
 
     Args:
-        method: one of :data:`METHODS` (see the module's table).
+        method: one of :data:`langadapt.swap.rows.names.METHODS` (see the module's table).
         source_rows: ``[rows, d]``, floating, at least as many rows as the source tokenizer has ids.
         match: of the two vocabularies.
-        vectors: float32 ``[target vocabulary, dim]`` (array or tensor) where the method needs them; zero rows mean "no
-            vector".
-        seed: of the draws.
-        calibrate: scale combined rows to the mean norm of the copied ones.
-        options: of the method, see :func:`plan_rows`.
+        options: fields of :class:`langadapt.swap.rows.options.SwapOptions`, such as ``vectors``, ``seed``, ``scale_rows``
+            and what the method needs; there is no padding.
 
     Returns:
         ``[target vocabulary, d]`` of the source's dtype and device.
 
     Raises:
-        ConfigError: unknown method, or something that it needs is missing.
+        ConfigError: an unknown method or option, or something that the method needs is missing.
         MismatchError: sizes do not fit, or there is nothing to start from.
         DataError: rows or vectors are not finite.
     """
+    swap = SwapOptions(method).updated(options)
     check_rows(source_rows, match)
-    plan = plan_rows(method, match, vectors=vectors, device=source_rows.device, **options)
-    return plan.apply(source_rows, seed=seed, calibrate=calibrate)[0]
+    plan = plan_rows(match, swap, source_rows.device)
+    return plan.apply(source_rows, seed=swap.seed, scale=swap.scale_rows)[0]
 
 
-def plan_rows(
-    method: str,
-    match: VocabularyMatch,
-    *,
-    vectors: Any = None,
-    device: torch.device | str = "cpu",
-    weighting: str = "uniform",
-    counts: NDArray[np.integer] | None = None,
-    source_counts: NDArray[np.integer] | None = None,
-    source_vectors: Any = None,
-    helper_rows: Any = None,
-    neighbours: int = 10,
-    temperature: float = 0.1,
-    atoms: int | None = None,
-    ridge: float = RIDGE,
-) -> RowPlan:
-    """The plan of a method, for any number of matrices.
+def plan_rows(match: VocabularyMatch, swap: SwapOptions, device: torch.device | str = "cpu") -> RowPlan:
+    """The plan of ``swap.method``, for any number of matrices; on a CUDA device FOCUS runs as one kernel.
 
-    Args:
-        method: one of :data:`METHODS`.
-        match: of the two vocabularies.
-        vectors: as for :func:`initialize_embeddings`.
-        device: where the matrices are; on a CUDA device FOCUS runs as one kernel.
-        weighting: for ``subword_mean``: ``uniform``, or ``characters``: by the pieces' lengths.
-        counts: for ``zipf``: how often each target token occurs; default: the order of the ids, which is that of
-            merges and so roughly that of frequency.
-        source_counts: likewise for source tokens.
-        source_vectors: for ``wechsel``: float32 ``[source vocabulary, dim]`` in the space of ``vectors`` (see
-            :func:`langadapt.swap.rows.wechsel.aligned_token_vectors`).
-        neighbours: for ``wechsel``: source tokens per target token.
-        temperature: for ``wechsel``: of the softmax.
-        helper_rows: for ``clp``: ``[target vocabulary, any]``: input embeddings of a model with the target tokenizer.
-        atoms: for ``omp``: shared tokens per new token, see :func:`langadapt.swap.rows.omp.plan_omp`.
-        ridge: for ``omp``: how far large coefficients are held back, see :mod:`langadapt.swap.rows.omp`.
+    Raises:
+        ConfigError: something that the method needs is missing.
+        MismatchError: sizes do not fit, or there is nothing to start from.
+        DataError: vectors are not finite.
     """
-    if method not in METHODS:
-        raise ConfigError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-    if method == "focus":
-        array = check_vectors(vectors, match, method)
-        on_gpu = torch.device(device).type == "cuda"
-        return plan_focus_on_gpu(match, array, torch.device(device)) if on_gpu else plan_focus(match, array)
-    if method == "omp":
-        return plan_omp(match, check_vectors(vectors, match, method), atoms=atoms, ridge=ridge)
+    method, needs = swap.method, NEEDS.get(swap.method, TOKEN_VECTORS)
     if method == "clp":
-        return plan_clp(match, check_vectors(helper_rows, match, method, "rows of a helper model, as `helper_rows`"))
-    if method == "wechsel":
-        needed = "vectors of target and source tokens in one space, as `vectors` and `source_vectors`"
-        target_array = check_vectors(vectors, match, method, needed)
-        source_array = float_array(source_vectors, method, needed)
-        return plan_wechsel(match, target_array, source_array, neighbours=neighbours, temperature=temperature)
+        return plan_clp(match, check_vectors(swap.helper_rows, match, method, needs))
+    if method in ("focus", "omp", "wechsel"):
+        vectors = check_vectors(swap.vectors, match, method, needs)
+        if method == "omp":
+            return plan_omp(match, vectors, atoms=swap.atoms, ridge=swap.ridge)
+        if method == "wechsel":
+            source_vectors = float_array(swap.source_vectors, method, needs)
+            return plan_wechsel(
+                match, vectors, source_vectors, neighbours=swap.neighbours, temperature=swap.temperature
+            )
+        on_gpu = torch.device(device).type == "cuda"
+        return plan_focus_on_gpu(match, vectors, torch.device(device)) if on_gpu else plan_focus(match, vectors)
     if method == "subword_mean":
-        return plan_subword_mean(match, weighting)
+        return plan_subword_mean(match, swap.weighting)
     if method == "zipf":
-        return plan_zipf(match, counts, source_counts)
-    if method == "random":
-        # Without a match there is nothing to keep; an extended tokenizer's old tokens are no new rows.
-        kept = [copies(match)] if match.keeps_ids() else [empty_entries()]
-        return replace(plan_of(kept, match.target_size), fill="random")
-    plan = plan_of([copies(match)], match.target_size)
-    return replace(plan, fill="mean") if method == "mean" else plan
+        return plan_zipf(match, swap.counts, swap.source_counts)
+    # Of `random`, without a match there is nothing to keep; an extended tokenizer's old tokens are no new rows.
+    kept = [] if method == "random" and not match.keeps_ids() else [copied_entries(match)]
+    return replace(plan_of(kept, match.target_size), fill=cast("Fill", method))
 
 
 def plan_subword_mean(match: VocabularyMatch, weighting: str = "uniform") -> RowPlan:
     """A new token is the mean of its source pieces (FVT; Gee et al., 2022); tokens without pieces are drawn."""
-    if weighting not in ("uniform", "characters"):
-        raise ConfigError(f"unknown weighting {weighting!r}; there are uniform and characters")
     lengths = np.diff(match.piece_starts)
     targets = np.repeat(np.arange(match.target_size), lengths)
     share = match.piece_lengths.astype(np.float64) if weighting == "characters" else np.ones(len(targets))
     total = np.bincount(targets, weights=share, minlength=match.target_size)
     weights = (share / total[targets]).astype(np.float32)
-    return plan_of([copies(match), (targets, match.piece_ids, weights)], match.target_size)
+    return plan_of([copied_entries(match), (targets, match.piece_ids, weights)], match.target_size)
 
 
 def plan_zipf(
@@ -156,18 +119,18 @@ def plan_zipf(
     Norms and anisotropy of embedding rows go with frequency, so a row of like frequency starts at a likely place,
     whatever it means.
     """
-    ranked_source = ranking(match.source.kinds, source_counts)
-    ranked_target = ranking(match.target.kinds, counts)
+    ranked_source = ids_by_frequency(match.source.kinds, source_counts)
+    ranked_target = ids_by_frequency(match.target.kinds, counts)
     if len(ranked_source) == 0:
         raise MismatchError(f"the source tokenizer has no ordinary token among its {match.source_size}")
     place = np.zeros(match.target_size)
     place[ranked_target] = np.arange(len(ranked_target)) / max(1, len(ranked_target))
     new = match.new_ids[np.isin(match.new_ids, ranked_target)]
     source = ranked_source[(place[new] * len(ranked_source)).astype(np.int64)]
-    return plan_of([copies(match), (new, source, np.ones(len(new), dtype=np.float32))], match.target_size)
+    return plan_of([copied_entries(match), (new, source, np.ones(len(new), dtype=np.float32))], match.target_size)
 
 
-def ranking(kinds: list[str], counts: NDArray[np.integer] | None) -> NDArray[np.int64]:
+def ids_by_frequency(kinds: list[str], counts: NDArray[np.integer] | None) -> NDArray[np.int64]:
     """Ids of ordinary tokens, most frequent first; ties by id."""
     ordinary = np.flatnonzero([kind in ("normal", "added", "byte") for kind in kinds])
     if counts is None:
@@ -175,11 +138,6 @@ def ranking(kinds: list[str], counts: NDArray[np.integer] | None) -> NDArray[np.
     if len(counts) != len(kinds):
         raise MismatchError(f"counts of {len(counts)} tokens for a vocabulary of {len(kinds)}")
     return ordinary[np.argsort(-np.asarray(counts, dtype=np.int64)[ordinary], kind="stable")]
-
-
-def empty_entries() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """No entries of a plan."""
-    return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
 
 
 def check_rows(source_rows: Tensor, match: VocabularyMatch) -> None:
@@ -206,12 +164,7 @@ def check_rows(source_rows: Tensor, match: VocabularyMatch) -> None:
         )
 
 
-def check_vectors(
-    vectors: Any,
-    match: VocabularyMatch,
-    method: str,
-    needed: str = "vectors of the target tokens, from `langadapt vectors train` or `train_vectors`, as `vectors`",
-) -> NDArray[np.float32]:
+def check_vectors(vectors: Any, match: VocabularyMatch, method: str, needed: str) -> NDArray[np.float32]:
     """``vectors`` as a float32 array that fits the target vocabulary."""
     array = float_array(vectors, method, needed)
     if array.ndim != 2 or len(array) < match.target_size:

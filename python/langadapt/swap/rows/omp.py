@@ -18,8 +18,8 @@ from torch import Tensor
 
 from langadapt.errors import ConfigError
 from langadapt.swap.matching import VocabularyMatch
-from langadapt.swap.rows.focus import BLOCK_BYTES, anchored, copies
-from langadapt.swap.rows.plan import RowPlan, plan_of
+from langadapt.swap.rows.focus import BLOCK_BYTES, split_anchors
+from langadapt.swap.rows.plan import RowPlan, copied_entries, plan_of
 
 ATOMS = 16
 """Anchors per new token."""
@@ -41,7 +41,7 @@ def plan_omp(
 
     Raises:
         ConfigError: ``atoms`` or ``ridge`` is out of range.
-        MismatchError: see :func:`langadapt.swap.rows.focus.anchored`.
+        MismatchError: see :func:`langadapt.swap.rows.focus.split_anchors`.
     """
     if atoms is None:
         atoms = min(ATOMS, vectors.shape[1])
@@ -49,7 +49,7 @@ def plan_omp(
         raise ConfigError(f"atoms must be between 1 and the vectors' width {vectors.shape[1]}: {atoms}")
     if not ridge > 0:
         raise ConfigError(f"ridge must be above 0, or two equal anchors have no solution: {ridge}")
-    tokens = anchored(match, vectors)
+    tokens = split_anchors(match, vectors)
     anchors = torch.from_numpy(vectors[tokens.anchor_ids])
     new = torch.from_numpy(vectors[tokens.new_ids])
     k = min(atoms, len(anchors))
@@ -59,13 +59,13 @@ def plan_omp(
         chosen.append(columns.numpy().ravel())
         coefficients.append(values.float().numpy().ravel())
     if not chosen:
-        return plan_of([copies(match)], match.target_size)
+        return plan_of([copied_entries(match)], match.target_size)
     entries = (
         np.repeat(tokens.new_ids, k),
         tokens.anchor_sources[np.concatenate(chosen)],
         np.concatenate(coefficients),
     )
-    return plan_of([copies(match), entries], match.target_size)
+    return plan_of([copied_entries(match), entries], match.target_size)
 
 
 def pursue(targets: Tensor, anchors: Tensor, k: int, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:

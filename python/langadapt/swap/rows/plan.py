@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from langadapt.swap.matching import VocabularyMatch
+
 Fill = Literal["normal", "mean", "random"]
 
 BLOCK_ROWS = 4096
@@ -77,7 +79,7 @@ class RowPlan:
 
     @torch.no_grad()
     def apply(
-        self, *matrices: Tensor, seed: int = 0, rows: int | None = None, calibrate: bool = False
+        self, *matrices: Tensor, seed: int = 0, rows: int | None = None, scale: bool = False
     ) -> tuple[Tensor, ...]:
         """Target rows for each of ``matrices``.
 
@@ -85,8 +87,8 @@ class RowPlan:
             matrices: ``[source, d]`` of any floating type and device.
             seed: of the draws for rows without a source; the same for each matrix.
             rows: rows of the results, at least the plan's; those behind it are filled like rows without a source.
-            calibrate: scale the combined rows to the mean norm of the copied ones (of all source rows, where none is
-                copied). Means of many rows are shorter than any of them.
+            scale: give the combined rows the mean norm of the copied ones (of all source rows, where none is copied).
+                Means of many rows are shorter than any of them.
 
         Returns:
             One ``[rows, d]`` per matrix, of its type and on its device. Sums are taken in float32 and rounded once.
@@ -94,10 +96,10 @@ class RowPlan:
         n_rows = max(len(self), rows or 0)
         by_rule = self.rule.combine(matrices) if self.rule is not None else [None] * len(matrices)
         return tuple(
-            self._apply(matrix, made, n_rows, seed, calibrate) for matrix, made in zip(matrices, by_rule, strict=True)
+            self._apply(matrix, made, n_rows, seed, scale) for matrix, made in zip(matrices, by_rule, strict=True)
         )
 
-    def _apply(self, matrix: Tensor, by_rule: Tensor | None, n_rows: int, seed: int, calibrate: bool) -> Tensor:
+    def _apply(self, matrix: Tensor, by_rule: Tensor | None, n_rows: int, seed: int, scale: bool) -> Tensor:
         out = torch.empty((n_rows, matrix.shape[1]), dtype=matrix.dtype, device=matrix.device)
         copied = self.copied
         source = torch.from_numpy(self.ids[self.starts[copied]]).to(matrix.device)
@@ -109,7 +111,7 @@ class RowPlan:
             out[torch.from_numpy(self.rule.target_ids).to(out.device)] = by_rule.to(out)
         missing = np.concatenate([self.missing, np.arange(len(self), n_rows)])
         fill_rows(out, missing, matrix, self.fill, seed)
-        if calibrate:
+        if scale:
             reference = matrix if len(copied) == 0 else out[torch.from_numpy(copied).to(out.device)]
             scale_rows(out, self.combined, float(row_norms(reference).mean()))
         return out
@@ -181,11 +183,21 @@ def scale_rows(out: Tensor, rows: NDArray[np.int64], norm: float) -> None:
         out[here] = torch.where(norms > 0, values * (norm / norms), values).to(out.dtype)
 
 
-def plan_of(entries: Sequence[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]], size: int) -> RowPlan:
-    """A plan from ``(target id, source id, weight)`` triples in any order; source ids of a row come out rising."""
-    target = np.concatenate([entry[0] for entry in entries]).astype(np.int64)
-    source = np.concatenate([entry[1] for entry in entries]).astype(np.int64)
-    weight = np.concatenate([entry[2] for entry in entries]).astype(np.float32)
+Entries = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+"""Target ids, source ids and weights."""
+
+
+def plan_of(parts: Sequence[Entries], size: int) -> RowPlan:
+    """A plan from entries in any order; source ids of a row come out rising."""
+    target = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
+    source = np.concatenate([np.zeros(0, np.int64), *(part[1] for part in parts)])
+    weight = np.concatenate([np.zeros(0, np.float32), *(part[2] for part in parts)]).astype(np.float32)
     order = np.lexsort((source, target))
     starts = np.concatenate([[0], np.cumsum(np.bincount(target, minlength=size))]).astype(np.int64)
     return RowPlan(starts, source[order], weight[order])
+
+
+def copied_entries(match: VocabularyMatch) -> Entries:
+    """Entries that copy every matched token's row."""
+    overlap = match.overlap_ids
+    return overlap, match.source_ids[overlap], np.ones(len(overlap), dtype=np.float32)

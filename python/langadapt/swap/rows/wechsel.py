@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from langadapt.errors import DataError, MismatchError
 from langadapt.swap.matching import VocabularyMatch, match_vocabularies
-from langadapt.swap.rows.focus import BLOCK_BYTES, copies, unit_rows
-from langadapt.swap.rows.plan import RowPlan, plan_of
+from langadapt.swap.rows.focus import BLOCK_BYTES, unit_rows
+from langadapt.swap.rows.plan import RowPlan, copied_entries, plan_of
 from langadapt.vectors.published import WordVectors, read_word_vectors, word_model_vectors
 
 MIN_PAIRS = 50
@@ -123,7 +123,7 @@ def plan_wechsel(
         nearest = (block @ anchors.T).topk(k, dim=1)
         columns.append(nearest.indices.numpy())
         weights.append(torch.softmax(nearest.values.double() / temperature, dim=1).float().numpy())
-    overlap, kept_sources, ones = copies(match)
+    overlap, kept_sources, ones = copied_entries(match)
     rest = ~np.isin(overlap, made)
     others = (overlap[rest], kept_sources[rest], ones[rest])
     if not columns:
