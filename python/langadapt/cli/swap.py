@@ -135,6 +135,8 @@ def command(
     )
     wish = ProbeWish(probe_steps, probe_tokens, probe_rate, candidates or (), text or ())
     if compare is not None:
+        if method == AUTO:
+            raise ConfigError("a comparison of vocabularies needs one method for all, such as `--method focus`")
         show_choices(
             inputs, wish, compare, out, as_json, {"swap": swap, "vocab_size": vocab_size, "new_tokens": new_tokens}
         )
@@ -208,9 +210,8 @@ def show_choices(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     with progress("compare") as report:
-        inputs = replace(inputs, progress=report)
-        choices = compare_vocabularies(inputs, wish, choices, keep_tokenizers=out, **options)
-    rows = [asdict(choice) for choice in choices]
+        measured = compare_vocabularies(replace(inputs, progress=report), wish, choices, keep_tokenizers=out, **options)
+    rows = [asdict(choice) for choice in measured]
     text = json.dumps(rows, indent=2, ensure_ascii=False)
     if out is not None:
         write_atomically(out / "comparison.json", text + "\n")

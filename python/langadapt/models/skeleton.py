@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming, dot_natural_key, rename_source_key
+from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
 from langadapt.errors import DataError
 from langadapt.models.folder import readable
@@ -41,7 +41,7 @@ def model_names(skeleton: Any, stored: Iterable[str]) -> dict[str, str]:
     """
     transforms = get_model_conversion_mapping(skeleton)
     renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
-    converters = [transform for transform in transforms if not isinstance(transform, WeightRenaming)]
+    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
     prefix, state = skeleton.base_model_prefix, skeleton.state_dict()
     names = {}
     # Some renamings keep a state and count on this order.

@@ -85,7 +85,7 @@ class MethodInputs:
         return {"vectors": train_vectors(self.opened, threads=1, seed=self.seed, progress=self.progress)}
 
     def options(self, method: str) -> dict[str, Any]:
-        """Fields of :class:`langadapt.swap.rows.options.SwapOptions` for ``method``, as far as there are files for them."""
+        """Fields of :class:`langadapt.swap.rows.options.SwapOptions` for ``method``, where there are files."""
         if method not in self._options:
             self._options[method] = self._make_options(method)
         return self._options[method]

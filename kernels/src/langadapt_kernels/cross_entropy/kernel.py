@@ -45,7 +45,7 @@ def cross_entropy_kernel(
         total = total * tl.exp(largest - larger) + tl.exp(x - larger)
         largest = larger
     top = tl.max(largest, axis=0)
-    norm = tl.sum(total * tl.exp(largest - top), axis=0)
+    norm = tl.where(valid, tl.sum(total * tl.exp(largest - top), axis=0), 1.0)
     picked = tl.where((target >= 0) & (target < n), picked, float("nan"))
     tl.store(loss_ptr + row, tl.where(valid, tl.log(norm) + top - picked, 0.0))
     if GRADIENT:

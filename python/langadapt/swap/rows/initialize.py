@@ -51,8 +51,8 @@ def initialize_embeddings(method: str, source_rows: Tensor, match: VocabularyMat
         method: one of :data:`langadapt.swap.rows.names.METHODS` (see the module's table).
         source_rows: ``[rows, d]``, floating, at least as many rows as the source tokenizer has ids.
         match: of the two vocabularies.
-        options: fields of :class:`langadapt.swap.rows.options.SwapOptions`, such as ``vectors``, ``seed``, ``scale_rows``
-            and what the method needs; there is no padding.
+        options: fields of :class:`langadapt.swap.rows.options.SwapOptions`, such as ``vectors``, ``seed`` and
+            what the method needs; there is no padding.
 
     Returns:
         ``[target vocabulary, d]`` of the source's dtype and device.
