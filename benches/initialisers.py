@@ -42,14 +42,15 @@ from langadapt.corpus.documents import read_documents
 from langadapt.demo.scratch import make_untrained_model, train_from_scratch
 from langadapt.evaluation.bits_per_byte import bits_per_byte
 from langadapt.machine import versions
-from langadapt.pipeline.adapt import Adaptation
+from langadapt.pipeline import text
+from langadapt.pipeline.job import Job
 from langadapt.recipe.plain_values import build
 from langadapt.recipe.recipe import Recipe
 from langadapt.store import TokenStore, tokenize_corpus
 from langadapt.swap.files import input_rows
 from langadapt.swap.loaded import swap_tokenizer
-from langadapt.swap.rows.options import SwapOptions
 from langadapt.swap.rows.names import VECTOR_METHODS
+from langadapt.swap.rows.options import SwapOptions
 from langadapt.swap.rows.wechsel import vectors_from_files
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings, train_model
@@ -132,7 +133,7 @@ class Experiment:
         self.counts = TokenStore.open(out / "english-base" / "store")
         self.sides = {language: self.side(language) for language in LANGUAGES}
 
-    def side(self, language: str) -> Adaptation:
+    def side(self, language: str) -> Job:
         """Everything of a language up to its vectors, by the stages of a recipe."""
         target = str(self.data / "corpus" / f"{LANGUAGES[language]}.jsonl.zst")
         recipe = build(
@@ -149,13 +150,12 @@ class Experiment:
             },
             "",
         )
-        side = Adaptation(recipe, Run(Path(recipe.out), logging.info), None)
+        side = Job(recipe, Run(Path(recipe.out), logging.info), self.base)
         with side.run.locked():
-            for which in side.languages:
-                side.build_corpus(which)
-            tokenizer = side.make_tokenizer()
-            side.vectors(tokenizer)
-            side.store("target", self.base)
+            corpora = text.corpora(side)
+            tokenizer = text.tokenizer(side, corpora["target"])
+            text.vectors(side, text.store(side, corpora["target"], tokenizer))
+            text.store(side, corpora["target"], self.base)
         return side
 
     def extras(self, language: str, method: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from langadapt import ConfigError, DataError, build_corpus, read_documents
-from langadapt.artefacts.folders import matches, read_manifest, verify
+from langadapt.artefacts.folders import fingerprint, read_manifest, verify
 
 WORDS = [
     "der",
@@ -160,7 +160,7 @@ def test_manifest_and_bad_arguments(tmp_path: Path) -> None:
     assert report.skipped["malformed_json"] == 1 and report.first_problems[0]["line"] == 401
     manifest = verify(out)
     assert manifest["stage"] == "corpus" and manifest["summary"] == report.to_dict()
-    assert matches(out, "corpus", manifest["settings"], manifest["inputs"])
+    assert manifest["inputs"] == {str(path): fingerprint(path)}
     assert read_manifest(out)["settings"]["validation_share"] == 0.01
     before = (out / "train.jsonl.zst").read_bytes()
     with pytest.raises(DataError, match=r"a\.jsonl:401: malformed JSON"):

@@ -18,7 +18,7 @@ from training_kit import tiny_model as memory_model
 import langadapt.demo
 from langadapt import Tokenizer
 from langadapt.errors import ConfigError, DataError, LangadaptError, TrainingStopped
-from langadapt.pipeline.adapt import adapt
+from langadapt.pipeline.run import adapt
 from langadapt.recipe.plain_values import build
 from langadapt.recipe.recipe import Recipe
 from langadapt.store import TokenStore

@@ -75,13 +75,13 @@ def test_pilots_go_on_where_they_stopped_and_leave_their_logs_alone(
     assert advice.tokens == 30 * 64 and advice.extrapolation == pytest.approx(30 / 4)
     assert advice.between[0] <= advice.share <= advice.between[1]
     pilots = Path(recipe.out) / "pilots"
-    assert {path.name for path in pilots.rglob("*") if path.is_file()} == {"log.jsonl", "pilot.json"}
+    assert {path.name for path in pilots.rglob("*") if path.is_file()} == {"log.jsonl"}
     lines = [json.loads(line) for line in (half / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "validation" in line] == [0, 1, 2, 3, 4]
 
     # Nothing to train again for another budget; all of it at another rate.
     with monkeypatch.context() as patch:
-        patch.setattr("langadapt.training.train_model", lambda *_, **__: pytest.fail("trained again"))
+        patch.setattr("langadapt.pipeline.training.train_model", lambda *_, **__: pytest.fail("trained again"))
         recipe.train = replace(recipe.train, steps=300, log_every=5)
         assert small(recipe).extrapolation == pytest.approx(300 / 4)
     recipe.train = replace(recipe.train, learning_rate=2e-3)
@@ -90,7 +90,7 @@ def test_pilots_go_on_where_they_stopped_and_leave_their_logs_alone(
 
 
 def test_what_cannot_be_planned_costs_no_pilot(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("langadapt.training.train_model", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("langadapt.pipeline.training.train_model", lambda *_, **__: pytest.fail("trained"))
     recipe.train = replace(recipe.train, steps=None, hours=1e-12)
     with pytest.raises(ConfigError, match="less than one step"):
         small(recipe)

@@ -10,7 +10,7 @@ import torch
 
 from langadapt.artefacts.stages import Run
 from langadapt.errors import DataError, LangadaptError
-from langadapt.pipeline.adapt import Adaptation
+from langadapt.pipeline.run import cost
 
 
 class Counter:
@@ -96,12 +96,8 @@ def test_a_deleted_artefact_is_made_again(counter: Counter) -> None:
 def test_gpu_hours_are_of_the_processes_that_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     def hours(device: str) -> Any:
         budget, train = SimpleNamespace(price_per_gpu_hour=2.0), SimpleNamespace(device=device)
-        here: Any = SimpleNamespace(
-            recipe=SimpleNamespace(budget=budget, train=train),
-            run=SimpleNamespace(seconds={"train-focus": 1.0}),
-            chosen=lambda: "focus",
-        )
-        found = Adaptation.cost(here, {"focus": {"seconds": 1800.0, "layout": {"processes": 4}}})
+        recipe: Any = SimpleNamespace(budget=budget, train=train)
+        found = cost(recipe, {"seconds": 1800.0, "layout": {"processes": 4}}, {"train-focus": 1.0})
         return found["gpu_hours"], found["price"]
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from langadapt.artefacts.stages import Run
 from langadapt.demo.scratch import train_from_scratch
-from langadapt.pipeline.adapt import adapt
+from langadapt.pipeline.run import adapt
 from langadapt.recipe.recipe import Recipe
 from langadapt.report import results_table
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from langadapt.evaluation.bits_per_byte import BitsPerByte, bits_per_byte, measure_bits_per_byte
     from langadapt.evaluation.suites import evaluate_suites
     from langadapt.fertility import FertilityReport, measure_fertility
-    from langadapt.pipeline.adapt import adapt, train
+    from langadapt.pipeline.run import adapt, train
     from langadapt.recipe.recipe import Recipe
     from langadapt.report import write_report
     from langadapt.store import TokenStore, tokenize_corpus
@@ -75,7 +75,7 @@ _HOMES = {
     "langadapt.evaluation.bits_per_byte": ("BitsPerByte", "bits_per_byte", "measure_bits_per_byte"),
     "langadapt.evaluation.suites": ("evaluate_suites",),
     "langadapt.fertility": ("FertilityReport", "measure_fertility"),
-    "langadapt.pipeline.adapt": ("adapt", "train"),
+    "langadapt.pipeline.run": ("adapt", "train"),
     "langadapt.recipe.recipe": ("Recipe",),
     "langadapt.report": ("write_report",),
     "langadapt.store": ("TokenStore", "tokenize_corpus"),

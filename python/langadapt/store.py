@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
@@ -12,16 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt import _core
-from langadapt.artefacts.folders import (
-    MANIFEST_NAME,
-    fingerprint,
-    matches,
-    new_folder,
-    read_manifest,
-    verify,
-    write_manifest,
-)
-from langadapt.corpus.documents import Inputs, path_names, read_documents
+from langadapt.artefacts.folders import MANIFEST_NAME, fingerprint, new_folder, read_manifest, verify, write_manifest
+from langadapt.corpus.documents import Inputs, files_of, path_names, read_documents
 from langadapt.corpus.samples import batches
 from langadapt.errors import DataError, MismatchError
 from langadapt.machine import thread_count
@@ -148,9 +140,9 @@ def tokenize_corpus(
         DataError: an input is damaged, or there is no text at all.
     """
     tokenizer = open_tokenizer(tokenizer)
-    names = path_names(inputs)
+    names, files = path_names(inputs), files_of(inputs) or {}
     settings = {"text_field": text_field}
-    with new_folder(Path(out)) as folder:
+    with new_folder(Path(out), files) as folder:
         writer = _core.StoreWriter(folder, tokenizer.vocab_size)
         if names is not None and tokenizer.native is not None:
             reading = {"text_field": text_field, "strict": strict, "text_unit": "line"}
@@ -175,7 +167,8 @@ def tokenize_corpus(
         }
         # Who reads the ids later may need to know what they stand for.
         (folder / TOKENIZER_FILE).write_bytes(tokenizer.definition)
-        write_manifest(folder, STAGE, settings, input_fingerprints(names, tokenizer), summary)
+        made_from = {name: fingerprint(file) for name, file in files.items()}
+        write_manifest(folder, STAGE, settings, {"tokenizer": tokenizer.fingerprint, **made_from}, summary)
     return TokenStore.open(out)
 
 
@@ -196,20 +189,3 @@ def append_texts(
         if progress is not None:
             progress("tokenize", documents, None, "documents")
     return text_bytes
-
-
-def input_fingerprints(names: list[str] | None, tokenizer: Tokenizer) -> Mapping[str, str]:
-    """What a store is made from: the tokenizer, and the files if there are any that can be read twice."""
-    found = {"tokenizer": tokenizer.fingerprint}
-    if names is not None and "-" not in names:
-        found |= {str(path): fingerprint(path) for path in _core.expand_inputs(names)}
-    return found
-
-
-def is_up_to_date(out: Path, names: list[str], tokenizer: Tokenizer, text_field: str) -> bool:
-    """Whether ``out`` already holds what :func:`tokenize_corpus` would make of these files.
-
-    Raises:
-        DataError: it holds a store whose files are not those of its manifest.
-    """
-    return "-" not in names and matches(out, STAGE, {"text_field": text_field}, input_fingerprints(names, tokenizer))

@@ -1,72 +1,76 @@
-"""Artefact folders that are whole or absent, and know what they were made from.
+"""Artefacts that are whole or absent, and know what they were made from.
 
-Every stage writes its result into a folder beside the final place, describes it in ``manifest.json`` and renames it: a
-killed process leaves the old state. A manifest holds the stage's name, the settings, fingerprints of the inputs, sizes
-and hashes of all files and a summary for people. :func:`matches` tells whether a stage need not run again;
-:func:`verify` finds a half-written or altered artefact and names it.
+Whatever is written is written in a temporary folder beside its final place, flushed and renamed: a killed process
+leaves the old state, and the next one that writes there clears away what it left (:func:`remove_leftovers`). A folder's
+``manifest.json`` holds the stage's name, the settings, fingerprints of the inputs, sizes and hashes of all files and a
+summary for people; :func:`verify` finds a half-written or altered artefact and names it.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from langadapt import __version__, _core
-from langadapt.errors import DataError
+from langadapt.errors import ConfigError, DataError
 
 MANIFEST_NAME = "manifest.json"
 SWAP_REPORT_NAME = "swap.json"
 """What was swapped, in the folder of a swapped model, which has no manifest: the report, and which rows are new."""
+STAMP_NAME = ".stamp.json"
+"""What a single command made a folder from, in that folder."""
+CARD_NAME = "README.md"
+"""A model's card is written after everything was measured; it makes no other model of it."""
+TICK = 0.02
+"""Seconds between two times that a file system can tell apart, at most."""
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8 so that after a crash the file is either the old or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        # A failed write does not say of which file.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with whole_file(path) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place to write a file to, which becomes ``path`` when the block ends well."""
+    with temporary_beside(path) as folder:
+        file = folder / path.name
+        try:
+            yield file
+            sync_file(file)
+        except OSError as error:
+            # A failed write does not say of which file, or names one that is gone by now.
+            if error.filename is None or Path(os.fsdecode(error.filename)).parent == folder:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            raise
+        file.replace(path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(out: Path, inputs: Iterable[str | Path] = ()) -> Iterator[Path]:
     """A temporary folder that becomes ``out`` when the block ends well, and vanishes when it does not.
 
     An existing ``out`` is replaced only at that moment, and only if it is empty or a folder of langadapt.
 
     Raises:
         FileExistsError: ``out`` is a file, or holds what langadapt has not written.
+        ConfigError: ``out`` holds one of ``inputs``, what it is to be made from.
     """
     out = Path(out).resolve()  # "." has no name to put a temporary folder beside
-    check_replaceable(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    check_replaceable(out, inputs)
+    with temporary_beside(out) as temporary:
         yield temporary
         for file in temporary.rglob("*"):
             sync_file(file)
@@ -76,17 +80,73 @@ def new_folder(out: Path) -> Iterator[Path]:
         temporary.rename(out)
         sync_folder(out.parent)
         shutil.rmtree(replaced, ignore_errors=True)
-    except BaseException:
+
+
+@contextmanager
+def temporary_beside(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` for one writer of it, gone with the block unless it was renamed.
+
+    The lock tells other processes that it is no leftover; it ends with this process, however that ends.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    lock = os.open(temporary, os.O_RDONLY)
+    try:
+        # Some network disks know no locks; there nothing is ever taken for a leftover.
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield temporary
+    finally:
+        os.close(lock)
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
-def check_replaceable(out: Path) -> None:
+def remove_leftovers(out: Path) -> None:
+    """Delete what killed writers of ``out`` left beside it, and bring back an ``out`` caught between two renames.
+
+    A leftover is known by its name, which is made of ``out``'s and a process's, and by its lock, which nobody holds;
+    whatever else lies there is somebody's work.
+    """
+    name = re.compile(rf"\.{re.escape(out.name)}\.\d+\.(tmp|old)")
+    for path in out.parent.iterdir() if out.parent.is_dir() else ():
+        if not name.fullmatch(path.name) or is_locked(path):
+            continue
+        if path.suffix == ".old" and not out.exists():
+            # Killed between the two renames of `new_folder`: the old state is the only whole one.
+            path.rename(out)
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds ``path``, or nobody can tell."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def check_replaceable(out: Path, inputs: Iterable[str | Path] = ()) -> None:
     """Refuse to replace what may be somebody's work: ``--out ~`` must not cost a home directory.
 
     Raises:
-        FileExistsError: see :func:`new_folder`.
+        FileExistsError, ConfigError: see :func:`new_folder`.
     """
+    for path in inputs:
+        whole = Path(path).resolve()
+        if out.resolve() in (whole, *whole.parents):
+            raise ConfigError(f"{out}: would replace {path}, which it is to be made from; name another place")
     if out.is_dir():
         if any(out.iterdir()) and not is_ours(out):
             problem = "holds files that langadapt has not written, and would be replaced; name another folder"
@@ -115,63 +175,92 @@ def check_space(out: Path, size: int) -> None:
 
 def is_ours(folder: Path) -> bool:
     """Whether langadapt made ``folder``."""
-    if (folder / SWAP_REPORT_NAME).is_file():
-        return True
-    try:
-        return bool(read_manifest(folder))
-    except DataError:
-        return False
+    return any((folder / name).is_file() for name in (SWAP_REPORT_NAME, STAMP_NAME)) or is_described(folder)
 
 
 def sync_file(file: Path) -> None:
-    """Flush one file, or the entries of one folder, to the disk."""
+    """Flush one file, or the entries of one folder, to the disk, with the rights of any new file: safetensors writes
+    files that only their owner can read."""
     if file.is_dir():
         sync_folder(file)
         return
     descriptor = os.open(file, os.O_RDONLY)
+    try:
+        umask = os.umask(0o077)
+        os.umask(umask)
+        os.fchmod(descriptor, 0o666 & ~umask)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def remove_leftovers(out: Path) -> None:
-    """Delete what killed runs left beside ``out`` and in it; call only while no other run writes there."""
-    for path in (*out.parent.glob(f".{out.name}.*"), *out.glob(".*.tmp")):
-        if path.suffix == ".old" and not out.exists():
-            # Killed between the two renames of `new_folder`: the old state is the only whole one.
-            path.rename(out)
-        elif path.suffix in {".tmp", ".old"}:
-            shutil.rmtree(path, ignore_errors=True)
-            with suppress(OSError):
-                path.unlink()
+_hashed: dict[tuple[int, int], tuple[int, int, str]] = {}
+"""Of this process, by device and inode, which renames leave alone: size, time of change, hash."""
+
+
+def hash_file(file: Path) -> str:
+    """A 128-bit hash of a file's bytes, in hex; an unchanged file is read once in a process."""
+    status = file.stat()
+    identity, state = (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns)
+    if identity not in _hashed or _hashed[identity][:2] != state:
+        # A change in the same tick of the clock would go unseen afterwards.
+        time.sleep(max(0.0, min(TICK, status.st_mtime + TICK - time.time())))
+        _hashed[identity] = (*state, _core.hash_file(file))
+    return _hashed[identity][2]
+
+
+def recall_hash(file: Path, size: int, changed: int, known: str) -> None:
+    """Take over what another process has found, where the file is as it was then."""
+    with suppress(OSError):
+        status = file.stat()
+        if (status.st_size, status.st_mtime_ns) == (size, changed):
+            _hashed.setdefault((status.st_dev, status.st_ino), (size, changed, known))
 
 
 def fingerprint(path: Path) -> str:
-    """A 128-bit hash, in hex, of a file's bytes, or of the names and bytes of all files below a folder."""
+    """A 128-bit hash, in hex, of a file's bytes, or of the names and bytes of all files below a folder.
+
+    A described folder is known by its manifest, which holds the hashes of all its files.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+    """
     path = Path(path)
-    if path.is_dir():
-        manifest = path / MANIFEST_NAME
-        # A described folder is known by its description, which holds the hashes of all its files.
-        if manifest.is_file():
-            return str(_core.hash_file(manifest))
-        lines = [f"{file.relative_to(path)} {_core.hash_file(file)}" for file in files_below(path)]
-        return str(_core.hash_bytes("\n".join(lines).encode()))
-    return str(_core.hash_file(path))
+    if not path.is_dir():
+        return hash_file(path)
+    if is_described(path):
+        return hash_file(path / MANIFEST_NAME)
+    lines = [f"{file.relative_to(path).as_posix()} {hash_file(file)}" for file in files_below(path)]
+    return str(_core.hash_bytes("\n".join(lines).encode()))
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files below ``folder`` in a fixed order, hidden ones left out."""
-    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    """All files below ``folder`` in a fixed order; hidden ones, which are notes and leftovers, and cards left out."""
+    found = (
+        file
+        for file in folder.rglob("*")
+        if file.is_file()
+        and file.name != CARD_NAME
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
 
 
 def describe_files(path: Path) -> dict[str, dict[str, Any]]:
     """Sizes and hashes of a file, or of all files below a folder (its manifest left out), by relative name."""
     if path.is_file():
-        return {"": {"bytes": path.stat().st_size, "xxh3_128": _core.hash_file(path)}}
+        return {"": {"bytes": path.stat().st_size, "xxh3_128": hash_file(path)}}
     return {
-        file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "xxh3_128": _core.hash_file(file)}
+        file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "xxh3_128": hash_file(file)}
         for file in files_below(path)
         if file != path / MANIFEST_NAME
     }
@@ -187,7 +276,7 @@ def check_files(path: Path, expected: Mapping[str, Mapping[str, Any]], *, hashes
         file = path / name if name else path
         if not file.is_file():
             raise DataError(f"{file}: missing, although the manifest lists it; delete {path} and make it again")
-        if file.stat().st_size != wanted["bytes"] or (hashes and _core.hash_file(file) != wanted["xxh3_128"]):
+        if file.stat().st_size != wanted["bytes"] or (hashes and hash_file(file) != wanted["xxh3_128"]):
             raise DataError(
                 f"{file}: altered or half-written, it differs from its manifest; delete {path} and make it again"
             )
@@ -196,10 +285,7 @@ def check_files(path: Path, expected: Mapping[str, Mapping[str, Any]], *, hashes
 def write_manifest(
     folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], summary: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Describe all files of ``folder`` and return the manifest.
-
-    ``settings`` and ``inputs`` (name to fingerprint) decide whether the stage need run again; ``summary`` does not.
-    """
+    """Describe all files of ``folder``, made from ``inputs`` (name to fingerprint), and return the manifest."""
     manifest = {
         "stage": stage,
         "langadapt": __version__,
@@ -223,7 +309,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{folder}: no {MANIFEST_NAME}; this is no finished langadapt folder, make it again") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a valid manifest ({error}); delete the folder and make it again") from None
     whole = isinstance(manifest, dict) and {"stage", "files", "settings", "inputs"} <= manifest.keys()
     if not whole or not are_described(manifest["files"]):
@@ -231,27 +317,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def is_described(folder: Path) -> bool:
+    """Whether ``folder`` has a manifest of ours."""
+    try:
+        read_manifest(folder)
+    except (DataError, OSError):
+        return False
+    return True
+
+
 def are_described(files: Any) -> bool:
     """Whether a value from a manifest is one that :func:`describe_files` once gave."""
     return isinstance(files, dict) and all(
         isinstance(entry, dict) and {"bytes", "xxh3_128"} <= entry.keys() for entry in files.values()
     )
-
-
-def matches(folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
-    """Whether ``folder`` holds a whole result of ``stage`` for these settings and inputs.
-
-    Raises:
-        DataError: the folder has a manifest but its files are not those that the manifest lists.
-    """
-    if not (Path(folder) / MANIFEST_NAME).is_file():
-        return False
-    manifest = read_manifest(folder)
-    wanted = json.loads(json.dumps({"stage": stage, "settings": dict(settings), "inputs": dict(inputs)}))
-    if {key: manifest[key] for key in wanted} != wanted:
-        return False
-    verify(folder, hashes=False)
-    return True
 
 
 def verify(folder: Path, *, hashes: bool = True) -> dict[str, Any]:

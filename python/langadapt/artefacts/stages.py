@@ -1,26 +1,128 @@
-"""Stages of a run: each makes one artefact, is stamped when done, and is not run again while its stamp holds.
+"""Was this made already? Stages make one artefact each, are stamped when done, and not run again while the stamp holds.
 
-A stamp (``RUN/stages/NAME.json``) keeps the settings, the fingerprints of all inputs, and sizes and hashes of what the
-stage made. A stage runs again when settings or inputs differ. When they agree but the artefact does not, that is an
-error that names the file: nobody should train on a damaged store, and nobody should lose an edited one without a word.
+A stamp keeps the settings, the fingerprints of all inputs, and sizes and hashes of what the stage made. A stage runs
+again when settings or inputs differ. When they agree but the artefact does not, that is an error that names the file:
+nobody should train on a damaged store, and nobody should lose an edited one without a word. The stages of a recipe
+(:class:`Run`) have their stamps together in ``RUN/stages``; a single command's (:func:`make_once`) lies in the folder
+that it made, or beside the file.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from langadapt import __version__, _core
-from langadapt.artefacts.folders import check_files, describe_files, fingerprint, remove_leftovers, write_atomically
-from langadapt.errors import LangadaptError
+from langadapt import __version__
+from langadapt.artefacts.folders import (
+    STAMP_NAME,
+    check_files,
+    describe_files,
+    files_below,
+    fingerprint,
+    hash_file,
+    is_described,
+    recall_hash,
+    remove_leftovers,
+    write_atomically,
+)
+from langadapt.errors import ConfigError, LangadaptError
 
 Log = Callable[[str], None]
+Make = Callable[[], Mapping[str, Any]]
+"""Writes an artefact and returns plain values about it."""
+
+
+def make_once(
+    stage: str,
+    output: Path,
+    make: Make,
+    *,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Path] | None,
+    log: Log,
+    again: bool = False,
+) -> dict[str, Any]:
+    """Make ``output``, a file or folder, unless its stamp holds; returns the summary that ``make`` returned then.
+
+    Args:
+        stage: name of what makes it.
+        output: not there yet, or made by this before.
+        make: see :data:`Make`.
+        settings: plain values that decide the result.
+        inputs: name to file or folder; none = what cannot be read twice, such as standard input: made each time.
+        log: told where nothing is made.
+        again: make it whatever the stamp says.
+
+    Raises:
+        ConfigError: ``output`` is a file of its own inputs.
+        DataError: the stamp holds but the artefact is damaged; names the file.
+    """
+    remove_leftovers(output)
+    for path in (inputs or {}).values():
+        if output.is_file() and path.resolve() in (output.resolve(), *output.resolve().parents):
+            raise ConfigError(f"{output}: is, or belongs to, what it is to be made from; name another file")
+    wanted = describe_stage(stage, settings, inputs or {})
+    stamp = read_stamp(stamp_of(output)) if inputs is not None and not again else None
+    if stamp is not None and holds(stamp, output, wanted):
+        log(f"{output}: up to date")
+        return dict(stamp["summary"])
+    stamp_of(output).unlink(missing_ok=True)
+    summary = dict(make())
+    if inputs is not None:
+        write_stamp(stamp_of(output), output, wanted, summary, 0.0)
+    return summary
+
+
+def stamp_of(output: Path) -> Path:
+    """Where a single command's stamp lies."""
+    return output / STAMP_NAME if output.is_dir() else output.with_name(f".{output.name}{STAMP_NAME}")
+
+
+def describe_stage(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """What decides the result of a stage, as a stamp keeps it."""
+    described = {
+        "stage": stage,
+        "langadapt": __version__,
+        "settings": dict(settings),
+        "inputs": {name: fingerprint(path) for name, path in inputs.items()},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(described))
+    return plain
+
+
+def holds(stamp: Mapping[str, Any], output: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether ``output`` is what the stage would make.
+
+    Raises:
+        DataError: it was, and is damaged.
+    """
+    # Whoever deletes an artefact, as the errors advise, wants it made again.
+    if not output.exists() or {key: stamp.get(key) for key in wanted} != wanted:
+        return False
+    check_files(output, stamp["files"])
+    return True
+
+
+def write_stamp(
+    file: Path, output: Path, wanted: Mapping[str, Any], summary: Mapping[str, Any], seconds: float
+) -> None:
+    """Describe what a stage has just made."""
+    stamp = {**wanted, "summary": summary, "seconds": round(seconds, 3), "files": describe_files(output)}
+    write_atomically(file, json.dumps(stamp, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_stamp(file: Path) -> dict[str, Any] | None:
+    """The JSON mapping in ``file``; none where there is no whole one: a lost stamp costs a stage run again, no more."""
+    try:
+        stamp = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return stamp if isinstance(stamp, dict) else None
 
 
 def is_running(folder: Path) -> bool:
@@ -47,8 +149,13 @@ class Run:
         self.folder = Path(folder)
         self.log = log
         self.seconds: dict[str, float] = {}
+        """By stage."""
         (self.folder / "stages").mkdir(parents=True, exist_ok=True)
-        self._known_hashes = self.folder / "stages" / ".hashes.json"
+        # Texts and models from elsewhere are hashed once, not once per process: they are large, and nobody's here.
+        self._hashes_file = self.folder / "stages" / ".hashes.json"
+        self._hashes = read_stamp(self._hashes_file) or {}
+        for file, (size, changed, known) in self._hashes.items():
+            recall_hash(Path(file), size, changed, known)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -62,90 +169,47 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise LangadaptError(f"{self.folder}: another langadapt process is running here") from None
-            for folder in (self.folder, self.folder / "stages"):
-                for left in folder.glob(".*.tmp"):
-                    left.unlink() if left.is_file() else shutil.rmtree(left, ignore_errors=True)
             yield
 
     def stage(
-        self,
-        name: str,
-        output: Path,
-        make: Callable[[], Mapping[str, Any]],
-        *,
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, Path],
+        self, name: str, output: Path, make: Make, *, settings: Mapping[str, Any], inputs: Mapping[str, Path]
     ) -> dict[str, Any]:
-        """Make ``output`` unless its stamp holds, and return the stage's summary.
+        """Make ``output``, a file or folder, unless its stamp holds, and return the stage's summary.
 
-        ``make`` writes ``output`` (a file or folder) and returns plain values for the report. ``settings`` are plain
-        values too.
+        ``settings`` are plain values.
+
+        Raises:
+            DataError: the stamp holds but the artefact is damaged; names the file.
         """
-        wanted = json.loads(
-            json.dumps(
-                {
-                    "stage": name,
-                    "langadapt": __version__,
-                    "settings": dict(settings),
-                    "inputs": {key: self.fingerprint_of(path) for key, path in inputs.items()},
-                }
-            )
-        )
         stamp_file = self.folder / "stages" / f"{name}.json"
+        remove_leftovers(output)
+        wanted = describe_stage(name, settings, inputs)
+        self.keep_hashes(inputs.values())
         stamp = read_stamp(stamp_file)
-        # Whoever deletes an artefact, as the errors advise, wants it made again.
-        if stamp is not None and output.exists() and {key: stamp.get(key) for key in wanted} == wanted:
-            check_files(output, stamp["files"])
+        if stamp is not None and holds(stamp, output, wanted):
             self.seconds[name] = stamp["seconds"]
             self.log(f"{name}: up to date")
             return dict(stamp["summary"])
         stamp_file.unlink(missing_ok=True)
-        remove_leftovers(output)
         self.log(f"{name}: started")
         started = time.monotonic()
         summary = dict(make())
-        seconds = time.monotonic() - started
-        stamp = {**wanted, "summary": summary, "seconds": round(seconds, 3), "files": describe_files(output)}
-        write_atomically(stamp_file, json.dumps(stamp, indent=2, ensure_ascii=False) + "\n")
-        self.seconds[name] = seconds
-        self.log(f"{name}: done in {seconds:.1f} s")
+        self.seconds[name] = time.monotonic() - started
+        write_stamp(stamp_file, output, wanted, summary, self.seconds[name])
+        self.log(f"{name}: done in {self.seconds[name]:.1f} s")
         return summary
 
-    def fingerprint_of(self, path: Path) -> str:
-        """Hash of an input; files outside the run are hashed once per (size, time of change)."""
-        path = Path(path).resolve()
-        if not path.exists():
-            raise FileNotFoundError(2, "No such file or directory", str(path))
-        if path.is_dir():
-            parts = [f"{p.relative_to(path)} {self._hash_once(p)}" for p in sorted(path.rglob("*")) if counts(p, path)]
-            return str(_core.hash_bytes("\n".join(parts).encode()))
-        return self._hash_once(path)
-
-    def _hash_once(self, file: Path) -> str:
-        known: dict[str, Any] = read_stamp(self._known_hashes) or {}
-        status = file.stat()
-        state = [status.st_size, status.st_mtime_ns]
-        entry = known.get(str(file))
-        if entry is None or entry[:2] != state:
-            entry = [*state, fingerprint(file)]
-            known[str(file)] = entry
-            write_atomically(self._known_hashes, json.dumps(known))
-        return str(entry[2])
-
-
-def counts(path: Path, root: Path) -> bool:
-    """Whether a path below ``root`` is a file of an artefact: hidden ones are notes and leftovers.
-
-    A model's README is written after everything was measured; it makes no other model of it.
-    """
-    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-    return path.is_file() and not hidden and path.name != "README.md"
-
-
-def read_stamp(file: Path) -> dict[str, Any] | None:
-    """The JSON mapping in ``file``; none where there is no whole one: a lost stamp costs a stage run again, no more."""
-    try:
-        stamp = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        return None
-    return stamp if isinstance(stamp, dict) else None
+    def keep_hashes(self, inputs: Iterable[Path]) -> None:
+        """Note the hashes of what lies outside this folder, for the next process."""
+        own = self.folder.resolve()
+        places = {path.resolve() for path in inputs if not is_described(path)}
+        files = {
+            file
+            for path in places
+            if own not in path.parents
+            for file in (files_below(path) if path.is_dir() else [path])
+        }
+        found = {str(file): [file.stat().st_size, file.stat().st_mtime_ns, hash_file(file)] for file in files}
+        if any(self._hashes.get(file) != known for file, known in found.items()):
+            self._hashes |= found
+            write_atomically(self._hashes_file, json.dumps(self._hashes))

@@ -19,7 +19,7 @@ def command(
     """Run all stages of a recipe; run it again after any interruption and it goes on."""
     from rich.console import Console
 
-    from langadapt.pipeline.adapt import adapt
+    from langadapt.pipeline.run import adapt
     from langadapt.recipe.recipe import Recipe
     from langadapt.report import results_table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -187,7 +188,7 @@ def show_pilot(recipe: Any, as_json: bool) -> None:
 
     advice = pilot_recipe(recipe)
     if as_json:
-        typer.echo(json.dumps(advice.to_dict(), indent=2))
+        typer.echo(json.dumps(asdict(advice), indent=2))
         return
     from rich.console import Console
     from rich.table import Table

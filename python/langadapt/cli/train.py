@@ -50,7 +50,7 @@ def command(
             typer.echo(f"asked {folder} to anneal{later}")
         return
     from langadapt.errors import TrainingStopped
-    from langadapt.pipeline.adapt import train
+    from langadapt.pipeline.run import train
     from langadapt.training import parallel
 
     try:

@@ -205,6 +205,15 @@ def expand_inputs(inputs: PathName | list[PathName] | tuple[PathName, ...]) -> l
     return [Path(path) for path in _core.expand_inputs(names)]
 
 
+def files_of(inputs: Inputs) -> dict[str, Path] | None:
+    """The files that ``inputs`` stand for, by name; none for what cannot be read twice: standard input, a stream."""
+    names = path_names(inputs)
+    if names is None or any(name == "-" or is_stream(name) for name in names):
+        return None
+    files = {str(path): Path(path) for path in _core.expand_inputs(names)}
+    return files if all(file.is_file() for file in files.values()) else None
+
+
 @dataclass(frozen=True)
 class CorpusReport:
     """What :func:`build_corpus` read, left out and wrote. Bytes are UTF-8 bytes of text."""
@@ -300,12 +309,18 @@ def build_corpus(
     at_least(0, min_chars=min_chars, validation_bytes=validation_bytes, validation_documents=validation_documents)
     at_least(min_chars or 0, max_chars=max_chars)
     source, made_from = source_of(inputs, text_field, strict)
-    with new_folder(Path(out)) as folder:
+    with new_folder(Path(out), made_from if not isinstance(source, TextStream) else ()) as folder:
         found = _core.build_corpus(source, folder, settings | {"threads": thread_count(threads)}, progress)
         read = found.pop("read")
         if isinstance(source, TextStream):
             source.add_to(read)
         report = CorpusReport(**read, **found)
+        if validation_share > 0 and not report.validation["documents"]:
+            raise ConfigError(
+                f"{out}: nothing was set aside to measure on: no document chosen by validation_share = "
+                f"{validation_share} fits into validation_bytes = {validation_bytes}; raise one of them, or set "
+                "validation_share to 0"
+            )
         write_manifest(folder, "corpus", settings, made_from, report.to_dict())
     return report
 
@@ -320,8 +335,8 @@ def source_of(inputs: Inputs, text_field: str, strict: bool) -> tuple[list[str] 
         if len(names) > 1:
             raise ConfigError(f"{streams[0]}: a `datasets` stream cannot be mixed with other inputs; build them apart")
         return TextStream(open_dataset(streams[0]), text_field, strict), {"stream": streams[0]}
-    files = [path for path in _core.expand_inputs(names) if Path(path).is_file()]
-    return names, {str(path): fingerprint(path) for path in files}
+    return names, {name: fingerprint(file) for name, file in (files_of(inputs) or {}).items()}
+
 
 
 def is_stream(name: str) -> bool:

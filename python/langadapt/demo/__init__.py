@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def run_demo(out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
     """Make the source model and adapt it; returns the results as :func:`langadapt.adapt` does."""
-    from langadapt.pipeline.adapt import adapt
+    from langadapt.pipeline.run import adapt
 
     out = Path(out)
     with as_file(files(__package__)) as bundled:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from langadapt.exports import on_first_use
 
 if TYPE_CHECKING:
-    from langadapt.pipeline.adapt import adapt, train
+    from langadapt.pipeline.run import adapt, train
 
 __all__ = ["adapt", "train"]
 
 _HOMES = {
-    "langadapt.pipeline.adapt": (
+    "langadapt.pipeline.run": (
         "adapt",
         "train",
     )

@@ -1,45 +1,86 @@
-"""The stages of a recipe that have to do with the swap: which method, from which files, into which folder."""
+"""The stages that have to do with the swap: which method, from which files, into which folder."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langadapt.artefacts.folders import write_atomically
+from langadapt.pipeline import text
+from langadapt.pipeline.job import BAKE_OFF_NAME, Job
+from langadapt.recipe.recipe import Recipe
 from langadapt.swap.files import swap_folder
-from langadapt.swap.rows.names import AUTO, VECTOR_METHODS
+from langadapt.swap.rows.names import AUTO, KEEP, VECTOR_METHODS
 from langadapt.swap.rows.options import SwapOptions
 from langadapt.tokenizer.encoder import Tokenizer
+from langadapt.training import StoreShare
 from langadapt.trials.inputs import MethodInputs
 from langadapt.trials.probe import ProbeText, probe_methods, probe_settings
 
-if TYPE_CHECKING:
-    from langadapt.pipeline.adapt import Adaptation
-    from langadapt.recipe.recipe import Recipe
-
-BAKE_OFF = "bake-off.json"
-"""The outcome of the bake-off, in the run's folder."""
+Ranking = Sequence[dict[str, Any]]
+"""Rows of a bake-off, best first."""
 
 
-def method_inputs(adaptation: Adaptation, tokenizer: Path, method: str = AUTO) -> MethodInputs:
-    """Files that ``method`` needs; vectors are only trained where they are."""
-    settings = adaptation.recipe.swap
-    needed = {method, settings.output_method} & {AUTO, *VECTOR_METHODS}
-    source = (
-        [str(adaptation.folder / "corpus" / "source" / "train.jsonl.zst")] if "source" in adaptation.languages else []
-    )
+@dataclass(frozen=True)
+class Material:
+    """What the swaps of a run are made from, besides the source model."""
+
+    tokenizer: Path
+    stores: list[StoreShare]
+    """Under that tokenizer, the target language's first."""
+    vectors: Path | None
+    """Of its tokens; none where no method asks for them."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of adaptation, ready to be trained."""
+
+    method: str
+    model: Path
+    tokenizer: Path
+    stores: list[StoreShare]
+    report: dict[str, Any] | None = None
+    """Of the swap, see :class:`langadapt.swap.report.SwapReport`; none where there was none."""
+
+
+def own_arm(job: Job, corpora: text.Corpora) -> Arm:
+    """All stages of the recipe's own method between its text and its training."""
+    if job.recipe.swap.method == KEEP:
+        return kept(job, corpora)
+    method = job.recipe.swap.method
+    made = material(job, corpora, text.tokenizer(job, corpora["target"]), [method])
+    ranking = bake_off(job, corpora, made) if method == AUTO else []
+    return swapped(job, corpora, made, ranking[0]["method"] if ranking else method, ranking)
+
+
+def material(job: Job, corpora: text.Corpora, tokenizer: Path, methods: Iterable[str]) -> Material:
+    """Token stores, and vectors where one of ``methods`` needs them."""
+    stores = text.stores(job, corpora, tokenizer)
+    return Material(tokenizer, stores, text.vectors(job, stores[0].path) if need_vectors(job, methods) else None)
+
+
+def need_vectors(job: Job, methods: Iterable[str]) -> bool:
+    """Whether a method, or the recipe's method of the output matrix, is made with token vectors."""
+    return not {*methods, job.recipe.swap.output_method}.isdisjoint((AUTO, *VECTOR_METHODS))
+
+
+def method_inputs(job: Job, corpora: text.Corpora, made: Material, method: str) -> MethodInputs:
+    """Files that ``method`` needs."""
+    settings = job.recipe.swap
     return MethodInputs(
-        model=adaptation.model,
-        tokenizer=str(tokenizer),
-        vectors=adaptation.vectors(tokenizer) if needed else None,
-        store=adaptation.store("target", tokenizer),
+        model=job.model,
+        tokenizer=str(made.tokenizer),
+        vectors=made.vectors if need_vectors(job, [method]) else None,
+        store=made.stores[0].path,
         words=(Path(settings.words[0]), Path(settings.words[1]), Path(settings.words[2])) if settings.words else None,
         helper=settings.helper,
-        source_text=source,
-        seed=adaptation.recipe.seed,
-        progress=adaptation.progress,
+        source_text=[str(corpora["source"].train)] if "source" in corpora else [],
+        seed=job.recipe.seed,
+        progress=job.progress,
     )
 
 
@@ -57,58 +98,61 @@ def swap_options(recipe: Recipe, method: str) -> SwapOptions:
     )
 
 
-def bake_off(adaptation: Adaptation) -> list[dict[str, Any]]:
-    """Rows of the bake-off, best first."""
-    recipe, settings = adaptation.recipe, adaptation.recipe.swap
-    tokenizer, out = adaptation.make_tokenizer(), adaptation.folder / BAKE_OFF
+def bake_off(job: Job, corpora: text.Corpora, made: Material) -> Ranking:
+    """Short trainings with every method that the recipe has everything for."""
+    recipe, settings, out = job.recipe, job.recipe.swap, job.folder / BAKE_OFF_NAME
     limit = recipe.evaluate.bytes_while_training
 
     def make() -> dict[str, Any]:
-        files = method_inputs(adaptation, tokenizer)
-        texts = {language: adaptation.validation_texts(language, limit) for language in adaptation.languages}
+        files = method_inputs(job, corpora, made, AUTO)
+        texts = {language: corpus.held_out(limit) for language, corpus in corpora.items()}
         ranking = probe_methods(
-            adaptation.model,
-            Tokenizer.from_pretrained(tokenizer),
+            job.model,
+            Tokenizer.from_pretrained(made.tokenizer),
             settings.candidates or files.candidates(),
-            ProbeText(adaptation.stores(tokenizer), texts["target"], texts.get("source", ()), recipe.evaluate.window),
+            ProbeText(made.stores, texts["target"], texts.get("source", ()), recipe.evaluate.window),
             probe_settings(recipe.train, settings.probe_steps),
             swap=swap_options(recipe, SwapOptions.method),
             options=files.options,
-            progress=adaptation.progress,
+            progress=job.progress,
         )
         write_atomically(out, json.dumps(ranking.rows, indent=2) + "\n")
         return {"rows": ranking.rows}
 
     stamp = {"swap": asdict(settings), "train": asdict(recipe.train), "bytes": limit, "seed": recipe.seed}
     stamp["share"] = recipe.corpus.source_share
-    inputs = {"model": adaptation.model, "tokenizer": tokenizer, "vectors": adaptation.vectors(tokenizer)}
-    inputs |= {store.name: Path(store.path) for store in adaptation.stores(tokenizer)}
-    inputs |= {f"measured {language}": adaptation.validation(language) for language in adaptation.languages}
-    rows: list[dict[str, Any]] = adaptation.run.stage("bake-off", out, make, settings=stamp, inputs=inputs)["rows"]
+    inputs: dict[str, Any] = {"model": job.model, "tokenizer": made.tokenizer, "vectors": made.vectors}
+    inputs |= {share.name: share.path for share in made.stores}
+    inputs |= {f"measured {language}": corpus.validation for language, corpus in corpora.items()}
+    rows: Ranking = job.run.stage("bake-off", out, make, settings=stamp, inputs=inputs)["rows"]
     return rows
 
 
-def swap(adaptation: Adaptation, method: str, tokenizer: Path) -> dict[str, Any]:
-    """The model with the new tokenizer, rows made by ``method``."""
-    settings = adaptation.recipe.swap
-    out = adaptation.folder / "swapped" / method
-    files = method_inputs(adaptation, tokenizer, method)
-    inputs = {"model": adaptation.model, "tokenizer": tokenizer, "store": files.store, "vectors": files.vectors}
-    inputs |= {"helper": Path(settings.helper) if settings.helper and method == "clp" else None}
-    inputs |= {f"words {i}": Path(file) for i, file in enumerate(settings.words) if method == "wechsel"}
-    ranked = settings.method == AUTO and method == adaptation.chosen()
-    options = swap_options(adaptation.recipe, method)
+def swapped(job: Job, corpora: text.Corpora, made: Material, method: str, ranking: Ranking = ()) -> Arm:
+    """The model with the new tokenizer, rows made by ``method``, which ``ranking`` has chosen if there is one."""
+    settings, out = job.recipe.swap, job.folder / "swapped" / method
+    files, options = method_inputs(job, corpora, made, method), swap_options(job.recipe, method)
+    inputs: dict[str, Path | None] = {
+        "model": job.model,
+        "tokenizer": made.tokenizer,
+        "store": files.store,
+        "vectors": files.vectors,
+        "helper": Path(settings.helper) if settings.helper and method == "clp" else None,
+        **{f"words {i}": Path(file) for i, file in enumerate(settings.words) if method == "wechsel"},
+    }
 
     def make() -> dict[str, Any]:
-        ranking = adaptation.bake_off() if ranked else None
-        limit = adaptation.recipe.evaluate.bytes_while_training
-        texts: dict[str, Any] = {
-            f"{language}_text": adaptation.validation_texts(language, limit) for language in adaptation.languages
-        }
-        return swap_folder(
-            adaptation.model, tokenizer, out, swap=files.complete(options), ranking=ranking, **texts
-        ).to_dict()
+        limit = job.recipe.evaluate.bytes_while_training
+        texts: dict[str, Any] = {f"{language}_text": corpus.held_out(limit) for language, corpus in corpora.items()}
+        swap = files.complete(options)
+        return swap_folder(job.model, made.tokenizer, out, swap=swap, ranking=list(ranking), **texts).to_dict()
 
     stamp = {name: value for name, value in asdict(options).items() if value is not None}
     present = {name: path for name, path in inputs.items() if path is not None}
-    return adaptation.run.stage(f"swap-{method}", out, make, settings=stamp, inputs=present)
+    report = job.run.stage(f"swap-{method}", out, make, settings=stamp, inputs=present)
+    return Arm(method, out, made.tokenizer, made.stores, report)
+
+
+def kept(job: Job, corpora: text.Corpora) -> Arm:
+    """The model as it is, with its own tokenizer."""
+    return Arm(KEEP, job.model, job.model, text.stores(job, corpora, job.model))

@@ -1,210 +1,131 @@
-"""The stages of a recipe that have to do with text: documents, tokenizer, fertility, token stores, token vectors."""
+"""The stages that have to do with text: documents, tokenizer, fertility, token stores, token vectors."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langadapt.artefacts.folders import write_atomically
-from langadapt.artefacts.stages import Run
-from langadapt.corpus.documents import read_documents
+from langadapt.corpus.documents import FileNames, build_corpus, files_of, is_stream, read_documents
 from langadapt.corpus.samples import first_bytes
 from langadapt.errors import ConfigError
+from langadapt.fertility import measure_fertility
 from langadapt.models.folder import tokenizer_file
-from langadapt.progress import Progress
-from langadapt.recipe.recipe import Recipe
+from langadapt.pipeline.job import FERTILITY_NAME, VECTORS_NAME, Job
+from langadapt.store import TokenStore, tokenize_corpus
+from langadapt.tokenizer.encoder import Tokenizer
+from langadapt.tokenizer.training import train_bpe
+from langadapt.training import StoreShare
+from langadapt.vectors.cbow import save_vectors, train_vectors
 
-if TYPE_CHECKING:
-    from langadapt.training import StoreShare
 
+@dataclass(frozen=True)
+class Corpus:
+    """Documents of one language, split in two."""
 
-class TextStages:
-    """What a run makes of its text, whatever becomes of the model.
+    language: str
+    """``target`` or ``source``."""
+    train: Path
+    validation: Path
+    report: dict[str, Any]
+    """See :class:`langadapt.corpus.documents.CorpusReport`."""
 
-    Args:
-        recipe: of the run.
-        run: its folder.
-        model: folder of the source model, for its tokenizer.
-        progress: called as ``(phase, done, total or None, unit)``.
-    """
-
-    def __init__(self, recipe: Recipe, run: Run, model: Path, progress: Progress | None) -> None:
-        self.recipe = recipe
-        self.run = run
-        self.model = model
-        self.progress = progress
-        self.folder = run.folder
-        self.languages = ["target", "source"] if recipe.corpus.source else ["target"]
-
-    def build_corpus(self, language: str) -> dict[str, Any]:
-        """Documents of one language, split into training and validation text."""
-        from langadapt.corpus.documents import FileNames, build_corpus, expand_inputs, is_stream
-
-        settings = self.recipe.corpus
-        inputs = settings.target if language == "target" else settings.source
-        out = self.folder / "corpus" / language
-        options: dict[str, Any] = {
-            "text_field": settings.text_field,
-            "strict": settings.strict,
-            "validation_bytes": settings.validation_bytes,
-            "validation_share": settings.validation_share,
-            "min_chars": settings.min_chars,
-            "max_chars": settings.max_chars,
-            "exact_duplicates": settings.exact_duplicates,
-            "near_duplicates": settings.near_duplicates,
-            "repetition": settings.repetition,
-        }
-
-        # A stream has no bytes here to know it by: its name has to do.
-        streams = [name for name in inputs if is_stream(name)]
-        files = expand_inputs([*inputs]) if not streams else []
-
-        def make() -> dict[str, Any]:
-            report = build_corpus(FileNames(inputs), out, **options, progress=self.progress)
-            if not report.validation["documents"]:
-                raise ConfigError(
-                    f"{out}: nothing was set aside to measure on: no document chosen by corpus.validation_share = "
-                    f"{settings.validation_share} fits into corpus.validation_bytes = {settings.validation_bytes}; "
-                    "raise one of them"
-                )
-            return report.to_dict()
-
-        return self.run.stage(
-            f"corpus-{language}",
-            out,
-            make,
-            settings={**options, "streams": streams},
-            inputs={str(file): file for file in files},
-        )
-
-    def make_tokenizer(self) -> Path:
-        """The new tokenizer's folder: trained here, or copied from where the recipe says."""
-        from langadapt.tokenizer.encoder import Tokenizer
-        from langadapt.tokenizer.training import train_bpe
-
-        settings = self.recipe.tokenizer
-        out = self.folder / "tokenizer"
-        text = self.folder / "corpus" / "target" / "train.jsonl.zst"
-        inputs = {"corpus": text}
-        if settings.path is not None:
-            inputs = {"tokenizer": Path(settings.path)}
-        like = str(self.model) if settings.like == "source" else settings.like
-        if like is not None and settings.path is None:
-            inputs["like"] = tokenizer_file(Path(like))
-
-        def make() -> dict[str, Any]:
-            if settings.path is not None:
-                tokenizer = Tokenizer.from_pretrained(settings.path)
-            else:
-                tokenizer = train_bpe(
-                    [str(text)],
-                    settings.vocab_size,
-                    style=settings.style,
-                    like=like,
-                    min_frequency=settings.min_frequency,
-                    accept_fewer=settings.accept_fewer,
-                    progress=self.progress,
-                )
-            tokenizer.save_pretrained(out)
-            return {"vocab_size": tokenizer.vocab_size}
-
-        self.run.stage("tokenizer", out, make, settings=asdict(settings), inputs=inputs)
-        return out
-
-    def measure_fertility(self, tokenizer: Path) -> dict[str, Any]:
-        """Both tokenizers on both languages' validation text, and on aligned sentences where the recipe names some."""
-        from langadapt.fertility import measure_fertility
-        from langadapt.tokenizer.encoder import Tokenizer
-
-        out = self.folder / "fertility.json"
-        names = {"source": self.recipe.source_language, "target": self.recipe.target_language}
-        texts = {names[language]: self.validation(language) for language in self.languages}
-
-        def make() -> dict[str, Any]:
-            tokenizers = {
-                "source": Tokenizer.from_pretrained(self.model),
-                "new": Tokenizer.from_pretrained(tokenizer),
-            }
-            report: dict[str, Any] = measure_fertility(
-                tokenizers, {name: [str(file)] for name, file in texts.items()}
-            ).to_dict()
-            if self.recipe.evaluate.parallel is not None:
-                aligned = read_aligned(Path(self.recipe.evaluate.parallel))
-                parity = measure_fertility(
-                    tokenizers, {names[side]: iter(lines) for side, lines in aligned.items()}, reference=names["source"]
-                )
-                report = {"text": report, "aligned": parity.to_dict()}
-            else:
-                report = {"text": report}
-            write_atomically(out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-            return report
-
-        inputs = {"source": tokenizer_file(self.model), "target": tokenizer_file(tokenizer), **texts}
-        if self.recipe.evaluate.parallel is not None:
-            inputs["parallel"] = Path(self.recipe.evaluate.parallel)
-        return self.run.stage("fertility", out, make, settings={"names": names}, inputs=inputs)
-
-    def store(self, language: str, tokenizer: Path) -> Path:
-        """The token store of one language's training text under one tokenizer."""
-        from langadapt.store import tokenize_corpus
-        from langadapt.tokenizer.encoder import Tokenizer
-
-        which = "own" if tokenizer == self.model else "new"
-        out = self.folder / "stores" / f"{language}-{which}"
-        text = self.folder / "corpus" / language / "train.jsonl.zst"
-
-        def make() -> Mapping[str, Any]:
-            store = tokenize_corpus([str(text)], Tokenizer.from_pretrained(tokenizer), out, progress=self.progress)
-            return dict(store.manifest["summary"])
-
-        self.run.stage(
-            f"store-{language}-{which}",
-            out,
-            make,
-            settings={},
-            inputs={"text": text, "tokenizer": tokenizer_file(tokenizer)},
-        )
-        return out
-
-    def vectors(self, tokenizer: Path) -> Path:
-        """Token vectors of the target language."""
-        from langadapt.store import TokenStore
-        from langadapt.vectors.cbow import save_vectors, train_vectors
-
-        settings = asdict(self.recipe.vectors)
-        store = self.store("target", tokenizer)
-        out = self.folder / "vectors.safetensors"
-
-        def make() -> dict[str, Any]:
-            opened = TokenStore.open(store)
-            vectors = train_vectors(opened, **settings, seed=self.recipe.seed, progress=self.progress)
-            save_vectors(vectors, out, store=opened)
-            return {"rows": int(vectors.shape[0]), "dim": int(vectors.shape[1])}
-
-        self.run.stage("vectors", out, make, settings={**settings, "seed": self.recipe.seed}, inputs={"store": store})
-        return out
-
-    def stores(self, tokenizer: Path) -> list[StoreShare]:
-        """What is trained on: target text, and source text where the recipe replays some."""
-        from langadapt.training import StoreShare
-
-        share = self.recipe.corpus.source_share
-        shares = [StoreShare(self.store("target", tokenizer), 1.0 - share, "target")]
-        if share > 0:
-            shares.append(StoreShare(self.store("source", tokenizer), share, "source"))
-        return shares
-
-    def validation(self, language: str) -> Path:
-        """The file of documents that were set aside."""
-        return self.folder / "corpus" / language / "validation.jsonl.zst"
-
-    def validation_texts(self, language: str, limit: float = math.inf) -> list[str]:
+    def held_out(self, limit: float = math.inf) -> list[str]:
         """Documents that were set aside, up to ``limit`` UTF-8 bytes but at least one."""
-        return first_bytes(read_documents([str(self.validation(language))]), limit)
+        return first_bytes(read_documents(FileNames([str(self.validation)])), limit)
+
+
+Corpora = Mapping[str, Corpus]
+"""By ``target`` and, where there is text of it, ``source``."""
+
+
+def corpora(job: Job) -> dict[str, Corpus]:
+    """Text of all languages."""
+    return {language: corpus(job, language) for language in job.languages}
+
+
+def corpus(job: Job, language: str) -> Corpus:
+    """Documents of one language, split into training and validation text."""
+    settings = job.recipe.corpus
+    inputs = settings.target if language == "target" else settings.source
+    out = job.folder / "corpus" / language
+    options: dict[str, Any] = {
+        "text_field": settings.text_field,
+        "strict": settings.strict,
+        "validation_bytes": settings.validation_bytes,
+        "validation_share": settings.validation_share,
+        "min_chars": settings.min_chars,
+        "max_chars": settings.max_chars,
+        "exact_duplicates": settings.exact_duplicates,
+        "near_duplicates": settings.near_duplicates,
+        "repetition": settings.repetition,
+    }
+    # A stream has no bytes here to know it by: its name has to do.
+    streams = [name for name in inputs if is_stream(name)]
+
+    report = job.run.stage(
+        f"corpus-{language}",
+        out,
+        lambda: build_corpus(FileNames(inputs), out, **options, progress=job.progress).to_dict(),
+        settings={**options, "streams": streams},
+        inputs=files_of(FileNames(inputs)) or {},
+    )
+    return Corpus(language, out / "train.jsonl.zst", out / "validation.jsonl.zst", report)
+
+
+def tokenizer(job: Job, target: Corpus) -> Path:
+    """The new tokenizer's folder: trained here, or copied from where the recipe says."""
+    settings, out = job.recipe.tokenizer, job.folder / "tokenizer"
+    like = str(job.model) if settings.like == "source" else settings.like
+    inputs = {"corpus": target.train} if settings.path is None else {"tokenizer": Path(settings.path)}
+    if like is not None and settings.path is None:
+        inputs["like"] = tokenizer_file(Path(like))
+
+    def make() -> dict[str, Any]:
+        if settings.path is not None:
+            made = Tokenizer.from_pretrained(settings.path)
+        else:
+            made = train_bpe(
+                FileNames([str(target.train)]),
+                settings.vocab_size,
+                style=settings.style,
+                like=like,
+                min_frequency=settings.min_frequency,
+                accept_fewer=settings.accept_fewer,
+                progress=job.progress,
+            )
+        made.save_pretrained(out)
+        return {"vocab_size": made.vocab_size}
+
+    job.run.stage("tokenizer", out, make, settings=asdict(settings), inputs=inputs)
+    return out
+
+
+def fertility(job: Job, texts: Corpora, new: Path) -> dict[str, Any]:
+    """Both tokenizers on both languages' validation text, and on aligned sentences where the recipe names some."""
+    out = job.folder / FERTILITY_NAME
+    names = {"source": job.recipe.source_language, "target": job.recipe.target_language}
+    files = {names[language]: text.validation for language, text in texts.items()}
+    parallel = job.recipe.evaluate.parallel
+
+    def make() -> dict[str, Any]:
+        tokenizers = {"source": Tokenizer.from_pretrained(job.model), "new": Tokenizer.from_pretrained(new)}
+        running = measure_fertility(tokenizers, {name: FileNames([str(file)]) for name, file in files.items()})
+        report = {"text": running.to_dict()}
+        if parallel is not None:
+            sentences = {names[side]: iter(lines) for side, lines in read_aligned(Path(parallel)).items()}
+            report["aligned"] = measure_fertility(tokenizers, sentences, reference=names["source"]).to_dict()
+        write_atomically(out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        return report
+
+    inputs = {"source": tokenizer_file(job.model), "target": tokenizer_file(new), **files}
+    if parallel is not None:
+        inputs["parallel"] = Path(parallel)
+    return job.run.stage("fertility", out, make, settings={"names": names}, inputs=inputs)
 
 
 def read_aligned(file: Path) -> dict[str, list[str]]:
@@ -218,3 +139,42 @@ def read_aligned(file: Path) -> dict[str, list[str]]:
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ConfigError(f'{file}:{number}: expected {{"source": "...", "target": "..."}}') from None
     return sides
+
+
+def stores(job: Job, texts: Corpora, under: Path) -> list[StoreShare]:
+    """What is trained on, under one tokenizer: target text, and source text where the recipe replays some."""
+    share = job.recipe.corpus.source_share
+    shares = [StoreShare(store(job, texts["target"], under), 1.0 - share, "target")]
+    if share > 0:
+        shares.append(StoreShare(store(job, texts["source"], under), share, "source"))
+    return shares
+
+
+def store(job: Job, text: Corpus, under: Path) -> Path:
+    """The token store of one language's training text under the tokenizer in a folder."""
+    name = f"{text.language}-{'own' if under == job.model else 'new'}"
+    out = job.folder / "stores" / name
+
+    def make() -> dict[str, Any]:
+        made = tokenize_corpus(
+            FileNames([str(text.train)]), Tokenizer.from_pretrained(under), out, progress=job.progress
+        )
+        return dict(made.manifest["summary"])
+
+    inputs = {"text": text.train, "tokenizer": tokenizer_file(under)}
+    job.run.stage(f"store-{name}", out, make, settings={}, inputs=inputs)
+    return out
+
+
+def vectors(job: Job, target: Path) -> Path:
+    """Vectors of the new tokenizer's tokens, learnt on the target language's store."""
+    settings, out = asdict(job.recipe.vectors), job.folder / VECTORS_NAME
+
+    def make() -> dict[str, Any]:
+        opened = TokenStore.open(target)
+        learnt = train_vectors(opened, **settings, seed=job.recipe.seed, progress=job.progress)
+        save_vectors(learnt, out, store=opened)
+        return {"rows": int(learnt.shape[0]), "dim": int(learnt.shape[1])}
+
+    job.run.stage("vectors", out, make, settings={**settings, "seed": job.recipe.seed}, inputs={"store": target})
+    return out

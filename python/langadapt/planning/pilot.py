@@ -23,20 +23,28 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from langadapt.artefacts.folders import write_atomically
 from langadapt.artefacts.stages import read_stamp
 from langadapt.errors import ConfigError
-from langadapt.training.settings import TrainSettings
+from langadapt.machine import choose_device
+from langadapt.models.folder import load_model
+from langadapt.pipeline import text
+from langadapt.pipeline.job import Job, open_job
+from langadapt.pipeline.swap import Arm, own_arm
+from langadapt.pipeline.training import train_arm, validator
+from langadapt.planning.plan import plan_recipe
+from langadapt.recipe.recipe import Recipe
+from langadapt.training import StoreShare, parallel
+from langadapt.training.resume import RUN_NAME, changes, describe_run
+from langadapt.training.settings import FREE_TO_CHANGE, TrainSettings
 from langadapt.training.signals import PILOTS
 
 log = logging.getLogger(__name__)
@@ -45,8 +53,6 @@ SHARES = (0.0, 0.1, 0.25, 0.5)
 """Of source text, in the pilots."""
 STEPS = 40
 """Optimizer steps of a pilot, validated every `STEPS` / 4."""
-DONE = "pilot.json"
-"""What a finished pilot was made of, in its folder."""
 TOLERANCE = 0.02
 """How much worse than the source model's bits per byte the source language may become."""
 
@@ -111,10 +117,6 @@ class Advice:
     """Smallest and largest share that other fits of about the same error recommend."""
     extrapolation: float
     """Length of the run in lengths of a pilot."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def basis(share: Floats, tokens: Floats, beta: float, gamma: float, epsilon: float, alpha: float) -> Floats:
@@ -205,7 +207,7 @@ def best_row(table: Sequence[dict[str, float]], limit: float) -> dict[str, float
     return kept[0] if kept else min(table, key=lambda row: row["target"] + row["source"])
 
 
-def pilot_recipe(recipe: Any, shares: Sequence[float] = SHARES, steps: int = STEPS) -> Advice:
+def pilot_recipe(recipe: Recipe, shares: Sequence[float] = SHARES, steps: int = STEPS) -> Advice:
     """Prepare a recipe's stages up to the swap, train briefly at each share, fit, and recommend.
 
     Pilots lie in ``RUN/pilots``: an interrupted one goes on where it stopped, a finished one is not run again and
@@ -214,24 +216,19 @@ def pilot_recipe(recipe: Any, shares: Sequence[float] = SHARES, steps: int = STE
     Raises:
         ConfigError: the recipe names no source text, or cannot be planned.
     """
-    from langadapt.artefacts.stages import Run
-    from langadapt.machine import quiet_transformers
-    from langadapt.pipeline.adapt import Adaptation
-    from langadapt.planning.plan import plan_recipe
-
     if not recipe.corpus.source:
         raise ConfigError("corpus.source: a pilot needs text in the source language")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if parallel.launched():
         raise ConfigError("--pilot runs in one process; start it without torchrun")
-    quiet_transformers()
     # What cannot be planned should not cost the pilots' time first.
     plan_recipe(recipe)
-    run = Run(Path(recipe.out), log.info)
-    adaptation = Adaptation(recipe, run, None)
-    with run.locked():
-        for language in adaptation.languages:
-            adaptation.build_corpus(language)
-        places = adaptation.prepare(recipe.swap.method)
+    job = open_job(recipe)
+    with job.run.locked():
+        corpora = text.corpora(job)
+        arm = own_arm(job, corpora)
+        stores = {share.name: share.path for share in arm.stores}
+        if "source" not in stores:
+            stores["source"] = text.store(job, corpora["source"], arm.tokenizer)
         settings = pilot_settings(recipe.train, steps)
         log.info(
             "%d pilots of %d steps and %s tokens each, then the whole run is predicted",
@@ -239,13 +236,18 @@ def pilot_recipe(recipe: Any, shares: Sequence[float] = SHARES, steps: int = STE
             steps,
             f"{steps * settings.tokens_per_step:,}",
         )
+        base = source_bits(job, corpora)
         points: dict[str, list[Point]] = {"target": [], "source": []}
-        base = source_bits(adaptation)
-        for number, share in enumerate(shares):
-            log.info("pilot %d of %d: %g %% source text", number + 1, len(shares), 100 * share)
-            out = Path(recipe.out) / PILOTS / f"share-{share:g}"
-            try_share(adaptation, places, share, settings, out)
-            read_points(out, share, settings.tokens_per_step, points)
+        for number, share in enumerate(shares, 1):
+            log.info("pilot %d of %d: %g %% source text", number, len(shares), 100 * share)
+            weights = {"target": 1 - share, "source": share}
+            parts = [StoreShare(stores[side], weight, side) for side, weight in weights.items() if weight > 0]
+            for line in try_share(job, corpora, replace(arm, stores=parts), share, settings):
+                for side, own in weights.items():
+                    bits = line.get("validation", {}).get(f"bits_per_byte_{side}")
+                    # The validation before the first step is no point of the law.
+                    if bits is not None and line["step"] > 0:
+                        points[side].append(Point(own, line["step"] * settings.tokens_per_step, bits))
     return advise(points["target"], points["source"], base, plan_recipe(recipe).tokens)
 
 
@@ -269,63 +271,31 @@ def pilot_settings(settings: TrainSettings, steps: int) -> TrainSettings:
     )
 
 
-def try_share(adaptation: Any, places: tuple[Path, Path], share: float, settings: TrainSettings, out: Path) -> None:
-    """One pilot, unless it is done; of the model and its checkpoint, large as they are, nothing is left."""
-    from langadapt.models.folder import read_new_rows
-    from langadapt.tokenizer.encoder import Tokenizer
-    from langadapt.training import StoreShare, train_model
-    from langadapt.training.resume import RUN_NAME, changes, describe_run
+def try_share(job: Job, corpora: text.Corpora, arm: Arm, share: float, settings: TrainSettings) -> list[dict[str, Any]]:
+    """The log of one pilot; of its model and its checkpoint, large as they are, nothing is left."""
+    out = job.folder / PILOTS / f"share-{share:g}"
+    described = describe_run(arm.model, arm.stores, settings)
 
-    start, tokenizer = places
-    weights = {"target": 1 - share, "source": share}
-    stores = [
-        StoreShare(adaptation.store(language, tokenizer), weight, language)
-        for language, weight in weights.items()
-        if weight > 0
-    ]
-    described = describe_run(start, stores, settings)
-    if out.exists():
-        before = read_stamp(out / DONE) or read_stamp(out / RUN_NAME) or {"inputs": {}, "settings": {}}
-        if before["inputs"] != described["inputs"] or changes(before, described):
+    def make() -> dict[str, Any]:
+        before = read_stamp(out / RUN_NAME) or {"inputs": {}, "settings": {}}
+        if out.exists() and (before["inputs"] != described["inputs"] or changes(before, described)):
             log.info("%s: of other settings or texts, made anew", out)
             shutil.rmtree(out)
-        elif (out / DONE).is_file():
-            return
-    train_model(
-        start,
-        stores,
-        out,
-        settings,
-        tokenizer=Tokenizer.from_pretrained(tokenizer),
-        validate=adaptation.validator(tokenizer),
-        new_rows=read_new_rows(start),
-    )
-    write_atomically(out / DONE, json.dumps(described) + "\n")
+        return train_arm(job, corpora, arm, settings=settings, out=out)
+
+    deciding = {key: value for key, value in described["settings"].items() if key not in FREE_TO_CHANGE}
+    inputs = {"model": arm.model, **{part.name: part.path for part in arm.stores}}
+    job.run.stage(f"pilot-{share:g}", out / "log.jsonl", make, settings=deciding, inputs=inputs)
     # Without its note of a run it is none that could be asked to anneal.
-    (out / RUN_NAME).unlink()
+    (out / RUN_NAME).unlink(missing_ok=True)
     for name in ("checkpoints", "final"):
         shutil.rmtree(out / name, ignore_errors=True)
+    return [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def source_bits(adaptation: Any) -> float:
+def source_bits(job: Job, corpora: text.Corpora) -> float:
     """Bits per byte of the source language before anything was done: the swap costs some of it, too."""
-    import torch
-
-    from langadapt.machine import choose_device
-    from langadapt.models.folder import load_model
-
     with torch.inference_mode():
-        model = load_model(adaptation.model, dtype=torch.bfloat16).eval()
-        model.to(choose_device(adaptation.recipe.train.device))
-        measured: dict[str, float] = adaptation.validator(adaptation.model)(model, 0)
-    return measured["bits_per_byte_source"]
-
-
-def read_points(out: Path, share: float, tokens_per_step: int, points: dict[str, list[Point]]) -> None:
-    """Add a pilot's validations to ``points``; the one before its first step is no point of the law."""
-    for text in (out / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
-        for language, shared in (("target", 1 - share), ("source", share)):
-            bits = line.get("validation", {}).get(f"bits_per_byte_{language}")
-            if bits is not None and line["step"] > 0:
-                points[language].append(Point(shared, line["step"] * tokens_per_step, bits))
+        model = load_model(job.model, dtype=torch.bfloat16).eval()
+        model.to(choose_device(job.recipe.train.device))
+        return validator(job, corpora, job.model)(model, 0)["bits_per_byte_source"]

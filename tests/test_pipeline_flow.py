@@ -1,0 +1,138 @@
+"""A run goes through its stages once, and reads no byte twice to hash it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import byte_tokenizer, tiny_llama
+
+import langadapt.demo
+from langadapt import _core
+from langadapt.artefacts import folders
+from langadapt.artefacts.stages import Run
+from langadapt.pipeline import adapt, train
+from langadapt.recipe.plain_values import build
+from langadapt.recipe.recipe import Recipe
+
+TEXTS = Path(str(files(langadapt.demo))) / "texts"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Callable[..., Recipe]:
+    """Recipes of a tiny model, all in one folder."""
+    model = tmp_path / "model"
+    tiny_llama(vocab=257, positions=64).save_pretrained(model)
+    byte_tokenizer(eos_token="<e>").save_pretrained(model)
+
+    def make(**changes: Any) -> Recipe:
+        training = {"steps": 2, "sequence_length": 32, "batch_sequences": 2, "checkpoint_every": 1, "threads": 1}
+        values = {
+            "name": "flow",
+            "model": str(model),
+            "out": str(tmp_path / "run"),
+            "corpus": {"target": [str(TEXTS / "german.jsonl")], "source": [str(TEXTS / "english.jsonl")]}
+            | {"validation_bytes": 8000, "validation_share": 0.2, "source_share": 0.25},
+            "tokenizer": {"vocab_size": 350},
+            "vectors": {"dim": 8, "epochs": 1, "min_count": 1, "threads": 1},
+            "train": {**training, "device": "cpu"},
+            "evaluate": {"bytes_while_training": 500, "parallel": str(TEXTS / "parallel.jsonl")},
+        }
+        return build(Recipe, values | changes, "")
+
+    return make
+
+
+class Ledger:
+    """What a process enters, makes and hashes, as if it had begun just now."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.entered: Counter[str] = Counter()
+        self.made: list[str] = []
+        self.hashed: Counter[tuple[int, int, int]] = Counter()
+        """Bytes by the state of a file."""
+        self.sizes: dict[tuple[int, int, int], int] = {}
+        stage, hash_file = Run.stage, _core.hash_file
+
+        def counted(run: Run, name: str, output: Path, make: Any, **options: Any) -> Any:
+            def noted() -> Any:
+                self.made.append(name)
+                return make()
+
+            self.entered[name] += 1
+            return stage(run, name, output, noted, **options)
+
+        def read(file: Any) -> str:
+            status = Path(file).stat()
+            state = (status.st_dev, status.st_ino, status.st_mtime_ns)
+            self.hashed[state] += status.st_size
+            self.sizes[state] = status.st_size
+            return hash_file(file)
+
+        patch.setattr(Run, "stage", counted)
+        patch.setattr(_core, "hash_file", read)
+        patch.setattr(folders, "_hashed", {})
+
+    def check(self, stages: set[str]) -> None:
+        """All of ``stages`` were entered, once; no byte was hashed twice."""
+        assert dict(self.entered) == dict.fromkeys(stages, 1)
+        assert self.hashed and dict(self.hashed) == self.sizes
+
+
+TEXT = {"corpus-target", "corpus-source", "tokenizer"}
+NEW = {"store-target-new", "store-source-new", "vectors"}
+OWN = {"store-target-own", "store-source-own", "train-keep", "evaluate-keep-trained"}
+
+
+def ways(method: str) -> set[str]:
+    return {f"swap-{method}", f"evaluate-{method}-swapped", f"train-{method}", f"evaluate-{method}-trained"}
+
+
+def test_a_comparison_enters_each_stage_once(recipe: Callable[..., Recipe]) -> None:
+    plan = recipe(swap={"method": "focus"}, compare=["keep"])
+    stages = TEXT | NEW | OWN | ways("focus") | {"fertility", "evaluate-source"}
+    with pytest.MonkeyPatch.context() as patch:
+        first = Ledger(patch)
+        results = adapt(plan)
+    first.check(stages)
+    assert set(first.made) == stages
+    with pytest.MonkeyPatch.context() as patch:
+        second = Ledger(patch)
+        again = adapt(plan)
+    second.check(stages)
+    assert second.made == []
+    assert {**again, "cost": None} == {**results, "cost": None}
+    # Texts and models from elsewhere are known from the first time.
+    outside = Path(plan.model) / "model.safetensors"
+    assert (outside.stat().st_dev, outside.stat().st_ino, outside.stat().st_mtime_ns) not in second.hashed
+
+
+def test_a_bake_off_enters_each_stage_once(recipe: Callable[..., Recipe]) -> None:
+    plan = recipe(swap={"method": "auto", "probe_steps": 1, "candidates": ["mean", "focus"]}, compare=["mean"])
+    with pytest.MonkeyPatch.context() as patch:
+        ledger = Ledger(patch)
+        results = adapt(plan)
+    methods = {results["method"], "mean"}
+    ledger.check(TEXT | NEW | {"fertility", "evaluate-source", "bake-off"}.union(*map(ways, methods)))
+
+
+def test_training_alone_enters_each_stage_once(recipe: Callable[..., Recipe]) -> None:
+    plan = recipe(swap={"method": "focus"})
+    with pytest.MonkeyPatch.context() as patch:
+        ledger = Ledger(patch)
+        train(plan)
+    ledger.check(TEXT | NEW | {"swap-focus", "train-focus"})
+    with pytest.MonkeyPatch.context() as patch:
+        ledger = Ledger(patch)
+        adapt(plan)
+    ledger.check(TEXT | NEW | ways("focus") | {"fertility", "evaluate-source"})
+    assert set(ledger.made) == {
+        "fertility",
+        "evaluate-source",
+        "evaluate-focus-swapped",
+        "evaluate-focus-trained",
+    }
