@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from langadapt import Tokenizer, TokenStore, tokenize_corpus
 from langadapt.errors import ConfigError, DataError, MismatchError
-from langadapt.store import is_up_to_date
 
 TEXTS = [f"Dokument Nummer {n}: " + "Wörter und noch mehr Wörter. " * (n % 7) for n in range(400)] + ["", "\n", "x"]
 
@@ -132,17 +131,6 @@ def test_a_store_knows_its_tokenizer(tokenizer: Tokenizer, corpus: Path, tmp_pat
     store.check_tokenizer(tokenizer)
     with pytest.raises(MismatchError, match="tokenize the corpus again"):
         store.check_tokenizer(byte_level(310))
-
-
-def test_up_to_date(tokenizer: Tokenizer, corpus: Path, tmp_path: Path) -> None:
-    out = tmp_path / "store"
-    assert not is_up_to_date(out, [str(corpus)], tokenizer, "text")
-    tokenize_corpus(corpus, tokenizer, out)
-    assert is_up_to_date(out, [str(corpus)], tokenizer, "text")
-    assert not is_up_to_date(out, [str(corpus)], tokenizer, "body")
-    assert not is_up_to_date(out, [str(corpus)], byte_level(310), "text")
-    corpus.write_text(corpus.read_text() + '{"text": "more"}\n')
-    assert not is_up_to_date(out, [str(corpus)], tokenizer, "text")
 
 
 def test_command(tokenizer: Tokenizer, corpus: Path, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langadapt.cli.progress import console, progress
+from langadapt.cli.progress import progress, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,35 +61,38 @@ def build(
     """Stream, filter, deduplicate and split text into DIR/train.jsonl.zst and DIR/validation.jsonl.zst."""
     from rich.console import Console
 
-    from langadapt.corpus.documents import FileNames, build_corpus
+    from langadapt.artefacts.stages import make_once
+    from langadapt.corpus.documents import CorpusReport, FileNames, build_corpus, files_of
 
-    with progress("corpus") as report_progress:
-        report = build_corpus(
-            FileNames(inputs),
-            out,
-            text_field=text_field,
-            text_unit=text_unit,
-            strict=strict,
-            min_chars=min_chars,
-            max_chars=max_chars,
-            keep_pattern=keep_pattern,
-            drop_pattern=drop_pattern,
-            repetition=repetition,
-            exact_duplicates=exact_duplicates,
-            near_duplicates=near_duplicates,
-            validation_share=validation_share,
-            validation_bytes=validation_bytes,
-            validation_documents=validation_documents,
-            threads=threads,
-            progress=report_progress,
-        )
+    names = FileNames(inputs)
+    options: dict[str, Any] = {
+        "text_field": text_field,
+        "text_unit": text_unit,
+        "strict": strict,
+        "min_chars": min_chars,
+        "max_chars": max_chars,
+        "keep_pattern": keep_pattern,
+        "drop_pattern": drop_pattern,
+        "repetition": repetition,
+        "exact_duplicates": exact_duplicates,
+        "near_duplicates": near_duplicates,
+        "validation_share": validation_share,
+        "validation_bytes": validation_bytes,
+        "validation_documents": validation_documents,
+    }
+
+    def make() -> dict[str, Any]:
+        with progress("corpus") as report_progress:
+            return asdict(build_corpus(names, out, **options, threads=threads, progress=report_progress))
+
+    report = CorpusReport(**make_once("corpus", out, make, settings=options, inputs=files_of(names), log=say))
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
         return
     Console().print(table(report))
     for problem in report.first_problems:
         place = problem["path"] if problem["line"] is None else f"{problem['path']}:{problem['line']}"
-        console.print(f"skipped {place}: {problem['reason']}", markup=False, highlight=False, soft_wrap=True)
+        say(f"skipped {place}: {problem['reason']}")
 
 
 def table(report: CorpusReport) -> Table:

@@ -18,6 +18,11 @@ PLAIN_INTERVAL = 5.0
 """Seconds between two lines where there is no terminal."""
 
 
+def say(line: str) -> None:
+    """Print a line beside the results, as it is."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def progress(title: str) -> Iterator[Progress]:
     """A callback for one long call; every new phase gets a bar of its own."""

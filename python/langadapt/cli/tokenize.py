@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from langadapt.cli.progress import console, progress
+from langadapt.cli.progress import progress, say
 
 
 def command(
@@ -27,20 +27,21 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
-    from langadapt.corpus.documents import FileNames
-    from langadapt.store import TokenStore, is_up_to_date, tokenize_corpus
+    from langadapt.artefacts.stages import make_once
+    from langadapt.corpus.documents import FileNames, files_of
+    from langadapt.store import tokenize_corpus
     from langadapt.tokenizer.encoder import Tokenizer
 
-    loaded = Tokenizer.from_pretrained(tokenizer)
-    if not force and is_up_to_date(out, inputs, loaded, text_field):
-        console.print(f"{out}: up to date", highlight=False)
-        store = TokenStore.open(out)
-    else:
+    loaded, names = Tokenizer.from_pretrained(tokenizer), FileNames(inputs)
+    options = {"text_field": text_field, "strict": strict}
+
+    def make() -> dict[str, Any]:
         with progress("tokenize") as report:
-            store = tokenize_corpus(
-                FileNames(inputs), loaded, out, text_field=text_field, strict=strict, threads=threads, progress=report
-            )
-    summary = store.manifest["summary"]
+            store = tokenize_corpus(names, loaded, out, **options, threads=threads, progress=report)
+        return dict(store.manifest["summary"])
+
+    settings = {**options, "tokenizer": loaded.fingerprint}
+    summary = make_once("tokenize", out, make, settings=settings, inputs=files_of(names), log=say, again=force)
     if as_json:
         typer.echo(json.dumps({"store": str(out), **summary}))
         return

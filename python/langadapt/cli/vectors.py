@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from langadapt.cli.progress import console, progress
+from langadapt.cli.progress import progress, say
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -35,23 +35,19 @@ def train(
     ] = None,
 ) -> None:
     """Learn one vector per token by CBOW with character n-grams (what fastText does for FOCUS)."""
+    from langadapt.artefacts.stages import make_once
     from langadapt.vectors.cbow import check_place, open_store, save_vectors, train_vectors
 
     opened = open_store(store)
-    check_place(out, 4 * dim * opened.vocab_size)
-    with progress("vectors") as report:
-        vectors = train_vectors(
-            opened,
-            dim=dim,
-            epochs=epochs,
-            window=window,
-            negative=negative,
-            min_count=min_count,
-            threads=threads,
-            seed=seed,
-            tokenizer=tokenizer,
-            progress=report,
-        )
-    save_vectors(vectors, out, store=opened, tokenizer=tokenizer)
-    known = int((vectors != 0).any(axis=1).sum())
-    console.print(f"{out}: {known:,} of {len(vectors):,} tokens have a vector of {dim}", highlight=False)
+    options: dict[str, Any] = {"dim": dim, "epochs": epochs, "window": window, "negative": negative}
+    options |= {"min_count": min_count, "threads": threads, "seed": seed, "tokenizer": tokenizer}
+
+    def make() -> dict[str, Any]:
+        check_place(out, 4 * dim * opened.vocab_size)
+        with progress("vectors") as report:
+            vectors = train_vectors(opened, **options, progress=report)
+        save_vectors(vectors, out, store=opened, tokenizer=tokenizer)
+        return {"known": int((vectors != 0).any(axis=1).sum()), "tokens": len(vectors)}
+
+    found = make_once("vectors", out, make, settings=options, inputs={"store": store}, log=say)
+    say(f"{out}: {found['known']:,} of {found['tokens']:,} tokens have a vector of {dim}")

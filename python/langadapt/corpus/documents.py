@@ -315,12 +315,15 @@ def build_corpus(
         if isinstance(source, TextStream):
             source.add_to(read)
         report = CorpusReport(**read, **found)
-        if validation_share > 0 and not report.validation["documents"]:
+        limits = {"validation_bytes": validation_bytes, "validation_documents": validation_documents}
+        named = ", ".join(f"{name} = {limit}" for name, limit in limits.items() if limit is not None)
+        if validation_share > 0 and named and not report.validation["documents"]:
             raise ConfigError(
                 f"{out}: nothing was set aside to measure on: no document chosen by validation_share = "
-                f"{validation_share} fits into validation_bytes = {validation_bytes}; raise one of them, or set "
-                "validation_share to 0"
+                f"{validation_share} fits into {named}; raise one of them, or set validation_share to 0"
             )
+        if not report.train["documents"]:
+            raise ConfigError(f"{out}: no document is left to train on; lower validation_share = {validation_share}")
         write_manifest(folder, "corpus", settings, made_from, report.to_dict())
     return report
 
@@ -336,7 +339,6 @@ def source_of(inputs: Inputs, text_field: str, strict: bool) -> tuple[list[str] 
             raise ConfigError(f"{streams[0]}: a `datasets` stream cannot be mixed with other inputs; build them apart")
         return TextStream(open_dataset(streams[0]), text_field, strict), {"stream": streams[0]}
     return names, {name: fingerprint(file) for name, file in (files_of(inputs) or {}).items()}
-
 
 
 def is_stream(name: str) -> bool:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from langadapt import _core
-from langadapt.artefacts.folders import check_space, sync_folder
+from langadapt.artefacts.folders import check_space, whole_file
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.progress import Progress
 from langadapt.store import TokenStore
@@ -123,24 +123,16 @@ def save_vectors(vectors: NDArray[np.float32], path: str | Path, *, store: Any =
     """
     path = Path(path)
     check_place(path, vectors.nbytes)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # One entry at most: safetensors writes several in an order that differs from process to process.
     metadata = {}
     if tokenizer is not None or store is not None:
         vocabulary = read_vocabulary(tokenizer if tokenizer is not None else store_tokenizer(open_store(store)))
         metadata["vocabulary"] = vocabulary.identity
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file({TENSOR: np.ascontiguousarray(vectors, dtype=np.float32)}, temporary, metadata=metadata)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (SafetensorError, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            getattr(error, "errno", None) or errno.ENOSPC, f"cannot be written ({error})", str(path)
-        ) from None
-    sync_folder(path.parent)
+    with whole_file(path) as file:
+        try:
+            save_file({TENSOR: np.ascontiguousarray(vectors, dtype=np.float32)}, file, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(errno.ENOSPC, f"cannot be written ({error})", str(path)) from None
 
 
 def check_place(path: Path, size: int) -> None:
