@@ -141,7 +141,6 @@ def tokenize_corpus(
     """
     tokenizer = open_tokenizer(tokenizer)
     names, files = path_names(inputs), files_of(inputs) or {}
-    settings = {"text_field": text_field}
     with new_folder(Path(out), files) as folder:
         writer = _core.StoreWriter(folder, tokenizer.vocab_size)
         if names is not None and tokenizer.native is not None:
@@ -167,8 +166,8 @@ def tokenize_corpus(
         }
         # Who reads the ids later may need to know what they stand for.
         (folder / TOKENIZER_FILE).write_bytes(tokenizer.definition)
-        made_from = {name: fingerprint(file) for name, file in files.items()}
-        write_manifest(folder, STAGE, settings, {"tokenizer": tokenizer.fingerprint, **made_from}, summary)
+        made_from = {"tokenizer": tokenizer.fingerprint} | {name: fingerprint(file) for name, file in files.items()}
+        write_manifest(folder, STAGE, {"text_field": text_field}, made_from, summary)
     return TokenStore.open(out)
 
 

@@ -74,7 +74,7 @@ def make_once(
     stamp_of(output).unlink(missing_ok=True)
     summary = dict(make())
     if inputs is not None:
-        write_stamp(stamp_of(output), output, wanted, summary, 0.0)
+        write_stamp(stamp_of(output), output, wanted, summary)
     return summary
 
 
@@ -109,7 +109,7 @@ def holds(stamp: Mapping[str, Any], output: Path, wanted: Mapping[str, Any]) -> 
 
 
 def write_stamp(
-    file: Path, output: Path, wanted: Mapping[str, Any], summary: Mapping[str, Any], seconds: float
+    file: Path, output: Path, wanted: Mapping[str, Any], summary: Mapping[str, Any], *, seconds: float = 0.0
 ) -> None:
     """Describe what a stage has just made."""
     stamp = {**wanted, "summary": summary, "seconds": round(seconds, 3), "files": describe_files(output)}
@@ -195,7 +195,7 @@ class Run:
         started = time.monotonic()
         summary = dict(make())
         self.seconds[name] = time.monotonic() - started
-        write_stamp(stamp_file, output, wanted, summary, self.seconds[name])
+        write_stamp(stamp_file, output, wanted, summary, seconds=self.seconds[name])
         self.log(f"{name}: done in {self.seconds[name]:.1f} s")
         return summary
 

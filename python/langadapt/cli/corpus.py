@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langadapt.artefacts.stages import make_once
 from langadapt.cli.progress import progress, say
+from langadapt.corpus.documents import CorpusReport, FileNames, build_corpus, files_of
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from langadapt.corpus.documents import CorpusReport
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -61,25 +61,13 @@ def build(
     """Stream, filter, deduplicate and split text into DIR/train.jsonl.zst and DIR/validation.jsonl.zst."""
     from rich.console import Console
 
-    from langadapt.artefacts.stages import make_once
-    from langadapt.corpus.documents import CorpusReport, FileNames, build_corpus, files_of
-
     names = FileNames(inputs)
-    options: dict[str, Any] = {
-        "text_field": text_field,
-        "text_unit": text_unit,
-        "strict": strict,
-        "min_chars": min_chars,
-        "max_chars": max_chars,
-        "keep_pattern": keep_pattern,
-        "drop_pattern": drop_pattern,
-        "repetition": repetition,
-        "exact_duplicates": exact_duplicates,
-        "near_duplicates": near_duplicates,
-        "validation_share": validation_share,
-        "validation_bytes": validation_bytes,
-        "validation_documents": validation_documents,
-    }
+    options: dict[str, Any] = {"text_field": text_field, "text_unit": text_unit, "strict": strict}
+    options |= {"min_chars": min_chars, "max_chars": max_chars, "repetition": repetition}
+    options |= {"keep_pattern": keep_pattern, "drop_pattern": drop_pattern}
+    options |= {"exact_duplicates": exact_duplicates, "near_duplicates": near_duplicates}
+    options |= {"validation_share": validation_share, "validation_bytes": validation_bytes}
+    options |= {"validation_documents": validation_documents}
 
     def make() -> dict[str, Any]:
         with progress("corpus") as report_progress:

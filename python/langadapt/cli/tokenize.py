@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from langadapt.artefacts.stages import make_once
 from langadapt.cli.progress import progress, say
+from langadapt.corpus.documents import FileNames, files_of
 
 
 def command(
@@ -27,8 +29,6 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
-    from langadapt.artefacts.stages import make_once
-    from langadapt.corpus.documents import FileNames, files_of
     from langadapt.store import tokenize_corpus
     from langadapt.tokenizer.encoder import Tokenizer
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from langadapt.artefacts.stages import make_once
 from langadapt.cli.progress import progress, say
 
 app = typer.Typer(no_args_is_help=True)
@@ -35,7 +36,6 @@ def train(
     ] = None,
 ) -> None:
     """Learn one vector per token by CBOW with character n-grams (what fastText does for FOCUS)."""
-    from langadapt.artefacts.stages import make_once
     from langadapt.vectors.cbow import check_place, open_store, save_vectors, train_vectors
 
     opened = open_store(store)

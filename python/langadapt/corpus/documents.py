@@ -315,17 +315,23 @@ def build_corpus(
         if isinstance(source, TextStream):
             source.add_to(read)
         report = CorpusReport(**read, **found)
-        limits = {"validation_bytes": validation_bytes, "validation_documents": validation_documents}
-        named = ", ".join(f"{name} = {limit}" for name, limit in limits.items() if limit is not None)
-        if validation_share > 0 and named and not report.validation["documents"]:
-            raise ConfigError(
-                f"{out}: nothing was set aside to measure on: no document chosen by validation_share = "
-                f"{validation_share} fits into {named}; raise one of them, or set validation_share to 0"
-            )
-        if not report.train["documents"]:
-            raise ConfigError(f"{out}: no document is left to train on; lower validation_share = {validation_share}")
+        check_split(report, settings)
         write_manifest(folder, "corpus", settings, made_from, report.to_dict())
     return report
+
+
+def check_split(report: CorpusReport, settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError where the limits of the validation text leave one of the two parts empty."""
+    limits = ("validation_bytes", "validation_documents")
+    named = ", ".join(f"{name} = {settings[name]}" for name in limits if settings[name] is not None)
+    share = settings["validation_share"]
+    if share > 0 and named and not report.validation["documents"]:
+        raise ConfigError(
+            f"nothing was set aside to measure on: no document chosen by validation_share = {share} fits into {named}; "
+            "raise one of them, or set validation_share to 0"
+        )
+    if not report.train["documents"]:
+        raise ConfigError(f"no document is left to train on; lower validation_share = {share}")
 
 
 def source_of(inputs: Inputs, text_field: str, strict: bool) -> tuple[list[str] | TextStream, dict[str, str]]:

@@ -69,7 +69,7 @@ def run_stages(job: Job) -> dict[str, Any]:
         if made is None or method == KEEP:
             arm = swap.kept(job, corpora)
         else:
-            arm = swap.swapped(job, corpora, made, method, ranking if method == methods[0] else ())
+            arm = swap.swapped(job, corpora, made, method, ranking=ranking if method == methods[0] else ())
             rows.append(evaluated(job, corpora, arm.model, arm.tokenizer, method=method, phase="swapped"))
         arms.append(arm)
         trainings[method] = trained(job, corpora, arm)

@@ -54,7 +54,7 @@ def own_arm(job: Job, corpora: text.Corpora) -> Arm:
     method = job.recipe.swap.method
     made = material(job, corpora, text.tokenizer(job, corpora["target"]), [method])
     ranking = bake_off(job, corpora, made) if method == AUTO else []
-    return swapped(job, corpora, made, ranking[0]["method"] if ranking else method, ranking)
+    return swapped(job, corpora, made, ranking[0]["method"] if ranking else method, ranking=ranking)
 
 
 def material(job: Job, corpora: text.Corpora, tokenizer: Path, methods: Iterable[str]) -> Material:
@@ -128,7 +128,7 @@ def bake_off(job: Job, corpora: text.Corpora, made: Material) -> Ranking:
     return rows
 
 
-def swapped(job: Job, corpora: text.Corpora, made: Material, method: str, ranking: Ranking = ()) -> Arm:
+def swapped(job: Job, corpora: text.Corpora, made: Material, method: str, *, ranking: Ranking = ()) -> Arm:
     """The model with the new tokenizer, rows made by ``method``, which ``ranking`` has chosen if there is one."""
     settings, out = job.recipe.swap, job.folder / "swapped" / method
     files, options = method_inputs(job, corpora, made, method), swap_options(job.recipe, method)
