@@ -6,23 +6,30 @@ from pathlib import Path
 from typing import Any
 
 METHODS = ("focus", "keep", "random")
-METRICS = ("tokens_per_word", "bytes_per_token", "tokens_per_byte", "parity")
 
 
 def fertility(scale: float = 1.0) -> dict[str, Any]:
+    """As `FertilityReport.to_dict` has it."""
+
     def cell(words: float, bytes_: float) -> dict[str, Any]:
         return {
-            "documents": 120,
-            "words": 18_210,
             "tokens": int(18_210 * words),
             "tokens_per_word": words * scale,
             "bytes_per_token": bytes_ / scale,
+            "parity": None,
             "unknown_share": 0.0,
         }
 
+    counts = {"documents": 120, "bytes": 128_900, "characters": 127_000, "words": 18_210, "skipped": 0}
     return {
-        "source": {"German": cell(2.134, 3.318), "English": cell(1.391, 4.21)},
-        "new": {"German": cell(1.496, 4.732), "English": cell(2.006, 2.92)},
+        "reference": None,
+        "rare_below": 10,
+        "corpora": {"German": counts, "English": counts},
+        "summary": {name: {"vocab_size": 2048, "backend": "native", "gini": 0.2} for name in ("source", "new")},
+        "tokenizers": {
+            "source": {"German": cell(2.134, 3.318), "English": cell(1.391, 4.21)},
+            "new": {"German": cell(1.496, 4.732), "English": cell(2.006, 2.92)},
+        },
     }
 
 
@@ -60,14 +67,21 @@ def results() -> dict[str, Any]:
             "by_role": 4,
             "script": {"Latin": {"tokens": 1700, "matched": 401}},
         },
+        "notes": [],
+        "ranking": [],
         "advice": "Go: 29.9% fewer tokens on the target language, 6.6% of the rows have no anchor.",
     }
     training = {
+        "out": "runs/demo/trained",
         "steps": 200,
         "tokens": 819_200,
+        "loss": 4.1,
+        "validation": {},
         "seconds": 88.4,
         "tokens_per_second": 9266.9,
-        "bytes_of_text": 3_100_000,
+        "epochs": {"target": 0.5},
+        "fullness": {"target": 0.99},
+        "layout": {},
     }
     text = {
         "documents": 2556,
@@ -92,6 +106,7 @@ def results() -> dict[str, Any]:
             "focus": {"method": "focus", **swap},
             "random": {"method": "random", **swap, "combined": 0, "drawn": 1437},
         },
+        "bake_off": [],
         "rows": [
             row("source model", None, "source", "source", 3.412, 2.104),
             row("focus, before training", "focus", "swapped", "target", 4.021, 3.877),
@@ -113,6 +128,7 @@ def results() -> dict[str, Any]:
                 "evaluate-source": 4.0,
             },
             "gpu_hours": None,
+            "price": None,
         },
     }
 

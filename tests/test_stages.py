@@ -97,8 +97,9 @@ def test_gpu_hours_are_of_the_processes_that_trained(monkeypatch: pytest.MonkeyP
     def hours(device: str) -> Any:
         budget, train = SimpleNamespace(price_per_gpu_hour=2.0), SimpleNamespace(device=device)
         recipe: Any = SimpleNamespace(budget=budget, train=train)
-        found = cost(recipe, {"seconds": 1800.0, "layout": {"processes": 4}}, {"train-focus": 1.0})
-        return found["gpu_hours"], found["price"]
+        training: Any = SimpleNamespace(seconds=1800.0, layout={"processes": 4})
+        found = cost(recipe, training, {"train-focus": 1.0})
+        return found.gpu_hours, found.price
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)

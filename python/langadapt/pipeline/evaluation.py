@@ -15,13 +15,14 @@ from langadapt.machine import choose_device
 from langadapt.models.folder import load_model, tokenizer_file
 from langadapt.pipeline.job import Job
 from langadapt.pipeline.text import Corpora
+from langadapt.report.results import Measurement
 from langadapt.swap.rows.names import KEEP
 from langadapt.tokenizer.encoder import Tokenizer
 
 
 def evaluated(
     job: Job, corpora: Corpora, model: Path, tokenizer: Path, *, method: str | None = None, phase: str = "source"
-) -> dict[str, Any]:
+) -> Measurement:
     """Parameters, bits per byte of all languages, and the suites.
 
     Args:
@@ -36,23 +37,20 @@ def evaluated(
     out = job.folder / "evaluation" / f"{name}.json"
 
     def make() -> dict[str, Any]:
-        row = {
-            "label": label(method, phase),
-            "method": method,
-            "phase": phase,
-            "tokenizer": "source" if tokenizer == job.model else "target",
-            **measure(job, corpora, model, tokenizer),
-        }
+        side = "source" if tokenizer == job.model else "target"
+        numbers = measure(job, corpora, model, tokenizer)
+        row = asdict(Measurement(label(method, phase), method, phase, side, **numbers))
         write_atomically(out, json.dumps(row, indent=2) + "\n")
         return row
 
     inputs = {"model": model, "tokenizer": tokenizer_file(tokenizer)}
     inputs |= {language: corpus.validation for language, corpus in corpora.items()}
-    return job.run.stage(f"evaluate-{name}", out, make, settings=asdict(job.recipe.evaluate), inputs=inputs)
+    settings = asdict(job.recipe.evaluate)
+    return Measurement(**job.run.stage(f"evaluate-{name}", out, make, settings=settings, inputs=inputs))
 
 
 def measure(job: Job, corpora: Corpora, model: Path, tokenizer: Path) -> dict[str, Any]:
-    """Numbers of one model."""
+    """Fields of a :class:`Measurement`."""
     settings = job.recipe.evaluate
     loaded: Any = load_model(model, dtype=torch.bfloat16)
     loaded.to(choose_device(job.recipe.train.device)).eval()

@@ -14,10 +14,11 @@ from langadapt.models.folder import resolve_model
 from langadapt.pipeline.precheck import check_run
 from langadapt.progress import Progress
 from langadapt.recipe.recipe import Recipe
+from langadapt.report.results import RESULTS_NAME
 
 log = logging.getLogger(__name__)
 
-RECIPE_NAME, RESULTS_NAME = "recipe.yaml", "results.json"
+RECIPE_NAME = "recipe.yaml"
 FERTILITY_NAME, VECTORS_NAME, BAKE_OFF_NAME = "fertility.json", "vectors.safetensors", "bake-off.json"
 OUTPUTS = (RECIPE_NAME, RESULTS_NAME, FERTILITY_NAME, VECTORS_NAME, BAKE_OFF_NAME, "tokenizer", "evaluation", "report")
 """What stages write without a look at what lies there."""

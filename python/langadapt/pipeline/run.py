@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ from langadapt.artefacts.folders import write_atomically
 from langadapt.machine import describe_device, versions
 from langadapt.pipeline import swap, text
 from langadapt.pipeline.evaluation import evaluated
-from langadapt.pipeline.job import RESULTS_NAME, Job, open_job
+from langadapt.pipeline.job import Job, open_job
 from langadapt.pipeline.training import folder_of, train_arm, trained
 from langadapt.progress import Progress
 from langadapt.recipe.recipe import Recipe
 from langadapt.report import write_report
+from langadapt.report.results import RESULTS_NAME, Cost, Results, TokenizerFacts, Training
 from langadapt.swap.rows.names import AUTO, KEEP
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import parallel
+from langadapt.training.result import TrainResult
 from langadapt.training.resume import Extend
 
 
@@ -45,13 +48,13 @@ def adapt(recipe: Recipe, *, progress: Progress | None = None) -> dict[str, Any]
     job = open_job(recipe, progress)
     with job.run.locked():
         job.write_recipe()
-        results = run_stages(job)
+        results = asdict(run_stages(job))
         write_atomically(job.folder / RESULTS_NAME, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         write_report(job.folder)
     return results
 
 
-def run_stages(job: Job) -> dict[str, Any]:
+def run_stages(job: Job) -> Results:
     """All stages, and what they found."""
     recipe = job.recipe
     corpora = text.corpora(job)
@@ -72,27 +75,25 @@ def run_stages(job: Job) -> dict[str, Any]:
             arm = swap.swapped(job, corpora, made, method, ranking=ranking if method == methods[0] else ())
             rows.append(evaluated(job, corpora, arm.model, arm.tokenizer, method=method, phase="swapped"))
         arms.append(arm)
-        trainings[method] = trained(job, corpora, arm)
+        trainings[method] = Training(**trained(job, corpora, arm))
         final = folder_of(job, arm) / "final"
         rows.append(evaluated(job, corpora, final, arm.tokenizer, method=method, phase="trained"))
-    return {
-        "name": recipe.name,
-        "languages": {"source": recipe.source_language, "target": recipe.target_language},
-        "versions": versions(),
-        "device": describe_device(),
-        "method": methods[0],
-        "tokenizers": {
-            "source": describe_tokenizer(job.model, Path(recipe.model).name),
-            "target": describe_tokenizer(tokenizer, "new"),
-        },
-        "fertility": fertility,
-        "corpus": {language: corpus.report for language, corpus in corpora.items()},
-        "swap": {arm.method: arm.report for arm in arms if arm.report is not None},
-        "bake_off": list(ranking),
-        "rows": rows,
-        "training": trainings,
-        "cost": cost(recipe, trainings[methods[0]], job.run.seconds),
-    }
+    tokenizers = {"source": (job.model, Path(recipe.model).name), "target": (tokenizer, "new")}
+    return Results(
+        name=recipe.name,
+        languages={"source": recipe.source_language, "target": recipe.target_language},
+        versions=versions(),
+        device=describe_device(),
+        method=methods[0],
+        tokenizers={side: describe_tokenizer(folder, name) for side, (folder, name) in tokenizers.items()},
+        fertility=fertility,
+        corpus={language: corpus.report for language, corpus in corpora.items()},
+        swap={arm.method: arm.report for arm in arms if arm.report is not None},
+        bake_off=list(ranking),
+        rows=rows,
+        training=trainings,
+        cost=cost(recipe, trainings[methods[0]], job.run.seconds),
+    )
 
 
 def train(recipe: Recipe, *, progress: Progress | None = None, extend: Extend = False) -> dict[str, Any]:
@@ -116,18 +117,17 @@ def train(recipe: Recipe, *, progress: Progress | None = None, extend: Extend = 
         return trained(job, *parallel.lead_first(team, job.folder, prepare), extend)
 
 
-def cost(recipe: Recipe, training: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, Any]:
+def cost(recipe: Recipe, training: TrainResult, seconds: Mapping[str, float]) -> Cost:
     """Seconds per stage, and what the accelerators cost."""
     price, hours = recipe.budget.price_per_gpu_hour, None
     if torch.cuda.is_available() and not recipe.train.device.startswith("cpu"):
         # Not the GPUs that are here now: a team trains, one process evaluates.
-        hours = training["seconds"] * training["layout"].get("processes", 1) / 3600
+        hours = training.seconds * training.layout.get("processes", 1) / 3600
     money = hours * price if hours is not None and price is not None else None
-    rounded = {name: round(value, 3) for name, value in seconds.items()}
-    return {"seconds": rounded, "gpu_hours": hours, "price": money}
+    return Cost({name: round(value, 3) for name, value in seconds.items()}, hours, money)
 
 
-def describe_tokenizer(folder: Path, name: str) -> dict[str, Any]:
+def describe_tokenizer(folder: Path, name: str) -> TokenizerFacts:
     """Name and size for the report."""
     tokenizer = Tokenizer.from_pretrained(folder)
-    return {"name": name, "vocab_size": tokenizer.vocab_size, "backend": tokenizer.backend}
+    return TokenizerFacts(name, tokenizer.vocab_size, tokenizer.backend)

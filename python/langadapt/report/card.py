@@ -11,9 +11,9 @@ import yaml
 
 from langadapt.report import words
 from langadapt.report.languages import code_of
-from langadapt.report.page import base_name, environment
-from langadapt.report.run import RunData, number, section
-from langadapt.report.summary import Summary, metric_title, summarize, verdict
+from langadapt.report.page import environment
+from langadapt.report.run import RunData
+from langadapt.report.summary import Summary, measured_texts, summarize, verdict
 
 SETTINGS = (
     "precision",
@@ -46,25 +46,25 @@ def model_card(run: RunData) -> str:
             name=inline(summary.name),
             base=None if base is None else inline(base),
             languages={side: inline(name) for side, name in summary.languages.items()},
-            method=inline(run.method or "unknown"),
-            swapped=run.method != "keep",
-            vocabulary=words.count(summary.trained.vocabulary) if summary.trained else None,
+            method=inline(run.results.method),
+            swapped=run.results.method != "keep",
+            vocabulary=words.count(summary.trained.vocabulary),
             verdict=[inline(sentence) for sentence in verdict(summary, run.results)],
             table=list(table(summary)),
             tasks=list(tasks(summary)),
             corpora=list(corpora(run, summary)),
-            share=number(section(run.recipe, "corpus").get("source_share")),
+            share=run.recipe.corpus.source_share,
             training=list(training(run)),
-            versions=", ".join(f"{name} {version}" for name, version in section(run.results, "versions").items()),
-            device=run.results.get("device"),
-            forgotten=forgotten(summary),
+            versions=", ".join(f"{name} {version}" for name, version in run.results.versions.items()),
+            device=run.results.device,
+            forgotten=words.change(summary.trained.bits["source"], summary.source.bits["source"]),
         )
     )
 
 
 def front_matter(run: RunData, summary: Summary) -> str:
     """YAML for the hub. A licence is not guessed: the base model's and the texts' decide."""
-    method = run.method or "unknown"
+    method = run.results.method
     values: dict[str, Any] = {}
     codes = [code for side in ("target", "source") if (code := code_of(summary.languages[side])) is not None]
     if codes:
@@ -82,9 +82,8 @@ def front_matter(run: RunData, summary: Summary) -> str:
 
 def hub_name(run: RunData) -> str | None:
     """The base model, if it is a hub id: a folder of the machine that trained means nothing to readers elsewhere."""
-    base = base_name(run)
-    is_id = base is not None and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base) and not Path(base).exists()
-    return base if is_id else None
+    base = run.recipe.model
+    return base if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base) and not Path(base).exists() else None
 
 
 def inline(text: str) -> str:
@@ -94,8 +93,8 @@ def inline(text: str) -> str:
 
 def table(summary: Summary) -> Iterator[list[str]]:
     """The first table of the report, headings first, best values in bold."""
-    texts = [side for side in ("target", "source") if any(row.fertility[side] is not None for row in summary.rows)]
-    metric = metric_title(summary.metric).lower()
+    texts = measured_texts(summary.rows)
+    metric = words.title(summary.metric).lower()
     names = summary.languages
     heads = ["model", "tokenizer", "parameters"]
     heads += [f"{metric}, {names[side]}" for side in texts] + [
@@ -103,7 +102,7 @@ def table(summary: Summary) -> Iterator[list[str]]:
     ]
     yield [inline(head) for head in heads]
     for row in summary.rows:
-        tokenizer = f"{row.tokenizer}, {words.count(row.vocabulary)}" if row.vocabulary else row.tokenizer
+        tokenizer = f"{row.tokenizer}, {words.count(row.vocabulary)}"
         cells = [inline(row.label), inline(tokenizer), words.short_count(row.parameters)]
         cells += [words.decimals(row.fertility[side], 2) for side in texts]
         for side in summary.sides:
@@ -115,49 +114,32 @@ def table(summary: Summary) -> Iterator[list[str]]:
 
 def tasks(summary: Summary) -> Iterator[tuple[str, str, str, str]]:
     """Task, metric, source model's value, this model's value."""
-    if summary.trained is None:
-        return
     for task, metrics in summary.trained.suites.items():
-        before = section(summary.source.suites, task) if summary.source else {}
+        before = summary.source.suites.get(task, {})
         for metric in metrics:
             if metric != "items" and not metric.endswith("_stderr"):
                 yield inline(task), inline(metric), with_error(before, metric), with_error(metrics, metric)
 
 
-def with_error(metrics: Mapping[str, Any], metric: str) -> str:
+def with_error(metrics: Mapping[str, float | None], metric: str) -> str:
     """A value and its standard error."""
-    value, error = number(metrics.get(metric)), number(metrics.get(f"{metric}_stderr"))
-    return words.decimals(value) + ("" if value is None or error is None else f" ± {error:.3f}")
+    error = metrics.get(f"{metric}_stderr")
+    return words.decimals(metrics.get(metric)) + ("" if error is None else f" ± {error:.3f}")
 
 
 def corpora(run: RunData, summary: Summary) -> Iterator[tuple[str, str]]:
-    """Language, and what was read of it."""
-    for side, found in section(run.results, "corpus").items():
-        if isinstance(found, Mapping):
-            train = found.get("train")
-            counted = train if isinstance(train, Mapping) else found
-            documents, read = number(counted.get("documents")), number(counted.get("bytes"))
-            parts = [f"{words.count(documents)} documents"] if documents is not None else []
-            parts += [f"{words.size(read)} of text"] if read is not None else []
-            if parts:
-                yield inline(summary.languages.get(side, side)), ", ".join(parts)
+    """Language, and what of it was trained on."""
+    for side, found in run.results.corpus.items():
+        documents, size = found["train"]["documents"], found["train"]["bytes"]
+        yield inline(summary.languages[side]), f"{words.count(documents)} documents, {words.size(size)} of text"
 
 
 def training(run: RunData) -> Iterator[tuple[str, str]]:
     """Facts of the training."""
-    done = section(section(run.results, "training"), run.method or "")
-    for name, text in (("steps", words.count), ("tokens", words.count), ("seconds", words.duration)):
-        value = number(done.get(name))
-        if value is not None:
-            yield ("time" if name == "seconds" else name), text(value)
-    settings = section(run.recipe, "train")
+    done = run.results.main
+    yield from (("steps", words.count(done.steps)), ("tokens", words.count(done.tokens)))
+    yield "time", words.duration(done.seconds)
     for name in SETTINGS:
-        if settings.get(name) is not None:
-            yield name.replace("_", " "), inline(str(settings[name]))
-
-
-def forgotten(summary: Summary) -> str | None:
-    """Change on the source language."""
-    if summary.trained is None or summary.source is None:
-        return None
-    return words.change(summary.trained.bits["source"], summary.source.bits["source"]) or None
+        value = getattr(run.recipe.train, name)
+        if value is not None:
+            yield name.replace("_", " "), inline(str(value))

@@ -10,7 +10,7 @@ from langadapt.report.charts import Chart, Line, Reference, line_chart
 from langadapt.report.run import Log, RunData, number
 from langadapt.report.summary import Summary
 
-Pick = Callable[[Mapping[str, Any]], "float | None"]
+X_TITLE = "training tokens"
 
 
 def curves(run: RunData, summary: Summary) -> list[Chart]:
@@ -36,7 +36,7 @@ def curves(run: RunData, summary: Summary) -> list[Chart]:
 
 def ordered_arms(run: RunData) -> dict[str, int]:
     """Methods and their colours, the run's own first."""
-    names = sorted(run.logs, key=lambda name: name != run.method)
+    names = sorted(run.logs, key=lambda name: name != run.results.method)
     return {name: slot for slot, name in enumerate(names)}
 
 
@@ -54,7 +54,7 @@ def bits_curve(run: RunData, summary: Summary, arms: Mapping[str, int], side: st
     start = level_of_source(run, summary, side)
     references = [] if start is None else [Reference("source model", start)]
     title = f"{summary.languages[side]}: bits per byte"
-    return line_chart(title, lines, x_title=x_title(run), references=references, note="Lower is better.")
+    return line_chart(title, lines, x_title=X_TITLE, references=references, note="Lower is better.")
 
 
 def level_of_source(run: RunData, summary: Summary, side: str) -> float | None:
@@ -67,7 +67,7 @@ def level_of_source(run: RunData, summary: Summary, side: str) -> float | None:
         value = kept.validations[0][1].get(side)
         if value is not None:
             return value
-    return summary.source.bits[side] if summary.source else None
+    return summary.source.bits[side]
 
 
 def step_curve(
@@ -84,33 +84,25 @@ def step_curve(
         line(name, slot, run.logs[name], entries(run.logs[name], lambda one: one.get(key)))
         for name, slot in arms.items()
     ]
-    return line_chart(title, lines, x_title=x_title(run), note=note, shape=shape)
+    return line_chart(title, lines, x_title=X_TITLE, note=note, shape=shape)
 
 
 def rate_curve(run: RunData, arms: Mapping[str, int]) -> Chart | None:
     """Learning rates of the first arm: one line, or one per group of parameters where they differ."""
-    name = next(iter(arms), None)
-    if name is None:
+    log = next((run.logs[name] for name in arms), None)
+    if log is None or not log.steps:
         return None
-    log = run.logs[name]
-    groups: dict[str, Any] = {}
-    for one in log.steps:
-        rates = one.get("learning_rate")
-        groups |= dict.fromkeys(rates) if isinstance(rates, dict) else {"": None}
-    found = {group: entries(log, lambda one, group=group: rate(one, group)) for group in groups}  # type: ignore[misc]
+    found = {
+        group: entries(log, lambda one, group=group: one["learning_rate"].get(group))  # type: ignore[misc]
+        for group in log.steps[-1]["learning_rate"]
+    }
     distinct = {tuple(points): group for group, points in reversed(found.items())}
     named = sorted(distinct.items(), key=lambda item: list(found).index(item[1]))
     lines = [
         line(group if len(named) > 1 else "all parameters", slot, log, list(points))
         for slot, (points, group) in enumerate(named)
     ]
-    return line_chart("Learning rate", lines, x_title=x_title(run), shape="{:.3g}".format, may_be_logarithmic=False)
-
-
-def rate(one: Mapping[str, Any], group: str) -> Any:
-    """The learning rate of one group in one line of a log."""
-    rates = one.get("learning_rate")
-    return rates.get(group) if isinstance(rates, dict) else rates
+    return line_chart("Learning rate", lines, x_title=X_TITLE, shape="{:.3g}".format, may_be_logarithmic=False)
 
 
 def entries(log: Log, pick: Callable[[Mapping[str, Any]], Any]) -> list[tuple[int, float]]:
@@ -120,11 +112,6 @@ def entries(log: Log, pick: Callable[[Mapping[str, Any]], Any]) -> list[tuple[in
 
 
 def line(name: str, slot: int, log: Log, points: list[tuple[int, float]]) -> Line:
-    """A series over training tokens, or over steps where the log does not count tokens."""
-    scale = log.tokens_per_step or 1.0
-    return Line(shown(name), [step * scale for step, _ in points], [value for _, value in points], slot)
-
-
-def x_title(run: RunData) -> str:
-    """What the horizontal axis counts."""
-    return "training tokens" if any(log.tokens_per_step for log in run.logs.values()) else "steps"
+    """A series over training tokens."""
+    xs = [step * log.tokens_per_step for step, _ in points]
+    return Line(shown(name), xs, [value for _, value in points], slot)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -11,8 +11,17 @@ from markupsafe import Markup
 
 from langadapt.report import words
 from langadapt.report.curves import curves, shown
-from langadapt.report.run import RunData, number, section
-from langadapt.report.summary import Cells, Summary, fertility_tables, less_is_better, metric_title, summarize, verdict
+from langadapt.report.results import Cost, Results, Training
+from langadapt.report.run import RunData
+from langadapt.report.summary import (
+    Cells,
+    Summary,
+    fertility_tables,
+    less_is_better,
+    measured_texts,
+    summarize,
+    verdict,
+)
 
 GREY = 5
 """The colour slot that is no colour."""
@@ -36,43 +45,35 @@ def environment() -> Environment:
 
 def page(run: RunData) -> str:
     """The whole page as HTML that needs nothing else."""
-    templates = environment()
-    summary = summarize(run.results)
+    templates, results = environment(), run.results
+    summary = summarize(results)
     style = Markup(templates.get_template("page.css").render())
     return templates.get_template("page.html").render(
         style=style,
         summary=summary,
-        texts=[side for side in ("target", "source") if any(row.fertility[side] is not None for row in summary.rows)],
-        metric_title=metric_title(summary.metric),
-        base=base_name(run),
-        method=None if run.method is None else shown(run.method),
-        device=run.results.get("device"),
-        tiles=list(tiles(summary, run)),
-        verdict=verdict(summary, run.results),
+        texts=measured_texts(summary.rows),
+        metric_title=words.title(summary.metric),
+        base=run.recipe.model,
+        method=shown(results.method),
+        device=results.device,
+        tiles=list(tiles(summary, results)),
+        verdict=verdict(summary, results),
         suites=suites(summary),
         charts=curves(run, summary),
-        fertility=[fertility(name, cells) for name, cells in fertility_tables(run.results)],
-        swaps=list(swaps(run)),
-        corpus=facts_table(
-            {summary.languages.get(side, side): one for side, one in section(run.results, "corpus").items()}
-        ),
-        training=facts_table({shown(name): trained(one) for name, one in section(run.results, "training").items()}),
-        cost=cost(run),
+        fertility=[fertility(kind, cells) for kind, cells in fertility_tables(results).items()],
+        swaps=[swap(method, report) for method, report in results.swap.items()],
+        corpus=facts_table({summary.languages[side]: report for side, report in results.corpus.items()}),
+        training=facts_table({shown(name): trained(one) for name, one in results.training.items()}),
+        cost=cost(results.cost),
         layouts=list(layouts(run)),
-        recipe=run.recipe_text,
-        versions=section(run.results, "versions"),
+        recipe=run.recipe.to_yaml(),
+        versions=results.versions,
     )
 
 
-def trained(values: Any) -> Any:
+def trained(training: Training) -> dict[str, Any]:
     """Facts of one training without the folders of the machine that it ran on."""
-    return {key: one for key, one in values.items() if key not in ("log", "out")} if isinstance(values, dict) else {}
-
-
-def base_name(run: RunData) -> str | None:
-    """The source model as the recipe names it."""
-    name = run.recipe.get("model")
-    return str(name) if name else None
+    return {key: value for key, value in asdict(training).items() if key not in ("log", "out")}
 
 
 @dataclass(frozen=True)
@@ -86,33 +87,25 @@ class Tile:
     good: bool | None = None
 
 
-def tiles(summary: Summary, run: RunData) -> Iterator[Tile]:
+def tiles(summary: Summary, results: Results) -> Iterator[Tile]:
     """The four numbers that sum a run up: gain, loss, shorter texts, time."""
     source, trained = summary.source, summary.trained
     for side in summary.sides:
-        now = trained.bits[side] if trained else None
-        old = source.bits[side] if source else None
-        if now is not None:
-            yield Tile(
-                f"{summary.languages[side]}, bits per byte",
-                words.decimals(now),
-                f"was {words.decimals(old)}" if old is not None else "",
-                words.change(now, old),
-                None if old is None else now <= old,
-            )
-    if source and trained and summary.metric and trained.tokenizer != source.tokenizer:
-        old, now = source.fertility["target"], trained.fertility["target"]
-        if old is not None and now is not None:
-            yield Tile(
-                f"{summary.languages['target']}, {metric_title(summary.metric).lower()}",
-                words.decimals(now, 2),
-                f"was {words.decimals(old, 2)}",
-                words.change(now, old),
-                (now <= old) is bool(less_is_better(summary.metric)),
-            )
-    seconds = number(section(section(run.results, "training"), run.method or "").get("seconds"))
-    if seconds is not None:
-        yield Tile("Training time", words.duration(seconds), str(run.results.get("device") or ""))
+        now, old = trained.bits[side], source.bits[side]
+        if now is not None and old is not None:
+            title = f"{summary.languages[side]}, bits per byte"
+            before = f"was {words.decimals(old)}"
+            yield Tile(title, words.decimals(now), before, words.change(now, old), now <= old)
+    old, now = source.fertility["target"], trained.fertility["target"]
+    if trained.tokenizer != source.tokenizer and old is not None and now is not None:
+        yield Tile(
+            f"{summary.languages['target']}, {words.title(summary.metric).lower()}",
+            words.decimals(now, 2),
+            f"was {words.decimals(old, 2)}",
+            words.change(now, old),
+            (now <= old) is bool(less_is_better(summary.metric)),
+        )
+    yield Tile("Training time", words.duration(results.main.seconds), results.device)
 
 
 @dataclass(frozen=True)
@@ -138,10 +131,9 @@ def suites(summary: Summary) -> list[SuiteRow]:
 
 def suite_cells(summary: Summary, task: str, metric: str) -> list[tuple[str, str, bool]]:
     """One row of the table of tasks."""
-    found = [section(row.suites, task) for row in summary.rows]
-    values = [number(one.get(metric)) for one in found]
+    found = [row.suites.get(task, {}) for row in summary.rows]
+    values, errors = [one.get(metric) for one in found], [one.get(f"{metric}_stderr") for one in found]
     known = [value for value in values if value is not None]
-    errors = [number(one.get(f"{metric}_stderr")) for one in found]
     top = (min(known) if "perplexity" in metric else max(known)) if known else None
     return [
         (words.decimals(value), "" if error is None else f"± {error:.3f}", value is not None and value == top)
@@ -179,50 +171,35 @@ class Fertility:
     rows: list[tuple[str, str, list[str]]]
 
 
-def fertility(name: str, cells: Cells) -> Fertility:
+def fertility(kind: str, cells: Cells) -> Fertility:
     """Bars for the metrics that have a direction, a table for all."""
-    metrics = list(
-        dict.fromkeys(
-            key
-            for texts in cells.values()
-            for found in texts.values()
-            for key in found
-            if number(found[key]) is not None
-        )
-    )
-    corpora = list(dict.fromkeys(corpus for texts in cells.values() for corpus in texts))
+    corpora = list(next(iter(cells.values())))
+    measured = [texts[corpus] for texts in cells.values() for corpus in corpora]
+    metrics = [metric for metric in measured[0] if any(found[metric] is not None for found in measured)]
     rows = [
-        (corpus, tokenizer, [words.plain(metric, found.get(metric, words.DASH)) for metric in metrics])
+        (corpus, tokenizer, [words.plain(metric, texts[corpus][metric]) for metric in metrics])
         for corpus in corpora
         for tokenizer, texts in cells.items()
-        for found in [texts.get(corpus, {})]
-        if found
     ]
     drawn = [metric for metric in metrics if less_is_better(metric) is not None and differs(metric, cells)][:4]
-    title = {"text": "Running text", "aligned": "Aligned sentences"}.get(name, words.title(name))
-    return Fertility(
-        title, [bars(metric, cells, corpora) for metric in drawn], [metric_title(m) for m in metrics], rows
-    )
+    title = {"text": "Running text", "aligned": "Aligned sentences"}[kind]
+    return Fertility(title, [bars(metric, cells, corpora) for metric in drawn], [*map(words.title, metrics)], rows)
 
 
 def differs(metric: str, cells: Cells) -> bool:
     """Whether there is anything to compare."""
-    return len({texts.get(corpus, {}).get(metric) for texts in cells.values() for corpus in texts}) > 1
+    return len({found[metric] for texts in cells.values() for found in texts.values()}) > 1
 
 
 def bars(metric: str, cells: Cells, corpora: list[str]) -> Metric:
     """One metric drawn: a group per corpus, a bar per tokenizer."""
-    values = {
-        (corpus, tokenizer): number(texts.get(corpus, {}).get(metric))
-        for tokenizer, texts in cells.items()
-        for corpus in corpora
-    }
+    values = {(corpus, name): texts[corpus][metric] for name, texts in cells.items() for corpus in corpora}
     top = max((value for value in values.values() if value is not None), default=1.0) or 1.0
     lower = less_is_better(metric)
     groups = []
     for corpus in corpora:
         known = {name: values[corpus, name] for name in cells if values[corpus, name] is not None}
-        best = (min if lower else max)(known.values(), default=None) if len(known) > 1 else None  # type: ignore[type-var]
+        best = (min if lower else max)(known.values()) if len(known) > 1 else None
         groups.append(
             (
                 corpus,
@@ -233,7 +210,7 @@ def bars(metric: str, cells: Cells, corpora: list[str]) -> Metric:
                 ],
             )
         )
-    return Metric(metric_title(metric), "lower is better" if lower else "higher is better", groups)
+    return Metric(words.title(metric), "lower is better" if lower else "higher is better", groups)
 
 
 def tokenizer_slots(cells: Cells) -> list[int]:
@@ -250,8 +227,8 @@ class Swap:
     advice: str
     parts: list[Bar]
     facts: list[tuple[str, str]]
-    notes: list[str] = field(default_factory=list)
-    ranking: Facts | None = None
+    notes: list[str]
+    ranking: Facts | None
     """The bake-off that chose the method."""
 
 
@@ -262,28 +239,18 @@ PARTS = (
 )
 
 
-def swaps(run: RunData) -> Iterator[Swap]:
+def swap(method: str, report: Mapping[str, Any]) -> Swap:
     """What became of the rows of the embedding matrices."""
-    for method, report in section(run.results, "swap").items():
-        if not isinstance(report, Mapping):
-            continue
-        counts = {name: number(report.get(name)) or 0 for name, _ in PARTS if number(report.get(name)) is not None}
-        total = sum(counts.values()) or 1
-        parts = [
-            Bar(text, words.count(counts[name]), 100 * counts[name] / total, slot)
-            for slot, (name, text) in enumerate(PARTS)
-            if counts.get(name)
-        ]
-        notes = report.get("notes")
-        hidden = {"method", "advice", "notes", "ranking", *counts}
-        yield Swap(
-            shown(method),
-            str(report.get("advice") or ""),
-            parts,
-            [(name, value) for name, value in facts(report) if name.split(",")[0].lower() not in hidden],
-            [str(note) for note in notes] if isinstance(notes, list) else [],
-            ranking(report.get("ranking")),
-        )
+    total = sum(report[name] for name, _ in PARTS) or 1
+    parts = [
+        Bar(text, words.count(report[name]), 100 * report[name] / total, slot)
+        for slot, (name, text) in enumerate(PARTS)
+        if report[name]
+    ]
+    told = {"method", "advice", "notes", "ranking", *(name for name, _ in PARTS)}
+    others = {name: value for name, value in report.items() if name not in told}
+    rows = ranking(report["ranking"]) if report["ranking"] else None
+    return Swap(shown(method), report["advice"], parts, list(facts(others)), report["notes"], rows)
 
 
 PROBED = (
@@ -294,51 +261,42 @@ PROBED = (
 )
 
 
-def ranking(rows: Any) -> Facts | None:
+def ranking(rows: Sequence[Mapping[str, Any]]) -> Facts:
     """The table of a bake-off, best first; methods that could not run have their reason in its place."""
-    known = [row for row in rows if isinstance(row, Mapping) and "method" in row] if isinstance(rows, list) else []
-    if not known:
-        return None
-    names = [(key, title) for key, title in PROBED if any(number(row.get(key)) is not None for row in known)]
+    names = [(key, title) for key, title in PROBED if any(row.get(key) is not None for row in rows)]
     cells = [
         (
-            shown(str(row["method"])),
-            [str(row["failed"]), *[words.DASH] * (len(names) - 1)]
+            shown(row["method"]),
+            [row["failed"], *[words.DASH] * (len(names) - 1)]
             if "failed" in row
-            else [words.decimals(number(row.get(key)), 4) for key, _ in names],
+            else [words.decimals(row[key], 4) for key, _ in names],
         )
-        for row in known
+        for row in rows
     ]
     return Facts([title for _, title in names], cells)
 
 
-def cost(run: RunData) -> list[Bar]:
+def cost(taken: Cost) -> list[Bar]:
     """Seconds of each stage."""
-    seconds = {name: number(value) for name, value in section(section(run.results, "cost"), "seconds").items()}
-    known = {name: value for name, value in seconds.items() if value is not None}
-    top = max(known.values(), default=1.0) or 1.0
-    return [Bar(name, words.duration(value), 100 * value / top) for name, value in known.items()]
+    top = max(taken.seconds.values(), default=1.0) or 1.0
+    return [Bar(name, words.duration(value), 100 * value / top) for name, value in taken.seconds.items()]
 
 
 def layouts(run: RunData) -> Iterator[str]:
     """In what precision, in which passes and on how many processes trainings ran: what their time depends on."""
-    settings = section(run.recipe, "train")
-    length = number(settings.get("sequence_length"))
-    precision = [str(settings["precision"])] if settings.get("precision") else []
-    if precision == ["pure-bf16"] and settings.get("rounding"):
-        precision.append(f"rounding {settings['rounding']}")
+    settings = run.recipe.train
+    rounding = f", rounding {settings.rounding}" if settings.precision == "pure-bf16" else ""
     alike: dict[str, list[str]] = {}
-    trainings = section(run.results, "training")
-    for method in trainings:
-        found = section(section(trainings, method), "layout")
-        size, many = number(found.get("micro_batch")), number(found.get("processes")) or 1
-        if size is None:
+    for method, training in run.results.training.items():
+        found = training.layout
+        if not found:
             continue
+        many = found["processes"]
         parts = [
-            *precision,
-            f"micro-batch {words.count(size)}" + (f" of {words.count(length)} tokens each" if length else ""),
-            f"activation checkpointing {found.get('activation_checkpointing', words.DASH)}",
-            "one process" if many == 1 else f"{words.count(many)} processes, sharding {found.get('sharding')}",
+            f"{settings.precision}{rounding}",
+            f"micro-batch {words.count(found['micro_batch'])} of {words.count(settings.sequence_length)} tokens each",
+            f"activation checkpointing {found['activation_checkpointing']}",
+            "one process" if many == 1 else f"{words.count(many)} processes, sharding {found['sharding']}",
         ]
         alike.setdefault(", ".join(parts), []).append(shown(method))
     for text, methods in alike.items():
@@ -353,9 +311,9 @@ class Facts:
     rows: list[tuple[str, list[str]]]
 
 
-def facts_table(columns: Mapping[str, Any]) -> Facts:
+def facts_table(columns: Mapping[str, Mapping[str, Any]]) -> Facts:
     """Named values side by side, one column per mapping; names in the order of their first appearance."""
-    flat = {name: dict(facts(values)) for name, values in columns.items() if isinstance(values, Mapping)}
+    flat = {name: dict(facts(values)) for name, values in columns.items()}
     names = dict.fromkeys(name for values in flat.values() for name in values)
     return Facts(list(flat), [(name, [values.get(name, words.DASH) for values in flat.values()]) for name in names])
 

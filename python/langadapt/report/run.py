@@ -1,32 +1,27 @@
-"""A run's folder, read once: everything that the report is made from, and complaints that name the file."""
+"""A run's folder, read once: everything that the report is made from."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from langadapt.errors import DataError
-
-RESULTS = "results.json"
-BITS = "bits_per_byte"
+from langadapt.recipe.recipe import Recipe
+from langadapt.report.results import RESULTS_NAME, Results, read_results
 
 
 @dataclass(frozen=True)
 class Log:
     """One training log."""
 
-    steps: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, Any]]
     """Lines with a loss."""
-    validations: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    validations: list[tuple[int, dict[str, float]]]
     """(step, bits per byte by ``source`` / ``target``)."""
-    tokens_per_step: float | None = None
-    """Of the last line that tells."""
+    tokens_per_step: float
+    """1 where nothing was trained: axes then count steps."""
 
 
 @dataclass(frozen=True)
@@ -34,26 +29,15 @@ class RunData:
     """What a run left behind."""
 
     folder: Path
-    results: dict[str, Any]
-    recipe_text: str | None = None
-    recipe: dict[str, Any] = field(default_factory=dict)
-    logs: dict[str, Log] = field(default_factory=dict)
-    """By method."""
-
-    @property
-    def method(self) -> str | None:
-        """The method of the run itself, the others are comparisons."""
-        name = self.results.get("method")
-        return name if isinstance(name, str) else None
+    results: Results
+    recipe: Recipe
+    logs: dict[str, Log]
+    """By method, as far as they are there."""
 
     @property
     def final(self) -> Path | None:
         """Folder of the finished model, where it is."""
-        entry = section(self.results, "training").get(self.method or "", {})
-        log = entry.get("log") if isinstance(entry, Mapping) else None
-        if not isinstance(log, str):
-            return None
-        folder = self.folder / Path(log).parent / "final"
+        folder = self.folder / Path(self.results.main.log).parent / "final"
         return folder if (folder / "config.json").is_file() else None
 
 
@@ -62,97 +46,35 @@ def read_run(folder: Path) -> RunData:
 
     Raises:
         DataError: no results, or not those of a run.
+        ConfigError, FileNotFoundError: its recipe is damaged or missing.
     """
-    results = read_results(folder / RESULTS)
-    recipe_text, recipe = read_recipe(folder / "recipe.yaml")
-    logs = {}
-    for method, entry in section(results, "training").items():
-        name = entry.get("log") if isinstance(entry, Mapping) else None
-        if isinstance(name, str) and (folder / name).is_file():
-            logs[method] = read_log(folder / name)
-    return RunData(folder, results, recipe_text, recipe, logs)
-
-
-def read_results(file: Path) -> dict[str, Any]:
-    """``results.json``, of the right shape as far as this report reads it."""
-    try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            f"{file}: missing; this is no folder of a finished run: run `langadapt adapt` to its end"
-        ) from None
-    except NotADirectoryError:
-        raise DataError(f"{file.parent}: a run's folder is expected, this is a file") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not valid JSON ({error}); run `langadapt adapt` again to write it anew") from None
-    if not isinstance(results, dict):
-        raise DataError(f"{file}: a JSON object is expected; run `langadapt adapt` again to write it anew")
-    rows = results.get("rows", [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{file}: `rows` is not a list of objects; run `langadapt adapt` again to write it anew")
-    for name in ("languages", "versions", "tokenizers", "fertility", "corpus", "swap", "training", "cost"):
-        if not isinstance(results.get(name, {}), dict):
-            raise DataError(f"{file}: `{name}` is not an object; run `langadapt adapt` again to write it anew")
-    return results
-
-
-def read_recipe(file: Path) -> tuple[str | None, dict[str, Any]]:
-    """Text and plain values of the recipe; nothing where it is missing or no longer YAML."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError):
-        return None, {}
-    except yaml.YAMLError:
-        return text, {}
-    return text, values if isinstance(values, dict) else {}
+    results = read_results(folder / RESULTS_NAME)
+    logs = {
+        method: read_log(folder / training.log)
+        for method, training in results.training.items()
+        if (folder / training.log).is_file()
+    }
+    return RunData(folder, results, Recipe.from_yaml(folder / "recipe.yaml"), logs)
 
 
 def read_log(file: Path) -> Log:
     """A JSON-lines log; a half-written last line, as a killed run leaves it, is passed over."""
-    steps, validations = [], []
-    tokens_per_step = None
+    log = Log([], [], 1.0)
     for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
         except ValueError:
             continue
-        step = line.get("step") if isinstance(line, dict) else None
-        if not isinstance(step, int):
-            continue
-        found = validation_of(line)
-        if found:
-            validations.append((step, found))
-        if number(line.get("loss")) is not None:
-            steps.append(line)
-            tokens = number(line.get("tokens"))
-            tokens_per_step = tokens / step if tokens and step else tokens_per_step
-    return Log(steps, validations, tokens_per_step)
-
-
-def validation_of(line: Mapping[str, Any]) -> dict[str, float]:
-    """Bits per byte by side, from ``{"validation": {"bits_per_byte_target": x}}`` or ``{"bits_per_byte": {...}}``."""
-    held = line.get("validation")
-    held = held if isinstance(held, Mapping) else line
-    nested = held.get(BITS)
-    found = {}
-    for side in ("source", "target"):
-        value = number(held.get(f"{BITS}_{side}"))
-        if value is None and isinstance(nested, Mapping):
-            value = number(nested.get(side))
-        if value is not None:
-            found[side] = value
-    return found
-
-
-def section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A mapping inside ``values``, empty where there is none."""
-    found = values.get(name)
-    return found if isinstance(found, dict) else {}
+        if "validation" in line:
+            sides = ("source", "target")
+            found = {side: number(line["validation"].get(f"bits_per_byte_{side}")) for side in sides}
+            log.validations.append((line["step"], {side: bits for side, bits in found.items() if bits is not None}))
+        if "loss" in line:
+            log.steps.append(line)
+    last = log.steps[-1] if log.steps else {"tokens": 1, "step": 1}
+    return Log(log.steps, log.validations, last["tokens"] / last["step"])
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or none: logs and results of broken runs hold nulls and NaN."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return value
+    """A finite number, or none: what could not be measured is null in logs, and a lost run's loss is no number."""
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None

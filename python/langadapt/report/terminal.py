@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from langadapt.report import words
-from langadapt.report.summary import Row, Summary, metric_title, summarize
+from langadapt.report.results import results_of
+from langadapt.report.summary import Row, Summary, measured_texts, summarize
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,21 +21,21 @@ def results_table(results: Mapping[str, Any]) -> Table:
     """
     from rich.table import Table
 
-    summary = summarize(results)
+    summary = summarize(results_of(results))
     table = Table(title=summary.name, caption="bits per byte: lower is better; change against the source model")
     table.add_column("model")
     table.add_column("tokenizer")
     table.add_column("parameters", justify="right")
-    texts = [side for side in ("target", "source") if any(row.fertility[side] is not None for row in summary.rows)]
+    texts = measured_texts(summary.rows)
     for side in texts:
-        table.add_column(f"{metric_title(summary.metric).lower()}, {summary.languages[side]}", justify="right")
+        table.add_column(f"{words.title(summary.metric).lower()}, {summary.languages[side]}", justify="right")
     for side in summary.sides:
         table.add_column(f"bits per byte, {summary.languages[side]}", justify="right")
     for row in summary.rows:
         cells = [words.decimals(row.fertility[side], 2) for side in texts]
         cells += [bits_cell(summary, row, side) for side in summary.sides]
-        tokenizer = f"{row.tokenizer}, {words.count(row.vocabulary)}" if row.vocabulary else row.tokenizer
-        table.add_row(plain(row.label), plain(tokenizer), words.short_count(row.parameters), *cells)
+        tokenizer = f"{row.tokenizer}, {words.count(row.vocabulary)}"
+        table.add_row(plain(row.label), tokenizer, words.short_count(row.parameters), *cells)
     return table
 
 
@@ -44,7 +45,7 @@ def bits_cell(summary: Summary, row: Row, side: str) -> str:
     text = words.decimals(value)
     if value is not None and value == summary.best(side):
         text = f"[bold green]{text}[/]"
-    if summary.source is None or row is summary.source:
+    if row is summary.source:
         return text
     return f"{text} {words.change(value, summary.source.bits[side])}".rstrip()
 

@@ -1,0 +1,132 @@
+"""What a run found: the pipeline fills these dataclasses, ``results.json`` holds them, the report reads them back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langadapt.errors import ConfigError, DataError
+from langadapt.recipe.plain_values import build
+from langadapt.training.result import TrainResult
+
+RESULTS_NAME = "results.json"
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """A tokenizer for readers."""
+
+    name: str
+    vocab_size: int
+    backend: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model, measured."""
+
+    label: str
+    """Its name for readers."""
+    method: str | None
+    """What became of the source model; none = nothing."""
+    phase: str
+    """``source``, ``swapped`` or ``trained``."""
+    tokenizer: str
+    """``source`` or ``target``."""
+    parameters: int
+    bits_per_byte: dict[str, float]
+    """By ``target`` and, where there is text of it, ``source``."""
+    suites: dict[str, dict[str, float | None]]
+    """Task, metric, value; standard errors are metrics that end in ``_stderr``."""
+
+
+@dataclass
+class Training(TrainResult):
+    """One training."""
+
+    log: str = ""
+    """Its log, relative to the run's folder."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the run took."""
+
+    seconds: dict[str, float]
+    """By stage."""
+    gpu_hours: float | None
+    """Of the main training; none without a GPU."""
+    price: float | None
+    """Of those hours; none where the recipe names no price."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a run found, in the order of ``results.json``."""
+
+    name: str
+    languages: dict[str, str]
+    """Names of ``source`` and ``target``."""
+    versions: dict[str, str]
+    """Of the packages that decide the numbers."""
+    device: str
+    method: str
+    """Of the run itself; the others are comparisons."""
+    tokenizers: dict[str, TokenizerFacts]
+    """By ``source`` and ``target``."""
+    fertility: dict[str, dict[str, Any]]
+    """``text`` and, where there are some, ``aligned`` sentences: see ``FertilityReport.to_dict``."""
+    corpus: dict[str, dict[str, Any]]
+    """See ``CorpusReport``, by ``target`` and ``source``."""
+    swap: dict[str, dict[str, Any]]
+    """See ``SwapReport.to_dict``, by method."""
+    bake_off: list[dict[str, Any]]
+    """See ``Ranking``; empty where the method was given."""
+    rows: list[Measurement]
+    training: dict[str, Training]
+    """By method."""
+    cost: Cost
+
+    @property
+    def main(self) -> Training:
+        """The training of the run itself."""
+        return self.training[self.method]
+
+
+def results_of(content: Mapping[str, Any], origin: str = RESULTS_NAME) -> Results:
+    """``content``, as JSON holds it, checked.
+
+    Raises:
+        DataError: it is of another version of langadapt, or damaged; names ``origin``.
+    """
+    try:
+        found = build(Results, content, "")
+        if {found.method} <= found.training.keys() and "text" in found.fertility:
+            return found
+        raise ConfigError("the run's own training, or fertility, is missing")
+    except ConfigError as error:
+        raise DataError(f"{origin}: {error}; run `langadapt adapt` again to write it anew") from None
+
+
+def read_results(file: Path) -> Results:
+    """What the run found whose ``results.json`` this is.
+
+    Raises:
+        DataError: it is missing, or not what a run writes; names the file.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{file}: missing; this is no folder of a finished run: run `langadapt adapt` to its end"
+        ) from None
+    except NotADirectoryError:
+        raise DataError(f"{file.parent}: a run's folder is expected, this is a file") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not valid JSON ({error}); run `langadapt adapt` again to write it anew") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: a JSON object is expected; run `langadapt adapt` again to write it anew")
+    return results_of(content, str(file))
