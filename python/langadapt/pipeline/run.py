@@ -104,24 +104,24 @@ def train(recipe: Recipe, *, progress: Progress | None = None, extend: Extend = 
     go on with a larger budget or at other rates.
     """
     job = open_job(recipe, progress)
-    team = parallel.join(recipe.train) if parallel.launched() else parallel.Team()
+    processes = parallel.join(recipe.train) if parallel.under_torchrun() else parallel.ProcessGroup()
 
     def prepare() -> tuple[text.Corpora, swap.Arm]:
         job.write_recipe()
         corpora = text.corpora(job)
         return corpora, swap.own_arm(job, corpora)
 
-    if not team.leads:
-        return train_arm(job, *parallel.lead_first(team, job.folder, prepare), extend=extend)
+    if not processes.is_main:
+        return train_arm(job, *parallel.main_process_first(processes, job.folder, prepare), extend=extend)
     with job.run.locked():
-        return trained(job, *parallel.lead_first(team, job.folder, prepare), extend)
+        return trained(job, *parallel.main_process_first(processes, job.folder, prepare), extend)
 
 
 def cost(recipe: Recipe, training: TrainResult, seconds: Mapping[str, float]) -> Cost:
     """Seconds per stage, and what the accelerators cost."""
     price, hours = recipe.budget.price_per_gpu_hour, None
     if torch.cuda.is_available() and not recipe.train.device.startswith("cpu"):
-        # Not the GPUs that are here now: a team trains, one process evaluates.
+        # Not the GPUs that are here now: several processes train, one evaluates.
         hours = training.seconds * training.layout.get("processes", 1) / 3600
     money = hours * price if hours is not None and price is not None else None
     return Cost({name: round(value, 3) for name, value in seconds.items()}, hours, money)

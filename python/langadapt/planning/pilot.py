@@ -218,7 +218,7 @@ def pilot_recipe(recipe: Recipe, shares: Sequence[float] = SHARES, steps: int = 
     """
     if not recipe.corpus.source:
         raise ConfigError("corpus.source: a pilot needs text in the source language")
-    if parallel.launched():
+    if parallel.under_torchrun():
         raise ConfigError("--pilot runs in one process; start it without torchrun")
     # What cannot be planned should not cost the pilots' time first.
     plan_recipe(recipe)
