@@ -325,7 +325,7 @@ def check_split(report: CorpusReport, settings: Mapping[str, Any]) -> None:
     limits = ("validation_bytes", "validation_documents")
     named = ", ".join(f"{name} = {settings[name]}" for name in limits if settings[name] is not None)
     share = settings["validation_share"]
-    if share > 0 and named and not report.validation["documents"]:
+    if share > 0 and report.train["documents"] > 1 and not report.validation["documents"]:
         raise ConfigError(
             f"nothing was set aside to measure on: no document chosen by validation_share = {share} fits into {named}; "
             "raise one of them, or set validation_share to 0"

@@ -74,6 +74,8 @@ def corpus(job: Job, language: str) -> Corpus:
         settings={**options, "streams": streams},
         inputs=files_of(FileNames(inputs)) or {},
     )
+    if not report["validation"]["documents"]:
+        raise ConfigError(f"{out}: nothing was set aside to measure on; one document is too little text")
     return Corpus(language, out / "train.jsonl.zst", out / "validation.jsonl.zst", report)
 
 
