@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,36 @@ class StoredModel:
         """The input matrix."""
         return next(self.entries[stored] for stored, name in self.names.items() if name == self.tables.input)
 
-    def sizes(self, rows: int) -> tuple[int, int]:
-        """Parameters and bytes of all tensors, with another number of rows."""
-        parts = [(rows, entry.shape[0]) if name in self.names else (1, 1) for name, entry in self.entries.items()]
-        entries = self.entries.values()
-        return (
-            sum(entry.size // old * new for entry, (new, old) in zip(entries, parts, strict=True)),
-            sum((entry.end - entry.start) // old * new for entry, (new, old) in zip(entries, parts, strict=True)),
+    def total(self, rows: int, size: Callable[[Entry], int]) -> int:
+        """A size of all tensors together, with another number of rows."""
+        return sum(
+            size(entry) // entry.shape[0] * rows if name in self.names else size(entry)
+            for name, entry in self.entries.items()
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A swap that is about to be made."""
+
+    stored: StoredModel
+    match: VocabularyMatch
+    swap: SwapOptions
+    plans: TablePlans
+    rows: int
+    """Of the new tables."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """For the report."""
+        stored, tables = self.stored, self.stored.tables
+        return Sizes(
+            tied=tables.output is None,
+            rows_before=tables.rows,
+            rows_after=self.rows,
+            width=stored.input.shape[1],
+            parameters_before=sum(entry.size for entry in stored.entries.values()),
+            parameters_after=stored.total(self.rows, lambda entry: entry.size),
         )
 
 
@@ -95,46 +118,42 @@ def swap_folder(
 
     The other arguments, and the errors, are those of :func:`langadapt.swap_tokenizer`; ``vectors`` may be a file.
     """
-    swap, folder = swap.updated(options), Path(model)
+    # Long: one argument a line, and each explained; the body has 20 lines.
     if not dry_run:
-        check_out(folder, out)
-    match = match_vocabularies(
-        source_tokenizer if source_tokenizer is not None else folder, tokenizer, fuzzy=swap.fuzzy
-    )
-    stored = read_model(folder, trust_remote_code)
-    if isinstance(swap.vectors, (str, Path)):
-        swap = replace(swap, vectors=load_vectors(swap.vectors, tokenizer=match.target))
-    plans = plan_tables(match, swap, stored.tables.output is not None)
-    rows = padded_size(match.target_size, swap.pad_to_multiple_of)
-    sizes = Sizes(
-        tied=stored.tables.output is None,
-        rows_before=stored.tables.rows,
-        rows_after=rows,
-        width=stored.input.shape[1],
-        parameters_before=sum(entry.size for entry in stored.entries.values()),
-        parameters_after=stored.sizes(rows)[0],
-    )
-    notes = stored_notes(stored, match)
+        check_out(Path(model), out)
+    job = prepare(Path(model), tokenizer, swap.updated(options), source_tokenizer, trust=trust_remote_code)
+    notes = stored_notes(job)
 
-    def report(more: list[str]) -> SwapReport:
+    def report(more: Iterable[str] = ()) -> SwapReport:
         texts = {"target_text": target_text, "source_text": source_text}
-        made = make_report(match, plans.input, swap, sizes, notes=[*notes, *more], **texts)
+        made = make_report(job.match, job.plans.input, job.swap, job.sizes, notes=[*notes, *more], **texts)
         return replace(made, ranking=ranking or [])
 
     if dry_run or out is None:
-        for name in stored.names:
-            load_rows(stored, name, match)
-        return report([])
-    check_space(Path(out), stored.sizes(rows)[1])
-    with new_folder(Path(out)) as temporary:
-        write_configs(stored, temporary, match, rows)
-        saved, more = match.target.tokenizer.with_templates_of(match.source.tokenizer)
-        saved.save_pretrained(temporary)
-        check_shapes(stored, temporary, rows, trust_remote_code)
-        write_weights(stored, temporary, match, plans, swap=swap, rows=rows, progress=progress)
-        result = report(more)
-        write_report(temporary, result, plans.input)
-    return result
+        for name in job.stored.names:
+            load_rows(job, name)
+        return report()
+    check_space(Path(out), job.stored.total(job.rows, lambda entry: entry.end - entry.start))
+    with new_folder(Path(out)) as folder:
+        write_configs(job, folder)
+        saved, more = job.match.target.tokenizer.with_templates_of(job.match.source.tokenizer)
+        saved.save_pretrained(folder)
+        check_shapes(job, folder, trust_remote_code)
+        write_weights(job, folder, progress)
+        made = report(more)
+        write_report(folder, made, job.plans.input)
+    return made
+
+
+def prepare(folder: Path, tokenizer: Any, swap: SwapOptions, source_tokenizer: Any, *, trust: bool) -> Job:
+    """All that can be known before anything is written."""
+    own = source_tokenizer if source_tokenizer is not None else folder
+    match = match_vocabularies(own, tokenizer, fuzzy=swap.fuzzy)
+    stored = read_model(folder, trust)
+    if isinstance(swap.vectors, (str, Path)):
+        swap = replace(swap, vectors=load_vectors(swap.vectors, tokenizer=match.target))
+    plans = plan_tables(match, swap, stored.tables.output is not None)
+    return Job(stored, match, swap, plans, padded_size(match.target_size, swap.pad_to_multiple_of))
 
 
 def check_out(model: Path, out: str | Path | None) -> None:
@@ -178,13 +197,12 @@ def input_rows(folder: Path) -> Tensor:
     return read_tensor(read_model(folder).input)
 
 
-def stored_notes(stored: StoredModel, match: VocabularyMatch) -> list[str]:
+def stored_notes(job: Job) -> list[str]:
     """What a user should know of the model before it is swapped."""
-    notes = mismatch_notes(stored.config.get_text_config().to_dict(), match, stored.tables.rows)
-    loaded = model_names(stored.skeleton, stored.entries)
-    unread = [
-        name for name, entry in stored.entries.items() if entry.shape == stored.input.shape and name not in loaded
-    ]
+    stored = job.stored
+    notes = mismatch_notes(stored.config.get_text_config().to_dict(), job.match, stored.tables.rows)
+    loaded, shape = model_names(stored.skeleton, stored.entries), stored.input.shape
+    unread = [name for name, entry in stored.entries.items() if entry.shape == shape and name not in loaded]
     if unread:
         notes.append(
             f"{', '.join(unread)}: as long as the input matrix, but transformers does not load it; it was not swapped"
@@ -192,25 +210,17 @@ def stored_notes(stored: StoredModel, match: VocabularyMatch) -> list[str]:
     return notes
 
 
-def load_rows(stored: StoredModel, name: str, match: VocabularyMatch) -> Tensor:
+def load_rows(job: Job, name: str) -> Tensor:
     """A tensor with a row per token, as a matrix."""
-    tensor, tables = read_tensor(stored.entries[name]), stored.tables
-    if len(tensor) != tables.others.get(stored.names[name], tables.rows):
+    tensor, tables = read_tensor(job.stored.entries[name]), job.stored.tables
+    if len(tensor) != tables.others.get(job.stored.names[name], tables.rows):
         raise MismatchError(f"`{name}` has {len(tensor)} rows, but the model's configuration says {tables.rows}")
-    return table_matrix(tensor, tables.rows, match)
+    return table_matrix(tensor, tables.rows, job.match)
 
 
-def write_weights(
-    stored: StoredModel,
-    out: Path,
-    match: VocabularyMatch,
-    plans: TablePlans,
-    *,
-    swap: SwapOptions,
-    rows: int,
-    progress: Progress | None,
-) -> None:
+def write_weights(job: Job, out: Path, progress: Progress | None) -> None:
     """Stream all shards into ``out``, under the names that they have, in subfolders too."""
+    stored, rows = job.stored, job.rows
     done, total = 0, sum(entry.end - entry.start for entry in stored.entries.values())
 
     def advance(n: int) -> None:
@@ -220,11 +230,10 @@ def write_weights(
             progress("write weights", done, max(total, done), "bytes")
 
     def make(name: str) -> Tensor:
-        scale = swap.scale_rows and stored.names[name] != stored.tables.bias
-        plan = plans.of(stored.names[name], stored.tables)
-        return plan.apply(load_rows(stored, name, match), seed=swap.seed, rows=rows, scale=scale)[0].reshape(
-            shapes[name]
-        )
+        table = stored.names[name]
+        scale = job.swap.scale_rows and table != stored.tables.bias
+        plan = job.plans.of(table, stored.tables)
+        return plan.apply(load_rows(job, name), seed=job.swap.seed, rows=rows, scale=scale)[0].reshape(shapes[name])
 
     shapes = {name: (rows, *stored.entries[name].shape[1:]) for name in stored.names}
     size = 0
@@ -239,28 +248,27 @@ def write_weights(
         write_json(out / INDEX, content)
 
 
-def write_configs(stored: StoredModel, out: Path, match: VocabularyMatch, rows: int) -> None:
+def write_configs(job: Job, out: Path) -> None:
     """Copy what belongs to the model, with sizes and special tokens of the new vocabulary."""
-    folder = stored.folder
+    folder, tables, config = job.stored.folder, job.stored.tables, job.stored.config
     for path in sorted(folder.iterdir()):
         stale = path.suffix in LEFT_OUT or path.name in (INDEX, SWAP_REPORT_NAME, MANIFEST_NAME, *TOKENIZER_FILES)
         if path.is_file() and not stale and not path.name.startswith("."):
             shutil.copyfile(path, out / path.name)
     content = read_config(folder)
-    text = stored.config.get_text_config()
-    section = content
-    for key in section_path(stored.config, text):
+    text, section = config.get_text_config(), content
+    for key in section_path(config, text):
         section = section.setdefault(key, {})
     # A file leaves out what is a class's default.
-    section |= dict.fromkeys(stored.tables.size_keys({"vocab_size": stored.tables.rows, **text.to_dict()}), rows)
-    content |= dict.fromkeys(stored.tables.size_keys(content), rows)
+    section |= dict.fromkeys(tables.size_keys({"vocab_size": tables.rows, **text.to_dict()}), job.rows)
+    content |= dict.fromkeys(tables.size_keys(content), job.rows)
     for part in (content, section):
-        part |= translated_ids(part, match)
+        part |= translated_ids(part, job.match)
     write_json(out / "config.json", content)
     generation = folder / "generation_config.json"
     if generation.is_file():
         content = json.loads(generation.read_text(encoding="utf-8"))
-        write_json(out / "generation_config.json", content | translated_ids(content, match))
+        write_json(out / "generation_config.json", content | translated_ids(content, job.match))
 
 
 def section_path(config: Any, part: Any) -> tuple[str, ...]:
@@ -273,18 +281,19 @@ def section_path(config: Any, part: Any) -> tuple[str, ...]:
     return ()
 
 
-def check_shapes(stored: StoredModel, folder: Path, rows: int, trust_remote_code: bool) -> None:
+def check_shapes(job: Job, folder: Path, trust_remote_code: bool) -> None:
     """Make sure that the new configuration makes the model that is about to be written, and no other.
 
     Raises:
         ConfigError: some tensor would get another shape than its file.
     """
+    stored = job.stored
     aliases, old = table_aliases(stored.skeleton, stored.tables), stored.skeleton.state_dict()
     for name, tensor in build_skeleton(folder, trust_remote_code=trust_remote_code)[1].state_dict().items():
-        shape = [rows, *old[name].shape[1:]] if name in aliases else list(old[name].shape)
+        shape = [job.rows, *old[name].shape[1:]] if name in aliases else list(old[name].shape)
         if list(tensor.shape) != shape:
             raise ConfigError(
-                f"{stored.folder}: with {rows} rows `{name}` would be {list(tensor.shape)} instead of {shape}; "
+                f"{stored.folder}: with {job.rows} rows `{name}` would be {list(tensor.shape)} instead of {shape}; "
                 "this model cannot be swapped"
             )
 
