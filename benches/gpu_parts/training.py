@@ -85,7 +85,7 @@ def network(shape: dict[str, int], length: int, dtype: Any, device: Any) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(**shape, max_position_embeddings=length, tie_word_embeddings=False, rope_theta=10000.0)
+    config = LlamaConfig(**shape, max_position_embeddings=length, tie_word_embeddings=False)
     with torch.device(device):
         torch.manual_seed(0)
         before = torch.get_default_dtype()
