@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# Python compiles what it imports; of these packages that is a small part.
+INSTALL := $(PIP) install --no-compile -c constraints.txt
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 RUST := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
 
 .PHONY: help setup setup-dev demo test quick format lint rust-test python-test docs wheels bench fuzz clean
@@ -25,14 +28,14 @@ $(BIN)/python:
 	  || { echo "cannot make a virtual environment: install python3-venv"; exit 1; }
 
 $(VENV)/.runtime: constraints.txt pyproject.toml kernels/pyproject.toml | $(BIN)/python
-	$(PIP) install -c constraints.txt maturin pip
+	$(INSTALL) build maturin pip
 	$(BIN)/python .ci/requirements.py > $(VENV)/requirements.txt
-	$(PIP) install -c constraints.txt -r $(VENV)/requirements.txt
+	$(INSTALL) -r $(VENV)/requirements.txt
 	$(PIP) install --no-deps -e kernels
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime .ci/requirements-dev.txt
-	$(PIP) install -c constraints.txt -r .ci/requirements-dev.txt
+	$(INSTALL) -r .ci/requirements-dev.txt
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.runtime $(RUST)
@@ -46,10 +49,13 @@ setup-dev: setup $(VENV)/.dev ## the same, with what tests and lints need
 demo: setup ## adapt a tiny model from English to German, offline, and print what it bought
 	$(BIN)/langadapt demo --out runs/demo
 
-test: setup-dev lint rust-test python-test ## what CI runs: formats, lints, all tests
+# The development environment is fetched while the core's tests are compiled.
+test: setup ## what CI runs: formats, lints, all tests
+	$(MAKE) -j 2 $(VENV)/.dev rust-test
+	$(MAKE) lint python-test
 
 quick: setup-dev ## Python tests without the slow ones
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 format: setup-dev ## rewrite sources in house format
 	cargo fmt --all
@@ -65,15 +71,15 @@ lint: setup-dev ## rustfmt, clippy, ruff, mypy, import-linter; changes nothing
 	$(BIN)/lint-imports --no-logo
 
 rust-test: ## unit, property and documentation tests of the core
-	cargo test --release --locked -q
+	cargo test --release --locked --workspace -q
 
 python-test: setup-dev ## Python tests, Triton kernels in the interpreter
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 docs: setup ## write docs/recipe.md from the docstrings of the settings
 	$(BIN)/python .ci/recipe_reference.py > docs/recipe.md
 
-wheels: setup-dev ## both wheels and both sdists into dist/
+wheels: setup ## both wheels and both sdists into dist/
 	rm -rf dist
 	$(BIN)/maturin build --release --locked -q -o dist
 	$(BIN)/maturin sdist -o dist
@@ -103,7 +109,7 @@ bench: setup $(VENV)/.bench ## every CPU bench beside its rivals; writes benches
 	OMP_NUM_THREADS=1 $(BENCH) benches/training_cpu.py --threads 1 --out $(call BENCH_REPORT,training_cpu)
 
 fuzz: ## readers, pre-tokenizers, encoder and tokenizer.json on random damage, for longer than the tests do
-	cargo test --release --locked -- --ignored fuzz
+	cargo test --release --locked --workspace -- --ignored fuzz
 
 clean: ## remove what was built
 	rm -rf dist target $(VENV) runs
