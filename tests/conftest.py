@@ -14,9 +14,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from hypothesis import settings
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# Time is shared between workers: an example that had to wait is no failure.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 # A shell ignores Ctrl-C for what it starts in the background, and children inherit that; tests of Ctrl-C would hang.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -205,7 +205,7 @@ def test_bad_arguments_are_named() -> None:
 
 def test_tokenizer_of_another_model() -> None:
     with pytest.raises(MismatchError, match=r"id 2\d\d, .* 200 embedding rows"):
-        bits_per_byte(tiny_llama(vocab=200), byte_tokenizer(bos_token="<s>"), TEXTS)
+        bits_per_byte(tiny_llama(vocab_size=200), byte_tokenizer(bos_token="<s>"), TEXTS)
 
 
 def test_what_is_no_text_is_named() -> None:

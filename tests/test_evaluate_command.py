@@ -22,7 +22,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two model folders and a text."""
     folder = tmp_path_factory.mktemp("models")
     for name, vocabulary in (("a", 260), ("b", 300)):
-        tiny_llama(vocabulary).save_pretrained(folder / name)
+        tiny_llama(vocab_size=vocabulary).save_pretrained(folder / name)
         byte_tokenizer(bos_token="<s>", eos_token="</s>").save_pretrained(folder / name)
     (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     items = [{"question": "Zwei und zwei?", "choices": ["vier", "fünf"], "answer": 0}] * 3

@@ -18,7 +18,7 @@ pytest.importorskip("lm_eval")
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
-    return tiny_llama(positions=512)
+    return tiny_llama(max_position_embeddings=512)
 
 
 @pytest.fixture(scope="module")

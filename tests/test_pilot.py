@@ -32,7 +32,7 @@ def recipe(tmp_path: Path) -> Recipe:
         lines = [json.dumps({"text": " ".join(random.choice(words, 40))}) for _ in range(40)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
     model = tmp_path / "model"
-    tiny_llama(vocab=257).save_pretrained(model)
+    tiny_llama(vocab_size=257).save_pretrained(model)
     byte_tokenizer(eos_token="<e>").save_pretrained(model)
     train = {"steps": 30, "sequence_length": 32, "batch_sequences": 2, "micro_batch": 2, "learning_rate": 1e-2}
     values = {

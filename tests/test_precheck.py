@@ -17,7 +17,7 @@ from langadapt.recipe.recipe import Recipe
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    tiny_llama(positions=32).save_pretrained(tmp_path)
+    tiny_llama().save_pretrained(tmp_path)
     return tmp_path
 
 

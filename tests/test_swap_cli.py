@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from sample_tokenizers import ENGLISH, GERMAN, byte_level, metaspace, save
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from tiny import tiny_llama
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langadapt import Tokenizer, tokenize_corpus
 from langadapt.cli.main import main
@@ -26,17 +27,7 @@ def run(*arguments: object) -> int:
 
 
 def tiny_model(folder: Path, tokenizer: Path) -> Path:
-    config = LlamaConfig(
-        vocab_size=420,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tiny_llama(vocab_size=420).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
     return folder
 

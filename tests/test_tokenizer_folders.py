@@ -151,7 +151,7 @@ def test_every_file_survives_a_swap_and_a_training(folder: Path, tmp_path: Path)
 
     target = save(byte_level(GERMAN, 320, ("<s>", "</s>")), tmp_path / "target", bos_token="<s>", eos_token="</s>")
     known = fill(target)
-    model = tiny_llama(300)
+    model = tiny_llama(vocab_size=300)
     model.to(torch.bfloat16).save_pretrained(tmp_path / "model")
     Tokenizer.from_pretrained(folder).save_pretrained(tmp_path / "model")
     swap_folder(tmp_path / "model", target, tmp_path / "swapped", method="mean")

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny import tiny_llama
+from transformers import LlamaForCausalLM
 
 from langadapt.training import StoreShare, TrainResult, TrainSettings, checkpoint, parallel, train_model
 
@@ -48,22 +49,20 @@ class MemoryStore:
         self.manifest: dict[str, Any] = {"summary": {"vocab_size": VOCABULARY, "bytes": 4 * count}, "inputs": {}}
 
 
-def tiny_model(tied: bool = False, **config: Any) -> LlamaForCausalLM:
-    """Two layers, 32 wide, bf16."""
-    torch.manual_seed(0)
+def tiny_model(tied: bool = False, **changes: Any) -> LlamaForCausalLM:
+    """Two layers, 32 wide, bf16; ``changes`` to its configuration."""
     shape = {
         "vocab_size": VOCABULARY,
-        "hidden_size": 32,
         "intermediate_size": 64,
-        "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "initializer_range": 0.02,
         "bos_token_id": 1,
         "eos_token_id": 2,
         "tie_word_embeddings": tied,
-        **config,
     }
-    return LlamaForCausalLM(LlamaConfig(**shape)).to(torch.bfloat16)
+    return tiny_llama(**{**shape, **changes}).to(torch.bfloat16).train()
 
 
 def settings(**changes: Any) -> TrainSettings:
