@@ -31,7 +31,17 @@ def adamw_spec(
     rounding: str, warps: int = 4, **flags: bool
 ) -> tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]]:
     signature = {"entries_ptr": "*i64", "chunks_ptr": "*i64", "scalars_ptr": "*fp32", "grad_scale_ptr": "*fp32"}
-    names = ("WEIGHT_WIDE", "GRAD_WIDE", "STATE_WIDE", "STOCHASTIC_VARIANCE", "CLIP", "COUNT_STALE", "EXACT", "RAGGED")
+    names = (
+        "WEIGHT_WIDE",
+        "GRAD_WIDE",
+        "STATE_WIDE",
+        "STOCHASTIC_VARIANCE",
+        "CLIP",
+        "COUNT_STALE",
+        "EXACT",
+        "RAGGED",
+        "SHIFTED",
+    )
     constants: dict[str, Any] = {**dict.fromkeys(names, False), "CLIP": True, **flags}
     constants.update(MODE=MODES.index(rounding), BLOCK=1024)
     return adamw.adamw_kernel, {**signature, "stale_ptr": "*i32"}, constants, {"num_warps": warps}
@@ -69,7 +79,8 @@ def specs(capability: int) -> dict[str, tuple[Any, dict[str, str], dict[str, Any
     found["adamw nearest, stale meter"] = adamw_spec("nearest", COUNT_STALE=True)
     found["adamw nearest, exact"] = adamw_spec("nearest", EXACT=True)
     found["adamw stochastic, ragged"] = adamw_spec("stochastic", RAGGED=True)
-    constants = {"GRAD_WIDE": False, "RAGGED": False, "CHUNK": 8192, "BLOCK": 1024}
+    found["adamw nearest, shifted"] = adamw_spec("nearest", SHIFTED=True)
+    constants = {"GRAD_WIDE": False, "RAGGED": False, "SHIFTED": False, "CHUNK": 8192, "BLOCK": 1024}
     signature = {"entries_ptr": "*i64", "chunks_ptr": "*i64", "partial_ptr": "*fp64"}
     found["square sum"] = (adamw.square_sum_kernel, signature, constants, {"num_warps": 4})
     found["square sum, ragged"] = (adamw.square_sum_kernel, signature, {**constants, "RAGGED": True}, {"num_warps": 4})
@@ -86,7 +97,7 @@ def specs(capability: int) -> dict[str, tuple[Any, dict[str, str], dict[str, Any
     )
     pointers = "output_ptr grad_ptr grad_input_ptr"
     found["sparsemax backward"] = row_spec(
-        sparsemax.sparsemax_backward_kernel, pointers, 8, OUTPUT_BF16=False, GRAD_BF16=False, BLOCK=4096
+        sparsemax.sparsemax_backward_kernel, pointers, 16, OUTPUT_BF16=False, GRAD_BF16=False, BLOCK=4096
     )
     words = {"bound_ptr": "*fp32", "word_ptr": "*i32", "index_ptr": "*i32", "count_ptr": "*i32"}
     for kept, name in ((True, ""), (False, ", long vectors")):
@@ -121,6 +132,8 @@ def compile_spec(spec: tuple[Any, dict[str, str], dict[str, Any], dict[str, Any]
     return {
         "wide_loads": sum(kind == "ld" and width >= 16 for kind, width in widths),
         "wide_stores": sum(kind == "st" and width >= 16 for kind, width in widths),
+        "wide_load_bytes": sum(width for kind, width in widths if kind == "ld" and width >= 16),
+        "wide_store_bytes": sum(width for kind, width in widths if kind == "st" and width >= 16),
         "shared": compiled.metadata.shared,
         **resources(compiled.asm["cubin"]),
     }

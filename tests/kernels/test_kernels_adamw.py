@@ -11,6 +11,7 @@ from adamw_cases import bits
 from torch import nn
 
 from langadapt_kernels import FusedAdamW, adamw_step
+from langadapt_kernels.adamw import rows
 from langadapt_kernels.adamw.modes import ROUNDINGS
 from langadapt_kernels.adamw.run import LaunchConfig
 
@@ -274,6 +275,50 @@ def test_gradient_release_steps_in_the_backward_pass(rounding):
         plain.zero_grad()
     assert_equal_params(model.parameters(), twin.parameters())
     assert float(released.stale_share()) == float(plain.stale_share())
+
+
+def test_released_gradients_are_stepped_with_the_settings_of_their_moment():
+    """One parameter at a time, some twice, with rates that change between: as one optimizer per parameter."""
+    start = make_params()
+    released, twins = ([nn.Parameter(p.detach().clone()) for p in start] for _ in range(2))
+    rate = torch.tensor(1e-2)
+    groups = [{"params": released[:2], "lr": rate}, {"params": released[2:]}]
+    optimizer = FusedAdamW(groups, 1e-3, gradient_release=True)
+    others = [FusedAdamW([p], float(rate) if i < 2 else 1e-3) for i, p in enumerate(twins)]
+
+    def step(i: int) -> None:
+        for param in (released[i], twins[i]):
+            (param.float().square().sum() * (i + 1)).backward()
+        others[i].step()
+        others[i].zero_grad()
+
+    for turn, order in enumerate(((0, 1, 2, 3), (0, 2), (2, 3, 1), (0, 0, 1, 2, 3))):
+        for k, i in enumerate(order):
+            if k == 1:
+                # On the host for one group, on the device for the other.
+                optimizer.param_groups[1]["lr"] = others[2].param_groups[0]["lr"] = 1e-3 / (turn + 2)
+                others[3].param_groups[0]["lr"] = 1e-3 / (turn + 2)
+                rate.mul_(0.5)
+                others[0].param_groups[0]["lr"] = others[1].param_groups[0]["lr"] = float(rate)
+            step(i)
+    assert_equal_params(released, twins)
+    steps = [int(optimizer.state[p]["step"]) for p in released]
+    assert steps == [int(other.state[p]["step"]) for p, other in zip(twins, others, strict=True)] == [4, 3, 4, 3]
+
+
+def test_a_released_gradient_costs_the_same_in_a_model_of_any_size(monkeypatch):
+    """The scalars of all parameters are computed once in a backward pass, not once for each of them."""
+    params = [nn.Parameter(torch.ones(3)) for _ in range(50)]
+    optimizer = FusedAdamW(params, 1e-3, gradient_release=True)
+    tables = []
+    plain = rows.scalar_table
+    monkeypatch.setattr(
+        rows, "scalar_table", lambda settings, steps: tables.append(len(steps)) or plain(settings, steps)
+    )
+    for _ in range(3):
+        torch.stack([p.sum() for p in params]).sum().backward()
+    assert tables == [50, 50, 50]
+    assert all(int(optimizer.state[p]["step"]) == 3 for p in params)
 
 
 def test_closure_zero_dimensional_empty_and_strided_parameters():

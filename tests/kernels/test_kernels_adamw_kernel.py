@@ -1,12 +1,17 @@
 """The Triton step against its reference: the same bits in every mode. Runs in the interpreter where there is no GPU."""
 
+import importlib
+
 import pytest
 import torch
 from adamw_cases import DEVICE, SIZES, assert_same_bits, copy_entry, make_entry, run
 
-from langadapt_kernels.adamw.modes import ROUNDINGS, ElementIndex
+from langadapt_kernels import FusedAdamW, adamw_step
+from langadapt_kernels.adamw.modes import ROUNDINGS, ElementIndex, EntryRow
 from langadapt_kernels.adamw.norm import square_sum
-from langadapt_kernels.adamw.run import LaunchConfig, StepCache
+from langadapt_kernels.adamw.run import Fit, LaunchConfig, Slot, StepCache
+
+kernel_module = importlib.import_module("langadapt_kernels.adamw.kernel")
 
 BF16, FP32 = torch.bfloat16, torch.float32
 
@@ -97,10 +102,84 @@ def test_square_sum_is_that_of_the_reference():
 
 def test_tables_are_reused_until_an_address_changes():
     entry, cache = make_entry(9000, "nearest"), StepCache(LaunchConfig(block=1024, chunk=2048))
-    first = cache.table("slot", [entry], [0], random=False)
-    assert cache.table("slot", [entry], [0], random=False) is first
-    assert (len(first.whole), len(first.ragged)) == (4, 1)
+    slot = Slot("step", None, (0,))
+    first = cache.table(slot, [entry], [0], random=False)
+    assert cache.table(slot, [entry], [0], random=False) is first
+    assert {fit: len(chunks) for fit, chunks in first.chunks.items()} == {Fit.WHOLE: 4, Fit.RAGGED: 1}
     entry.grad = entry.grad.clone()
-    second = cache.table("slot", [entry], [0], random=False)
-    assert second is not first and second.whole is first.whole
-    assert second.entries[0, 1] == entry.grad.data_ptr()
+    second = cache.table(slot, [entry], [0], random=False)
+    assert second is not first and second.chunks is first.chunks
+    assert second.entries[0, EntryRow._fields.index("grad")] == entry.grad.data_ptr()
+
+
+@pytest.mark.parametrize("rounding", ["stochastic", "split"])
+def test_gradients_at_odd_addresses_leave_the_rest_at_whole_blocks(rounding, monkeypatch):
+    """As the backward pass of a sharded model makes them: views of one memory, eight bytes or two past 16."""
+    launches = []
+    plain = kernel_module.adamw_kernel
+    monkeypatch.setattr(kernel_module, "adamw_kernel", Watched(plain, launches))
+    entries = [make_entry(9000, rounding, base=base, stochastic_variance=True) for base in (0, 16384, 32768)]
+    for entry, offset in zip(entries, (4, 1, 0), strict=True):
+        entry.grad = torch.cat((entry.grad[:offset], entry.grad))[offset:]
+        assert entry.grad.data_ptr() % 16 == 2 * offset
+    reference = [copy_entry(entry) for entry in entries]
+    assert torch.equal(run(entries, "triton"), run(reference, "reference"))
+    for left, right in zip(entries, reference, strict=True):
+        assert_same_bits(left, right)
+    # Programs of 8,192 elements: a whole one of each tensor; without masks, whatever the gradient's address.
+    found = {(options["RAGGED"], options["SHIFTED"]): programs for programs, options in launches}
+    assert found == {(False, True): 2, (False, False): 1, (True, False): 3}
+    cache = StepCache(LaunchConfig(block=1024, chunk=8192))
+    rows = list(range(3))
+    total = square_sum(entries, rows, backend="triton", cache=cache)
+    torch.testing.assert_close(total, square_sum(entries, rows, backend="reference", cache=cache), rtol=1e-14, atol=0)
+
+
+def test_gradients_that_move_by_multiples_of_sixteen_need_no_new_tables():
+    memory = torch.zeros(20000, dtype=BF16, device=DEVICE)
+    entry, cache, slot = (
+        make_entry(9000, "nearest"),
+        StepCache(LaunchConfig(block=1024, chunk=2048)),
+        Slot("", None, ()),
+    )
+    entry.grad = memory[4:9004]
+    first = cache.table(slot, [entry], [0], random=False)
+    entry.grad = memory[84:9084]
+    assert cache.table(slot, [entry], [0], random=False).chunks is first.chunks
+    entry.grad = memory[80:9080]
+    assert set(cache.table(slot, [entry], [0], random=False).chunks) == {Fit.WHOLE, Fit.RAGGED}
+
+
+class Watched:
+    """A kernel that notes how it is launched."""
+
+    def __init__(self, kernel, launches):
+        self.kernel, self.launches = kernel, launches
+
+    def __getitem__(self, grid):
+        def launch(*arguments, **options):
+            self.launches.append((grid[0], options))
+            return self.kernel[grid](*arguments, **options)
+
+        return launch
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-8])
+def test_tiny_second_moments_count_where_eps_does_not_hide_them(eps, monkeypatch):
+    """The fast root takes them for zero, and what is divided by it is infinite: small `eps` takes the exact one."""
+    launches = []
+    monkeypatch.setattr(kernel_module, "adamw_kernel", Watched(kernel_module.adamw_kernel, launches))
+    weights = []
+    for backend in ("triton", "reference"):
+        param = torch.nn.Parameter(torch.ones(2048, device=DEVICE))
+        param.grad = torch.full_like(param, 1e-19)
+        optimizer = FusedAdamW([param], 1e-2, eps=eps, backend=backend)
+        optimizer.step()
+        moments = (torch.zeros_like(param), torch.zeros_like(param))
+        twin = torch.ones_like(param)
+        lists = [[t] for t in (twin, param.grad, *moments)]
+        adamw_step(*lists, step=1, lr=1e-2, eps=eps, backend=backend)
+        assert torch.equal(twin, param)
+        weights.append(param.detach())
+    assert torch.equal(*weights) and weights[0].isfinite().all()
+    assert [options["EXACT"] for _, options in launches] == [eps == 0, eps == 0]

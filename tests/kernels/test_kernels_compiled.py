@@ -35,6 +35,8 @@ STREAMS = {
     "adamw split8": (4, 3),
     "adamw nearest, stale meter": (4, 3),
     "adamw nearest, exact": (4, 3),
+    # All but the gradient.
+    "adamw nearest, shifted": (3, 3),
     # float32 takes two accesses for eight elements.
     "adamw nearest, float32 states": (6, 5),
     "adamw nearest, float32 all": (8, 6),
@@ -44,7 +46,7 @@ STREAMS = {
     "sparsemax 32768": (16, 16),
     "sparsemax 32768, masked": (16, 16),
     "sparsemax stream": (2, 2),
-    "sparsemax backward": (4, 4),
+    "sparsemax backward": (4, 2),
     # Five steps of vectors of 300.
     "focus bounds": (40, 0),
     "focus candidates": (40, 0),
@@ -112,6 +114,13 @@ def test_memory_is_read_and_written_sixteen_bytes_at_a_time(compiled, capability
         or kernels[name]["wide_stores"] < (stores if capability < 100 else stores // 2)
     }
     assert not narrow
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_the_backward_of_sparsemax_moves_three_streams(compiled, capability):
+    """A thread has 8 entries of a row: the output is read twice and the result written; gradients entry by entry."""
+    kernel, entries = compiled[capability]["kernels"]["sparsemax backward"], 4096 // (16 * 32) * 4
+    assert (kernel["wide_load_bytes"], kernel["wide_store_bytes"]) == (2 * entries, entries)
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..backend import BACKENDS
 from .modes import ROUNDINGS
 
 DTYPES = (torch.bfloat16, torch.float32)
@@ -25,6 +26,30 @@ def check_options(options: dict[str, Any]) -> None:
             raise TypeError(f"FusedAdamW got an unexpected argument: `{name}`")
         if name in _MISSING and value:
             raise ValueError(f"`{name}` is not supported, got: {value}\n\nhint: torch.optim.AdamW has it")
+
+
+def check_settings(
+    *,
+    state_dtype: torch.dtype | None,
+    max_grad_norm: float | None,
+    norm_in_backward: bool,
+    seed: int,
+    gradient_release: bool,
+    backend: str | None,
+) -> None:
+    """Raise ValueError for what no parameter group of a `FusedAdamW` may have."""
+    if state_dtype not in (None, *DTYPES):
+        raise ValueError(f"`state_dtype` must be one of {DTYPES} or None, got: {state_dtype}")
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"`max_grad_norm` must be positive, got: {max_grad_norm}")
+    if max_grad_norm is not None and gradient_release:
+        raise ValueError("`max_grad_norm` needs all gradients at once; it excludes `gradient_release`")
+    if norm_in_backward and max_grad_norm is None:
+        raise ValueError("`norm_in_backward` needs `max_grad_norm`; infinity only measures the norm")
+    if backend not in (None, *BACKENDS):
+        raise ValueError(f"unknown backend: {backend!r}; choose one of {BACKENDS} or None for the automatic choice")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"`seed` must be in [0, 2**63), got: {seed}")
 
 
 def check_group(group: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """The AdamW step and the gradient norm: one launch for many tensors, found through a table of addresses.
 
 A program takes one chunk of one tensor. Whole blocks at 16-byte aligned places run without masks, eight elements per
-thread and access; RAGGED handles the rest (ends of tensors, odd addresses, scattered element indices) with masks.
+thread and access, but for gradients that are SHIFTED from such places, which a sharded backward pass makes as views;
+RAGGED handles the rest (ends of tensors, odd addresses, scattered element indices) with masks.
 """
 
 import triton
@@ -17,24 +18,50 @@ from ..rounding.kernel import (
     unsplit,
     widen_bf16,
 )
+from .modes import ROUNDINGS, SCALARS, ChunkRow, EntryRow
 
-# Columns of the int64 tables. Entries: one row per tensor. Chunks: one row per program.
-ENTRY_COLUMNS = tl.constexpr(12)
-CHUNK_COLUMNS = tl.constexpr(3)
-SCALAR_COLUMNS = tl.constexpr(9)
+# The tables' columns, by the names that those who fill them use.
+_ENTRY_COLUMNS = tl.constexpr(len(EntryRow._fields))
+_WEIGHT = tl.constexpr(EntryRow._fields.index("weight"))
+_GRAD = tl.constexpr(EntryRow._fields.index("grad"))
+_EXP_AVG = tl.constexpr(EntryRow._fields.index("exp_avg"))
+_EXP_AVG_SQ = tl.constexpr(EntryRow._fields.index("exp_avg_sq"))
+_LOW = tl.constexpr(EntryRow._fields.index("low"))
+_BASE = tl.constexpr(EntryRow._fields.index("base"))
+_RUN = tl.constexpr(EntryRow._fields.index("run"))
+_STRIDE = tl.constexpr(EntryRow._fields.index("stride"))
+_SEED = tl.constexpr(EntryRow._fields.index("seed"))
+_SCALARS = tl.constexpr(EntryRow._fields.index("scalars"))
+_PLACE = tl.constexpr(EntryRow._fields.index("place"))
 
-NEAREST = tl.constexpr(0)
-STOCHASTIC = tl.constexpr(1)
-KAHAN = tl.constexpr(2)
-SPLIT = tl.constexpr(3)
-SPLIT8 = tl.constexpr(4)
+_CHUNK_COLUMNS = tl.constexpr(len(ChunkRow._fields))
+_ENTRY = tl.constexpr(ChunkRow._fields.index("entry"))
+_START = tl.constexpr(ChunkRow._fields.index("start"))
+_COUNT = tl.constexpr(ChunkRow._fields.index("count"))
+
+_SCALAR_COLUMNS = tl.constexpr(len(SCALARS))
+_DECAY = tl.constexpr(SCALARS.index("decay"))
+_STEP_SIZE = tl.constexpr(SCALARS.index("step_size"))
+_VARIANCE_SCALE = tl.constexpr(SCALARS.index("variance_scale"))
+_EPS = tl.constexpr(SCALARS.index("eps"))
+_BETA1 = tl.constexpr(SCALARS.index("beta1"))
+_ONE_MINUS_BETA1 = tl.constexpr(SCALARS.index("one_minus_beta1"))
+_BETA2 = tl.constexpr(SCALARS.index("beta2"))
+_ONE_MINUS_BETA2 = tl.constexpr(SCALARS.index("one_minus_beta2"))
+_STEP = tl.constexpr(SCALARS.index("step"))
+
+NEAREST = tl.constexpr(ROUNDINGS.index("nearest"))
+STOCHASTIC = tl.constexpr(ROUNDINGS.index("stochastic"))
+KAHAN = tl.constexpr(ROUNDINGS.index("kahan"))
+SPLIT = tl.constexpr(ROUNDINGS.index("split"))
+SPLIT8 = tl.constexpr(ROUNDINGS.index("split8"))
 
 
 @triton.jit
-def address(entry_ptr, column: tl.constexpr, dtype: tl.constexpr, start, RAGGED: tl.constexpr):
-    """Pointer to element `start` of a tensor of the entry's row; a whole chunk is promised to start at 16 bytes."""
+def address(entry_ptr, column: tl.constexpr, dtype: tl.constexpr, start, ALIGNED: tl.constexpr):
+    """Pointer to element `start` of a tensor of the entry's row, promised to be a multiple of 16 if ALIGNED."""
     pointer = tl.load(entry_ptr + column).to(tl.pointer_type(dtype)) + start
-    return pointer if RAGGED else tl.multiple_of(pointer, 16)
+    return tl.multiple_of(pointer, 16) if ALIGNED else pointer
 
 
 @triton.jit
@@ -62,14 +89,42 @@ def as_float(x, WIDE: tl.constexpr):
 @triton.jit
 def chunk_of(entries_ptr, chunks_ptr, program):
     """A program's row of the table of entries, its first element and how many it has (int32)."""
-    chunk_ptr = chunks_ptr + program * CHUNK_COLUMNS
-    entry_ptr = entries_ptr + tl.load(chunk_ptr) * ENTRY_COLUMNS
-    return entry_ptr, tl.load(chunk_ptr + 1), tl.load(chunk_ptr + 2).to(tl.int32)
+    chunk_ptr = chunks_ptr + program * _CHUNK_COLUMNS
+    entry_ptr = entries_ptr + tl.load(chunk_ptr + _ENTRY) * _ENTRY_COLUMNS
+    return entry_ptr, tl.load(chunk_ptr + _START), tl.load(chunk_ptr + _COUNT).to(tl.int32)
 
 
 @triton.jit
-def random_bits(seed, base, run, stride, offset, lane, step, stream: tl.constexpr, RAGGED: tl.constexpr):
+def scalars_of(scalars_ptr, entry_ptr):
+    """The entry's row of scalars, in the order of `modes.SCALARS`."""
+    row_ptr = scalars_ptr + tl.load(entry_ptr + _SCALARS) * _SCALAR_COLUMNS
+    return (
+        tl.load(row_ptr + _DECAY),
+        tl.load(row_ptr + _STEP_SIZE),
+        tl.load(row_ptr + _VARIANCE_SCALE),
+        tl.load(row_ptr + _EPS),
+        tl.load(row_ptr + _BETA1),
+        tl.load(row_ptr + _ONE_MINUS_BETA1),
+        tl.load(row_ptr + _BETA2),
+        tl.load(row_ptr + _ONE_MINUS_BETA2),
+        tl.load(row_ptr + _STEP).to(tl.uint32),
+    )
+
+
+@triton.jit
+def random_key(entry_ptr, RANDOM: tl.constexpr, RAGGED: tl.constexpr):
+    """Seed, and what tells the elements' places in the model: base, run and stride (of RAGGED chunks)."""
+    seed = tl.load(entry_ptr + _SEED) if RANDOM else 0
+    base = tl.load(entry_ptr + _BASE) if RANDOM else 0
+    run = tl.load(entry_ptr + _RUN) if RANDOM and RAGGED else 1
+    stride = tl.load(entry_ptr + _STRIDE) if RANDOM and RAGGED else 1
+    return seed, base, run, stride
+
+
+@triton.jit
+def random_bits(key, offset, lane, step, stream: tl.constexpr, RAGGED: tl.constexpr):
     """uint32 of 16 random bits for the elements from `offset` on, keyed by their places in the model."""
+    seed, base, run, stride = key
     if RAGGED:
         place = base + ((offset + lane) // run) * stride + (offset + lane) % run
         return random_elements(seed, place, step, stream)
@@ -126,9 +181,9 @@ def narrow_state(value, random, STATE_WIDE: tl.constexpr, STOCHASTIC: tl.constex
 
 @triton.jit
 def adamw_kernel(
-    entries_ptr,  # int64 [n_entries, ENTRY_COLUMNS]
-    chunks_ptr,  # int64 [n_programs, CHUNK_COLUMNS]: entry, first element, elements (of whole blocks if not RAGGED)
-    scalars_ptr,  # float32 [n_rows, SCALAR_COLUMNS], see modes.SCALARS
+    entries_ptr,  # int64 [n_entries, len(EntryRow)]
+    chunks_ptr,  # int64 [n_programs, len(ChunkRow)]: entry, first element, elements (of whole blocks if not RAGGED)
+    scalars_ptr,  # float32 [n_rows, len(SCALARS)], see modes.SCALARS
     grad_scale_ptr,  # float32 [1], read if CLIP
     stale_ptr,  # int32 [n_programs], written if COUNT_STALE
     WEIGHT_WIDE: tl.constexpr,  # float32 weights; else bfloat16
@@ -140,38 +195,27 @@ def adamw_kernel(
     COUNT_STALE: tl.constexpr,
     EXACT: tl.constexpr,  # IEEE square root and division, as on a CPU
     RAGGED: tl.constexpr,
+    SHIFTED: tl.constexpr,  # whole blocks, but the gradient lies at any address
     BLOCK: tl.constexpr,  # elements at a time
 ):
     # 64-bit from the first multiply: addresses, element offsets and table rows all are.
     program = tl.program_id(0).to(tl.int64)
     entry_ptr, start, count = chunk_of(entries_ptr, chunks_ptr, program)
-    scalar_ptr = scalars_ptr + tl.load(entry_ptr + 10) * SCALAR_COLUMNS
-    decay = tl.load(scalar_ptr)
-    step_size = tl.load(scalar_ptr + 1)
-    variance_scale = tl.load(scalar_ptr + 2)
-    eps = tl.load(scalar_ptr + 3)
-    beta1 = tl.load(scalar_ptr + 4)
-    one_minus_beta1 = tl.load(scalar_ptr + 5)
-    beta2 = tl.load(scalar_ptr + 6)
-    one_minus_beta2 = tl.load(scalar_ptr + 7)
-    step = tl.load(scalar_ptr + 8).to(tl.uint32)
+    decay, step_size, variance_scale, eps, beta1, one_minus_beta1, beta2, one_minus_beta2, step = scalars_of(
+        scalars_ptr, entry_ptr
+    )
     grad_scale = tl.load(grad_scale_ptr) if CLIP else 1.0
-    RANDOM: tl.constexpr = (MODE == STOCHASTIC) or STOCHASTIC_VARIANCE
-    base = tl.load(entry_ptr + 5) if RANDOM else 0
-    seed = tl.load(entry_ptr + 6) if RANDOM else 0
-    run = tl.load(entry_ptr + 8) if RANDOM and RAGGED else 1
-    stride = tl.load(entry_ptr + 9) if RANDOM and RAGGED else 1
-
+    key = random_key(entry_ptr, (MODE == STOCHASTIC) or STOCHASTIC_VARIANCE, RAGGED)
     WEIGHT: tl.constexpr = tl.float32 if WEIGHT_WIDE else tl.uint16
     GRAD: tl.constexpr = tl.float32 if GRAD_WIDE else tl.uint16
     STATE: tl.constexpr = tl.float32 if STATE_WIDE else tl.uint16
     LOW: tl.constexpr = tl.uint8 if MODE == SPLIT8 else tl.uint16
     HAS_LOW: tl.constexpr = (MODE >= KAHAN) and (not WEIGHT_WIDE)
-    weights = address(entry_ptr, 0, WEIGHT, start, RAGGED)
-    grads = address(entry_ptr, 1, GRAD, start, RAGGED)
-    exp_avgs = address(entry_ptr, 2, STATE, start, RAGGED)
-    exp_avg_sqs = address(entry_ptr, 3, STATE, start, RAGGED)
-    lows = address(entry_ptr, 4, LOW, start, RAGGED)
+    weights = address(entry_ptr, _WEIGHT, WEIGHT, start, not RAGGED)
+    grads = address(entry_ptr, _GRAD, GRAD, start, not (RAGGED or SHIFTED))
+    exp_avgs = address(entry_ptr, _EXP_AVG, STATE, start, not RAGGED)
+    exp_avg_sqs = address(entry_ptr, _EXP_AVG_SQ, STATE, start, not RAGGED)
+    lows = address(entry_ptr, _LOW, LOW, start, not RAGGED)
 
     lane = tl.arange(0, BLOCK)
     unmoved = tl.zeros([BLOCK // 8], tl.int32)
@@ -193,9 +237,9 @@ def adamw_kernel(
 
         random, random_variance = 0, 0
         if MODE == STOCHASTIC:
-            random = random_bits(seed, base, run, stride, start + at, lane, step, 0, RAGGED)
+            random = random_bits(key, start + at, lane, step, 0, RAGGED)
         if STOCHASTIC_VARIANCE:
-            random_variance = random_bits(seed, base, run, stride, start + at, lane, step, 1, RAGGED)
+            random_variance = random_bits(key, start + at, lane, step, 1, RAGGED)
         new_weight, new_low = narrow_weight(updated, random, low, WEIGHT_WIDE, MODE)
         store(weights + here, new_weight, mask, RAGGED)
         store(exp_avgs + here, narrow_state(exp_avg, 0, STATE_WIDE, False), mask, RAGGED)
@@ -252,19 +296,20 @@ def square_sum(
 
 @triton.jit
 def square_sum_kernel(
-    entries_ptr,  # int64 [n_entries, ENTRY_COLUMNS]
-    chunks_ptr,  # int64 [n_programs, CHUNK_COLUMNS]: entry, first element, elements (CHUNK if not RAGGED)
+    entries_ptr,  # int64 [n_entries, len(EntryRow)]
+    chunks_ptr,  # int64 [n_programs, len(ChunkRow)]: entry, first element, elements (CHUNK if not RAGGED)
     partial_ptr,  # float64, written: a sum per chunk, from the place on that the entry names
     GRAD_WIDE: tl.constexpr,
     RAGGED: tl.constexpr,
+    SHIFTED: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Sums of squares of the chunks of all gradients; no atomics."""
     entry_ptr, start, count = chunk_of(entries_ptr, chunks_ptr, tl.program_id(0).to(tl.int64))
-    place = tl.load(entry_ptr + 11) + start // CHUNK
+    place = tl.load(entry_ptr + _PLACE) + start // CHUNK
     GRAD: tl.constexpr = tl.float32 if GRAD_WIDE else tl.uint16
-    grads = address(entry_ptr, 1, GRAD, start, RAGGED)
+    grads = address(entry_ptr, _GRAD, GRAD, start, not (RAGGED or SHIFTED))
     # As a constant, the number of steps lets the compiler read ahead.
     count = count if RAGGED else CHUNK
     tl.store(partial_ptr + place, square_sum(grads, count, GRAD_WIDE, RAGGED, BLOCK))

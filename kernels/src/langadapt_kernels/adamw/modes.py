@@ -64,6 +64,42 @@ class Entry:
         return self.index.base + (local // self.index.run) * self.index.stride + local % self.index.run
 
 
+class EntryRow(NamedTuple):
+    """A row of the int64 table of entries, through which a kernel finds a tensor; columns are known by these names."""
+
+    weight: int
+    """An address, as are the next four."""
+    grad: int
+    exp_avg: int
+    exp_avg_sq: int
+    low: int
+    """0 where nothing is kept beside the weight."""
+    base: int
+    """See `ElementIndex`, with `run` and `stride`."""
+    run: int
+    stride: int
+    seed: int
+    scalars: int
+    """The tensor's row in the table of scalars."""
+    place: int
+    """Where its results go, for a launch that has some."""
+
+
+class ChunkRow(NamedTuple):
+    """A row of the int64 table of chunks: what one program does."""
+
+    entry: int
+    """A row of the table of entries."""
+    start: int
+    """The chunk's first element."""
+    count: int
+    """Its elements."""
+
+
+FAST_EPS = 1e-10
+"""Least `eps` for the fast square root, which takes second moments below 1.2e-38 for zero: beside it the roots of
+these (1.1e-19, and 32 times as much in the first step) are below the precision of float32."""
+
 # Columns of the table of scalars, float32 [n_tensors, 9], that `scalar_table` fills and the step reads.
 SCALARS = (
     "decay",  # 1 - lr * weight_decay

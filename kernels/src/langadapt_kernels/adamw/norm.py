@@ -20,7 +20,7 @@ from ..backend import choose_backend
 from . import cpu, reference
 from .groups import DTYPES
 from .modes import Entry
-from .run import LaunchConfig, StepCache, fast_cpu
+from .run import Fit, LaunchConfig, Slot, StepCache, fast_cpu
 from .sharding import local, reduction_groups
 
 
@@ -76,17 +76,16 @@ def _launch_pass(
     for wide, members in kinds.items():
         chosen, chosen_rows = [entries[i] for i in members], [rows[i] for i in members]
         places = [starts[i] for i in members]
-        table = cache.table(("norm", wide, *chosen_rows), chosen, chosen_rows, random=False, places=places)
-        for ragged, chunks in ((False, table.whole), (True, table.ragged)):
-            if not len(chunks):
-                continue
+        table = cache.table(Slot("norm", wide, tuple(chosen_rows)), chosen, chosen_rows, random=False, places=places)
+        for fit, chunks in table.chunks.items():
             with torch.cuda.device_of(partial):
                 square_sum_kernel[(len(chunks),)](
                     table.entries,
                     chunks,
                     partial,
                     GRAD_WIDE=wide,
-                    RAGGED=ragged,
+                    RAGGED=fit == Fit.RAGGED,
+                    SHIFTED=fit == Fit.SHIFTED,
                     CHUNK=config.chunk,
                     BLOCK=config.block,
                     num_warps=config.warps,

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..backend import BACKENDS, choose_backend
+from ..backend import choose_backend
 from .entries import Entries
-from .groups import DTYPES, SettingsTable, check_group, check_options
-from .modes import LOW_BITS, Entry, scalar_table
+from .groups import check_group, check_options, check_settings
+from .modes import FAST_EPS, LOW_BITS, Entry
 from .norm import GradientSquares, move
+from .rows import Rows
 from .run import LaunchConfig, StepCache, run_step
 from .sharding import element_index, flat, local
 from .states import Sealed, check_state, initial_state, restored_state, seal
@@ -100,18 +101,14 @@ class FusedAdamW(Optimizer):
         **options: Any,
     ) -> None:
         check_options(options)
-        if state_dtype not in (None, *DTYPES):
-            raise ValueError(f"`state_dtype` must be one of {DTYPES} or None, got: {state_dtype}")
-        if max_grad_norm is not None and not max_grad_norm > 0:
-            raise ValueError(f"`max_grad_norm` must be positive, got: {max_grad_norm}")
-        if max_grad_norm is not None and gradient_release:
-            raise ValueError("`max_grad_norm` needs all gradients at once; it excludes `gradient_release`")
-        if norm_in_backward and max_grad_norm is None:
-            raise ValueError("`norm_in_backward` needs `max_grad_norm`; infinity only measures the norm")
-        if backend not in (None, *BACKENDS):
-            raise ValueError(f"unknown backend: {backend!r}; choose one of {BACKENDS} or None for the automatic choice")
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"`seed` must be in [0, 2**63), got: {seed}")
+        check_settings(
+            state_dtype=state_dtype,
+            max_grad_norm=max_grad_norm,
+            norm_in_backward=norm_in_backward,
+            seed=seed,
+            gradient_release=gradient_release,
+            backend=backend,
+        )
         self.state_dtype = state_dtype
         self.max_grad_norm = max_grad_norm
         self.norm_in_backward = norm_in_backward
@@ -135,11 +132,8 @@ class FusedAdamW(Optimizer):
 
     def _reset(self) -> None:
         """Forget what was derived from states and parameters; it is made anew by the next step."""
-        self._steps: dict[torch.device, Tensor] = {}
-        self._rows: dict[Tensor, int] = {}
-        self._bases: dict[Tensor, int] = {}
+        self._rows = Rows((), {})
         self._entries = Entries(self._entry)
-        self._settings = SettingsTable()
         self._stale: dict[Tensor, Tensor] = {}
         self._cache = StepCache(self._launch_config)
 
@@ -225,28 +219,26 @@ class FusedAdamW(Optimizer):
             self._entries.release()
 
     def _step(self, active: list[Tensor], entries: list[Entry], loss_scale: Tensor | None) -> None:
-        all_rows = [self._rows[p] for p in active]
+        all_rows = [self._rows.row[p] for p in active]
         grad_scale = self._gradient_scale(active, entries, all_rows, loss_scale)
         devices: dict[torch.device, list[int]] = {}
         for i, param in enumerate(active):
             devices.setdefault(param.device, []).append(i)
         for device, members in devices.items():
             rows = [all_rows[i] for i in members]
-            steps, settings = self._steps[device], self._settings.on(device, self.param_groups, self._cache.upload)
-            if len(rows) == 1:
-                # One row alone, as in gradient release: the table need not be filled for the whole model.
-                steps, settings, rows = steps[rows[0] :][:1], settings[rows[0] :][:1], [0]
-                steps += 1
+            if self.gradient_release:
+                scalars = self._rows.count_one(self.param_groups, active[0], self._cache)
             else:
-                steps += 1 if len(rows) == len(steps) else self._cache.mask(device, len(steps), rows)
+                scalars = self._rows.count(self.param_groups, device, rows, self._cache)
             stale = run_step(
                 [entries[i] for i in members],
                 rows,
-                scalar_table(settings, steps),
+                scalars,
                 None if grad_scale is None else move(grad_scale, device),
                 backend=choose_backend(self.backend, device),
                 cache=self._cache,
                 count_stale=self.stale_meter,
+                exact=any(group["eps"] < FAST_EPS for group in self.param_groups),
             )
             if stale is not None:
                 self._stale.update(zip((active[i] for i in members), stale.unbind(), strict=True))
@@ -255,7 +247,7 @@ class FusedAdamW(Optimizer):
         """Give new parameters their states, and all step counters one tensor per device to be counted in together."""
         if self._entries.are_for(active) and len(self.state) >= len(active):
             return
-        if all(p in self._rows and p in self.state for p in active):
+        if all(p in self._rows.row and p in self.state for p in active):
             return
         for group in self.param_groups:
             for param in group["params"]:
@@ -263,35 +255,12 @@ class FusedAdamW(Optimizer):
                 if (param.grad is not None or self.gradient_release) and not self.state.get(param):
                     self.state[param] = initial_state(param, group["rounding"], self.state_dtype)
         self._reset()
-        base = 0
-        places: dict[int, Tensor] = {}
-        counters: dict[torch.device, list[Tensor]] = {}
-        for group in self.param_groups:
-            for param in group["params"]:
-                shard = local(param)
-                if shard.numel() and places.setdefault(shard.data_ptr(), param) is not param:
-                    shapes = tuple(places[shard.data_ptr()].shape), tuple(param.shape)
-                    raise ValueError(
-                        f"two parameters share memory, their shapes: {shapes[0]} and {shapes[1]}\n\n"
-                        "hint: tie weights by using one Parameter object in both places"
-                    )
-                # Groups of eight elements share a call of the random generator, so no two tensors share a group.
-                self._bases[param] = base
-                base += -(-param.numel() // 8) * 8
-                steps = counters.setdefault(param.device, [])
-                self._rows[param] = len(steps)
-                zero = torch.zeros((), device=param.device)
-                steps.append(self.state[param]["step"].to(zero) if self.state.get(param) else zero)
-        for device, steps in counters.items():
-            self._steps[device] = torch.stack(steps)
-        for param, row in self._rows.items():
-            if self.state.get(param):
-                self.state[param]["step"] = self._steps[param.device][row]
+        self._rows = Rows(self.param_groups, self.state)
 
     def _entry(self, param: Tensor, shard: Tensor) -> Entry:
         """A parameter's flat local views; its gradient is yet to come."""
         state = self.state[param]
-        group = next(g for g in self.param_groups if any(p is param for p in g["params"]))
+        group = self._rows.group[param]
         check_state(param, state, group["rounding"])
         rounding = group["rounding"] if param.dtype == torch.bfloat16 else "nearest"
         stochastic_variance = group["stochastic_variance"]
@@ -306,7 +275,7 @@ class FusedAdamW(Optimizer):
             rounding=rounding,
             stochastic_variance=rounding == "stochastic" if stochastic_variance is None else stochastic_variance,
             seed=group["seed"],
-            index=element_index(param, self._bases[param]),
+            index=element_index(param, self._rows.base[param]),
         )
 
     def _gradient_scale(

@@ -1,9 +1,9 @@
 """One step over many tensors, by the chosen implementation.
 
 For Triton, tensors are bucketed by dtypes and rounding, and each bucket is one launch over the whole blocks of all
-its tensors and, where something is left, one over that. Programs find their tensor through two tables on the device:
-`entries` (addresses and places, one row per tensor; uploaded again when an address changes) and `chunks` (one row
-per program; depends on sizes alone).
+its tensors and, where something is left, one over that; whole blocks with gradients at odd addresses are a third.
+Programs find their tensor through two tables on the device: `entries` (addresses and places, one row per tensor;
+uploaded again when an address changes) and `chunks` (one row per program; depends on sizes and alignment alone).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,9 @@ from torch import Tensor
 
 from . import cpu, reference, small
 from .entries import same_objects
-from .modes import ROUNDINGS, Entry
+from .modes import ROUNDINGS, ChunkRow, Entry, EntryRow
+
+_GRAD, _ENTRY = EntryRow._fields.index("grad"), ChunkRow._fields.index("entry")
 
 
 @dataclass(frozen=True)
@@ -63,25 +66,48 @@ class _Kind(NamedTuple):
         return self.rounding == "stochastic" or self.stochastic_variance
 
 
-@dataclass
+class Fit(IntEnum):
+    """How the blocks of a tensor are accessed."""
+
+    RAGGED = 0
+    """With masks, element by element."""
+    SHIFTED = 1
+    """At multiples of 16 bytes, but for the gradient."""
+    WHOLE = 2
+
+
+class Slot(NamedTuple):
+    """Names a launch, so that the next step finds its tables: what it is for, and which tensors it takes."""
+
+    purpose: str
+    kind: Any
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class _Table:
+    """The tables of one launch.
+
+    They hold as long as the entries are the same objects in the same rows and places, for an entry whose parameter or
+    state moves is made anew. Gradients may be exchanged for others that are `shifted` as these.
+    """
+
     members: tuple[list[Entry], list[int], list[int]]  # entries, rows and places
-    layout: list[tuple[int, bool]]
-    aligned: bool  # every tensor that may be: gradients can be exchanged for others at multiples of 16 bytes
-    rows: Tensor  # on the host, int64 [n_entries, 12]
+    layout: list[tuple[int, Fit]]  # elements of each; decides on the chunks
     grads: list[int]  # addresses
-    entries: Tensor  # `rows`, on the device
-    whole: Tensor  # int64 [n_chunks, 3]: entry, first element, elements
-    ragged: Tensor  # the same, for chunks that need masks
+    shifted: list[bool]  # whether they are no multiples of 16
+    host: Tensor  # int64 [n_entries, len(EntryRow)]
+    entries: Tensor  # the same on the device
+    chunks: dict[Fit, Tensor]  # int64 [n_chunks, len(ChunkRow)]
 
 
 class _Launch(NamedTuple):
-    """Entries that are stepped by one launch, by their positions and themselves; `slot` names it."""
+    """Entries that are stepped by one launch, by their positions and themselves."""
 
     kind: _Kind
     members: list[int]
     entries: list[Entry]
-    slot: Any
+    slot: Slot
 
 
 @dataclass
@@ -89,8 +115,8 @@ class StepCache:
     """Tables that steps over the same tensors share."""
 
     config: LaunchConfig = field(default_factory=LaunchConfig)
-    _tables: dict[Any, _Table] = field(default_factory=dict)
-    _masks: dict[Any, Tensor] = field(default_factory=dict)
+    _tables: dict[Slot, _Table] = field(default_factory=dict)
+    _masks: dict[tuple[torch.device, int, tuple[int, ...]], Tensor] = field(default_factory=dict)
     _planned: tuple[list[Entry], list[torch.dtype]] = field(default_factory=lambda: ([], []))
     _launches: list[_Launch] = field(default_factory=list)
 
@@ -112,7 +138,7 @@ class StepCache:
 
     def mask(self, device: torch.device, count: int, rows: Sequence[int]) -> Tensor:
         """float32 `[count]`: 1 for the chosen rows, 0 for the others."""
-        key = (device, count, *rows)
+        key = (device, count, tuple(rows))
         if key not in self._masks:
             mask = torch.zeros(count)
             mask[list(rows)] = 1
@@ -129,75 +155,93 @@ class StepCache:
             self._planned, self._launches = (list(entries), dtypes), []
             for kind, members in kinds.items():
                 # Named by their places: in gradient release every tensor is row 0 of a launch of its own.
-                slot = ("step", kind, *(entries[i].index.base for i in members))
+                slot = Slot("step", kind, tuple(entries[i].index.base for i in members))
                 self._launches.append(_Launch(kind, members, [entries[i] for i in members], slot))
         return self._launches
 
     def table(
         self,
-        slot: Any,
+        slot: Slot,
         entries: Sequence[Entry],
         rows: Sequence[int],
         random: bool,
         places: Sequence[int] | None = None,
     ) -> _Table:
-        """The tables of a launch; `slot` names the launch, so that the next step finds them.
+        """The tables of a launch.
 
         `places`: where each entry's results go, for a launch that has some: then no chunk is cut in two.
         """
-        unit = self.config.block if places is None else self.config.chunk
         members = list(entries), list(rows), list(places or [0] * len(rows))
         grads = [entry.grad.data_ptr() for entry in entries]
         known, device = self._tables.get(slot), entries[0].param.device
         if known is not None and same_objects(known.members[0], entries) and known.members[1:] == members[1:]:
             if grads == known.grads:
                 return known
-            if known.aligned and not any(pointer % 16 for pointer in grads):
+            if [_shifted(pointer) for pointer in grads] == known.shifted:
                 # A copy: the last one may still be on its way to the device.
-                table = known.rows.clone()
-                table[:, 1] = torch.tensor(grads, dtype=torch.int64)
-                found = replace(known, rows=table, grads=grads, entries=self.upload(table, device))
+                host = known.host.clone()
+                host[:, _GRAD] = torch.tensor(grads, dtype=torch.int64)
+                found = replace(known, host=host, grads=grads, entries=self.upload(host, device))
                 self._tables[slot] = found
                 return found
-        layout = [(entry.param.numel(), _is_aligned(entry, random)) for entry in entries]
-        table = torch.tensor([_row(entry, *more) for entry, *more in zip(*members, strict=True)], dtype=torch.int64)
-        if known is None or known.layout != layout:
-            whole, ragged = _chunks(layout, self.config.chunk, unit)
-            whole, ragged = self.upload(whole, device), self.upload(ragged, device)
+        unit = self.config.block if places is None else self.config.chunk
+        layout = [(entry.param.numel(), _fit(entry, random)) for entry in entries]
+        if known is not None and known.layout == layout:
+            chunks = known.chunks
         else:
-            whole, ragged = known.whole, known.ragged
-        aligned = all(done for _, done in layout)
-        uploaded = self.upload(table, device)
-        self._tables[slot] = _Table(members, layout, aligned, table, grads, uploaded, whole, ragged)
-        return self._tables[slot]
+            cut = _chunks(layout, self.config.chunk, unit)
+            chunks = {fit: self.upload(table, device) for fit, table in cut.items()}
+        host = torch.tensor([_row(entry, *more) for entry, *more in zip(*members, strict=True)], dtype=torch.int64)
+        shifted = [_shifted(pointer) for pointer in grads]
+        found = _Table(members, layout, grads, shifted, host, self.upload(host, device), chunks)
+        self._tables[slot] = found
+        return found
 
 
-def _pointers(entry: Entry) -> list[int]:
-    tensors = (entry.param, entry.grad, entry.exp_avg, entry.exp_avg_sq, entry.low)
-    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+def _row(entry: Entry, row: int, place: int) -> EntryRow:
+    return EntryRow(
+        weight=entry.param.data_ptr(),
+        grad=entry.grad.data_ptr(),
+        exp_avg=entry.exp_avg.data_ptr(),
+        exp_avg_sq=entry.exp_avg_sq.data_ptr(),
+        low=0 if entry.low is None else entry.low.data_ptr(),
+        base=entry.index.base,
+        run=entry.index.run,
+        stride=entry.index.stride,
+        seed=entry.seed,
+        scalars=row,
+        place=place,
+    )
 
 
-def _row(entry: Entry, row: int, place: int) -> list[int]:
-    """A row of the table of entries; `place`: where its results go."""
-    index = entry.index
-    return [*_pointers(entry), index.base, entry.seed, entry.param.numel(), index.run, index.stride, row, place]
+def _shifted(pointer: int) -> bool:
+    return pointer % 16 != 0
 
 
-def _is_aligned(entry: Entry, random: bool) -> bool:
-    """Whether blocks of it need no masks."""
-    aligned = all(pointer % 16 == 0 for pointer in _pointers(entry))
-    return aligned and not (random and (entry.index.base % 8 or not entry.contiguous_index()))
+def _fit(entry: Entry, random: bool) -> Fit:
+    if random and (entry.index.base % 8 or not entry.contiguous_index()):
+        return Fit.RAGGED
+    written = (entry.param, entry.exp_avg, entry.exp_avg_sq, entry.low)
+    if any(tensor is not None and _shifted(tensor.data_ptr()) for tensor in written):
+        return Fit.RAGGED
+    return Fit.SHIFTED if _shifted(entry.grad.data_ptr()) else Fit.WHOLE
 
 
-def _chunks(layout: Sequence[tuple[int, bool]], chunk: int, unit: int) -> tuple[Tensor, Tensor]:
-    """int64 `[n, 3]` of (entry, first element, elements): chunks of whole units of aligned tensors, and the rest."""
-    whole, ragged = [torch.zeros(0, 3, dtype=torch.int64)], [torch.zeros(0, 3, dtype=torch.int64)]
-    for i, (numel, aligned) in enumerate(layout):
-        cut = numel - numel % unit if aligned else 0
-        for found, first, end in ((whole, 0, cut), (ragged, cut, numel)):
-            starts = torch.arange(first, end, chunk)
-            found.append(torch.stack((torch.full_like(starts, i), starts, (end - starts).clamp(max=chunk)), dim=1))
-    return torch.cat(whole), torch.cat(ragged)
+def _chunks(layout: Sequence[tuple[int, Fit]], chunk: int, unit: int) -> dict[Fit, Tensor]:
+    """int64 `[n, len(ChunkRow)]` for each fit that has chunks; where it is not RAGGED, these are of whole units."""
+    found: dict[Fit, list[Tensor]] = {}
+    for i, (numel, fit) in enumerate(layout):
+        cut = 0 if fit == Fit.RAGGED else numel - numel % unit
+        for kind, first, end in ((fit, 0, cut), (Fit.RAGGED, cut, numel)):
+            if first < end:
+                starts = torch.arange(first, end, chunk)
+                columns = {
+                    "entry": torch.full_like(starts, i),
+                    "start": starts,
+                    "count": (end - starts).clamp(max=chunk),
+                }
+                found.setdefault(kind, []).append(torch.stack([columns[name] for name in ChunkRow._fields], dim=1))
+    return {fit: torch.cat(tables) for fit, tables in found.items()}
 
 
 def run_step(
@@ -209,8 +253,11 @@ def run_step(
     backend: str,
     cache: StepCache,
     count_stale: bool,
+    exact: bool = False,
 ) -> Tensor | None:
     """Update every entry in place with its row of `scalars` (float32 `[n_rows, 9]`, see `modes.SCALARS`).
+
+    `exact`: as `LaunchConfig.exact`, for this step.
 
     Returns:
         int64 `[len(entries)]`: how many stored weights of each entry stayed as they were; None unless `count_stale`.
@@ -220,7 +267,8 @@ def run_step(
     counts: list[Tensor] = [scalars] * len(entries)
     for kind, members, chosen, slot in cache.launches(entries):
         table = cache.table(slot, chosen, [rows[i] for i in members], kind.random)
-        stale = _launch_step(kind, table, scalars, grad_scale, cache.config, count_stale)
+        config = replace(cache.config, exact=True) if exact else cache.config
+        stale = _launch_step(kind, table, scalars, grad_scale, config, count_stale)
         for i, count in zip(members, stale.unbind(), strict=False):
             counts[i] = count
     return torch.stack(counts) if count_stale else None
@@ -258,9 +306,7 @@ def _launch_step(
     from .kernel import adamw_kernel
 
     counts = torch.zeros(len(table.layout) if count_stale else 0, dtype=torch.int64, device=scalars.device)
-    for ragged, chunks in ((False, table.whole), (True, table.ragged)):
-        if not len(chunks):
-            continue
+    for fit, chunks in table.chunks.items():
         stale = torch.empty(len(chunks) if count_stale else 1, dtype=torch.int32, device=scalars.device)
         with torch.cuda.device_of(scalars):
             adamw_kernel[(len(chunks),)](
@@ -277,11 +323,12 @@ def _launch_step(
                 CLIP=grad_scale is not None,
                 COUNT_STALE=count_stale,
                 EXACT=config.exact,
-                RAGGED=ragged,
+                RAGGED=fit == Fit.RAGGED,
+                SHIFTED=fit == Fit.SHIFTED,
                 BLOCK=config.block,
                 num_warps=config.warps,
                 enable_fp_fusion=not config.exact,
             )
         if count_stale:
-            counts.index_add_(0, chunks[:, 0], stale.long())
+            counts.index_add_(0, chunks[:, _ENTRY], stale.long())
     return counts
