@@ -24,9 +24,14 @@ from langadapt_kernels.backend import mend_interpreter
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 16, 100])
+@pytest.mark.parametrize(("chunk", "kernel"), [(1, False), (7, False), (16, False), (100, False), (7, True)])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_chunked_loss_and_gradients_equal_torch_in_fp32(chunk: int, with_bias: bool) -> None:
+def test_chunked_loss_and_gradients_equal_torch_in_fp32(
+    chunk: int, kernel: bool, with_bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernel:
+        pytest.importorskip("triton")
+    monkeypatch.setattr(loss_module, "takes_kernel", lambda hidden: kernel)
     torch.manual_seed(0)
     hidden = torch.randn(16, 8, requires_grad=True)
     weight = torch.randn(20, 8, requires_grad=True)
@@ -43,7 +48,11 @@ def test_chunked_loss_and_gradients_equal_torch_in_fp32(chunk: int, with_bias: b
         torch.testing.assert_close(one, other)
 
 
-def test_chunked_loss_in_bf16_errs_no_more_than_torch() -> None:
+@pytest.mark.parametrize("kernel", [False, True])
+def test_chunked_loss_in_bf16_errs_no_more_than_torch(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kernel:
+        pytest.importorskip("triton")
+    monkeypatch.setattr(loss_module, "takes_kernel", lambda hidden: kernel)
     torch.manual_seed(0)
     hidden, weight = torch.randn(64, 32), torch.randn(100, 32) / 4
     targets = torch.randint(100, (64,))

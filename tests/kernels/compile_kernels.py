@@ -21,6 +21,7 @@ from triton.compiler import ASTSource
 
 adamw = importlib.import_module("langadapt_kernels.adamw.kernel")
 sparsemax = importlib.import_module("langadapt_kernels.sparsemax.kernel")
+cross_entropy = importlib.import_module("langadapt_kernels.cross_entropy.kernel")
 focus = importlib.import_module("langadapt_kernels.focus.kernel")
 focus_run = importlib.import_module("langadapt_kernels.focus.run")
 
@@ -99,6 +100,11 @@ def specs(capability: int) -> dict[str, tuple[Any, dict[str, str], dict[str, Any
     found["sparsemax backward"] = row_spec(
         sparsemax.sparsemax_backward_kernel, pointers, 16, OUTPUT_BF16=False, GRAD_BF16=False, BLOCK=4096
     )
+    signature = {"logits_ptr": "*u16", "target_ptr": "*i64", "loss_ptr": "*fp32"}
+    signature |= {"n": "i32", "scale": "fp32", "ignore_index": "i32"}
+    for gradient, name in ((True, ""), (False, ", losses alone")):
+        constants = {"BF16": True, "GRADIENT": gradient, "BLOCK": 4096}
+        found[f"cross-entropy{name}"] = (cross_entropy.cross_entropy_kernel, signature, constants, {"num_warps": 8})
     words = {"bound_ptr": "*fp32", "word_ptr": "*i32", "index_ptr": "*i32", "count_ptr": "*i32"}
     for kept, name in ((True, ""), (False, ", long vectors")):
         found[f"focus bounds{name}"] = search_spec(focus.bounds_kernel, {"bound_ptr": "*fp32"}, capability, kept)

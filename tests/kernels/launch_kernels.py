@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver, jit
 
 import langadapt_kernels.backend as backend
-from langadapt_kernels import FusedAdamW, focus_combine, sparsemax
+from langadapt_kernels import FusedAdamW, cross_entropy_, focus_combine, sparsemax
 from langadapt_kernels.adamw.modes import ROUNDINGS
 from langadapt_kernels.adamw.run import LaunchConfig
 
@@ -75,6 +75,10 @@ def everything() -> None:
         for dtype in (fp32, bf16) if width == 50257 else (fp32,):
             x = torch.zeros(2, width, dtype=dtype, requires_grad=True)
             sparsemax(x, backend="triton").sum().backward()
+    for width, dtype in ((50257, bf16), (32000, bf16), (1000, fp32)):
+        for gradient in (True, False):
+            targets = torch.zeros(2, dtype=torch.int64)
+            cross_entropy_(torch.zeros(2, width, dtype=dtype), targets, gradient=gradient, backend="triton")
     new, anchors = torch.randn(5, 300), torch.randn(200, 300)
     rows = torch.randn(200, 520), torch.randn(200, 512).to(bf16), torch.randn(200, 8).half()
     focus_combine(new, anchors, rows, backend="triton")

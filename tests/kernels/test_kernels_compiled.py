@@ -47,6 +47,9 @@ STREAMS = {
     "sparsemax 32768, masked": (16, 16),
     "sparsemax stream": (2, 2),
     "sparsemax backward": (4, 2),
+    # 16 entries per thread: read, read again, written.
+    "cross-entropy": (4, 2),
+    "cross-entropy, losses alone": (2, 0),
     # Five steps of vectors of 300.
     "focus bounds": (40, 0),
     "focus candidates": (40, 0),
@@ -121,6 +124,14 @@ def test_the_backward_of_sparsemax_moves_three_streams(compiled, capability):
     """A thread has 8 entries of a row: the output is read twice and the result written; gradients entry by entry."""
     kernel, entries = compiled[capability]["kernels"]["sparsemax backward"], 4096 // (16 * 32) * 4
     assert (kernel["wide_load_bytes"], kernel["wide_store_bytes"]) == (2 * entries, entries)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_cross_entropy_moves_six_bytes_per_logit(compiled, capability):
+    kernels, entries = compiled[capability]["kernels"], 4096 // (8 * 32) * 2
+    found = [kernels[name] for name in ("cross-entropy", "cross-entropy, losses alone")]
+    moved = [(kernel["wide_load_bytes"], kernel["wide_store_bytes"]) for kernel in found]
+    assert moved == [(2 * entries, entries), (entries, 0)]
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)

@@ -14,6 +14,7 @@ KERNELS = {
     "adamw_kernel",
     "bounds_kernel",
     "candidates_kernel",
+    "cross_entropy_kernel",
     "gather_kernel",
     "sparsemax_backward_kernel",
     "sparsemax_resident_kernel",

@@ -21,12 +21,38 @@ from torch import Tensor, nn
 
 from langadapt.errors import ConfigError
 from langadapt.training.data.batches import IGNORE
-from langadapt_kernels.backend import interpreting
+from langadapt_kernels import cross_entropy_
+from langadapt_kernels.backend import choose_backend, interpreting
 
 CHUNK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}
 """Of fp32 logits, for ``loss_chunk: auto``. Each chunk adds to the head's gradient once, so that few large ones are
 fast; on a CPU small ones that stay in its caches are, down to `CHUNK_TOKENS`."""
 CHUNK_TOKENS = {"cpu": 512, "cuda": 64}
+
+
+def takes_kernel(hidden: Tensor) -> bool:
+    """Whether softmax, loss and gradient are one launch over the logits: 6 bytes for each in bf16 instead of 44."""
+    return choose_backend(None, hidden.device) == "triton" and hidden.dtype != torch.float64
+
+
+def plain_losses_(narrow: Tensor, wide: Tensor, target: Tensor, *, scale: float, gradient: bool) -> Tensor:
+    """As ``langadapt_kernels.cross_entropy_`` of the logits ``narrow``, with fp32 memory of their size for use.
+
+    With ``gradient``, both end as the gradient.
+    """
+    wide.copy_(narrow)
+    valid = target != IGNORE
+    index = target.clamp(min=0)[:, None]
+    picked = wide.gather(1, index)[:, 0]
+    maximum = wide.amax(dim=1, keepdim=True)
+    # exp in place: from here on `wide` is the probabilities, then the gradient.
+    wide.sub_(maximum).exp_()
+    total = wide.sum(dim=1, keepdim=True)
+    if gradient:
+        wide.mul_(valid[:, None] * scale / total)
+        wide.scatter_add_(1, index, -(valid[:, None] * scale).float())
+        narrow.copy_(wide)
+    return torch.where(valid, (total.log() + maximum)[:, 0] - picked, 0.0)
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -46,36 +72,30 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         dbias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and need[2] else None
         # Memory for all chunks: on a CPU fresh pages cost as much as the arithmetic.
         rows = min(chunk, len(hidden))
+        kernel = takes_kernel(hidden)
         narrow_rows = torch.empty(rows, len(weight), dtype=hidden.dtype, device=hidden.device)
-        wide_rows = torch.empty(rows, len(weight), dtype=torch.float32, device=hidden.device)
+        wide_rows = torch.empty(0 if kernel else rows, len(weight), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(hidden), chunk):
             part, target = hidden[start : start + chunk], targets[start : start + chunk]
-            narrow, logits = narrow_rows[: len(part)], wide_rows[: len(part)]
+            logits, wide = narrow_rows[: len(part)], wide_rows[: len(part)]
             if bias is None:
-                torch.mm(part, weight.t(), out=narrow)
+                torch.mm(part, weight.t(), out=logits)
             else:
-                torch.addmm(bias, part, weight.t(), out=narrow)
-            logits.copy_(narrow)
-            valid = target != IGNORE
-            index = target.clamp(min=0)[:, None]
-            picked = logits.gather(1, index)[:, 0]
-            maximum = logits.amax(dim=1, keepdim=True)
-            # exp in place: from here on `logits` is the probabilities, then the gradient.
-            logits.sub_(maximum).exp_()
-            total = logits.sum(dim=1, keepdim=True)
-            losses[start : start + chunk] = torch.where(valid, (total.log() + maximum)[:, 0] - picked, 0.0)
-            if not any(need[:3]):
-                continue
-            logits.mul_(valid[:, None] * scale / total)
-            logits.scatter_add_(1, index, -(valid[:, None] * scale).float())
-            gradient = narrow.copy_(logits)
+                torch.addmm(bias, part, weight.t(), out=logits)
+            if kernel:
+                losses[start : start + chunk] = cross_entropy_(
+                    logits, target, scale=scale, ignore_index=IGNORE, gradient=any(need[:3]), backend="triton"
+                )
+            else:
+                losses[start : start + chunk] = plain_losses_(logits, wide, target, scale=scale, gradient=any(need[:3]))
+            # From here on `logits` is their gradient.
             if dhidden is not None:
-                torch.mm(gradient, weight, out=dhidden[start : start + chunk])
+                torch.mm(logits, weight, out=dhidden[start : start + chunk])
             if dweight is not None:
-                product = gradient.t() @ part
+                product = logits.t() @ part
                 dweight = product if once else dweight.add_(product)
             if dbias is not None:
-                dbias += logits.sum(dim=0)
+                dbias += (logits if kernel else wide).sum(dim=0, dtype=torch.float32)
         ctx.save_for_backward(
             dhidden,
             dweight.to(weight.dtype) if dweight is not None else None,

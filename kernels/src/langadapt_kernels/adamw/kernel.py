@@ -37,7 +37,7 @@ _PLACE = tl.constexpr(EntryRow._fields.index("place"))
 _CHUNK_COLUMNS = tl.constexpr(len(ChunkRow._fields))
 _ENTRY = tl.constexpr(ChunkRow._fields.index("entry"))
 _START = tl.constexpr(ChunkRow._fields.index("start"))
-_COUNT = tl.constexpr(ChunkRow._fields.index("count"))
+_ELEMENTS = tl.constexpr(ChunkRow._fields.index("elements"))
 
 _SCALAR_COLUMNS = tl.constexpr(len(SCALARS))
 _DECAY = tl.constexpr(SCALARS.index("decay"))
@@ -91,7 +91,7 @@ def chunk_of(entries_ptr, chunks_ptr, program):
     """A program's row of the table of entries, its first element and how many it has (int32)."""
     chunk_ptr = chunks_ptr + program * _CHUNK_COLUMNS
     entry_ptr = entries_ptr + tl.load(chunk_ptr + _ENTRY) * _ENTRY_COLUMNS
-    return entry_ptr, tl.load(chunk_ptr + _START), tl.load(chunk_ptr + _COUNT).to(tl.int32)
+    return entry_ptr, tl.load(chunk_ptr + _START), tl.load(chunk_ptr + _ELEMENTS).to(tl.int32)
 
 
 @triton.jit

@@ -92,8 +92,8 @@ class ChunkRow(NamedTuple):
     """A row of the table of entries."""
     start: int
     """The chunk's first element."""
-    count: int
-    """Its elements."""
+    elements: int
+    """How many it has."""
 
 
 FAST_EPS = 1e-10

@@ -164,6 +164,7 @@ class StepCache:
         slot: Slot,
         entries: Sequence[Entry],
         rows: Sequence[int],
+        *,
         random: bool,
         places: Sequence[int] | None = None,
     ) -> _Table:
@@ -238,7 +239,7 @@ def _chunks(layout: Sequence[tuple[int, Fit]], chunk: int, unit: int) -> dict[Fi
                 columns = {
                     "entry": torch.full_like(starts, i),
                     "start": starts,
-                    "count": (end - starts).clamp(max=chunk),
+                    "elements": (end - starts).clamp(max=chunk),
                 }
                 found.setdefault(kind, []).append(torch.stack([columns[name] for name in ChunkRow._fields], dim=1))
     return {fit: torch.cat(tables) for fit, tables in found.items()}
@@ -263,12 +264,12 @@ def run_step(
         int64 `[len(entries)]`: how many stored weights of each entry stayed as they were; None unless `count_stale`.
     """
     if backend == "reference":
-        return _run_reference(entries, rows, scalars, grad_scale, count_stale)
+        return _run_reference(entries, rows, scalars, grad_scale, count_stale=count_stale)
     counts: list[Tensor] = [scalars] * len(entries)
     for kind, members, chosen, slot in cache.launches(entries):
-        table = cache.table(slot, chosen, [rows[i] for i in members], kind.random)
+        table = cache.table(slot, chosen, [rows[i] for i in members], random=kind.random)
         config = replace(cache.config, exact=True) if exact else cache.config
-        stale = _launch_step(kind, table, scalars, grad_scale, config, count_stale)
+        stale = _launch_step(kind, table, scalars, grad_scale, config=config, count_stale=count_stale)
         for i, count in zip(members, stale.unbind(), strict=False):
             counts[i] = count
     return torch.stack(counts) if count_stale else None
@@ -280,7 +281,7 @@ def fast_cpu(tensor: Tensor) -> bool:
 
 
 def _run_reference(
-    entries: Sequence[Entry], rows: Sequence[int], scalars: Tensor, grad_scale: Tensor | None, count_stale: bool
+    entries: Sequence[Entry], rows: Sequence[int], scalars: Tensor, grad_scale: Tensor | None, *, count_stale: bool
 ) -> Tensor | None:
     if not fast_cpu(entries[0].param):
         done = [reference.adamw_step(e, scalars[row], grad_scale) for e, row in zip(entries, rows, strict=True)]
@@ -301,7 +302,7 @@ def _run_reference(
 
 
 def _launch_step(
-    kind: _Kind, table: _Table, scalars: Tensor, grad_scale: Tensor | None, config: LaunchConfig, count_stale: bool
+    kind: _Kind, table: _Table, scalars: Tensor, grad_scale: Tensor | None, *, config: LaunchConfig, count_stale: bool
 ) -> Tensor:
     from .kernel import adamw_kernel
 

@@ -71,7 +71,19 @@ def adamw_step(
     entries = lists.entries(first_elements, rounding=rounding, stochastic_variance=stochastic_variance, seed=seed)
     settings = torch.tensor([[0.0, *betas, eps, weight_decay]], dtype=torch.float64, device=params[0].device)
     settings[:, 0] = lr
-    return _run(entries, scalar_table(settings, settings.new_full((1,), step).float()), grad_scale, backend, eps)
+    # Long: most of it says what the lists are. One row of scalars serves all.
+    stale = run_step(
+        entries,
+        [0] * len(entries),
+        scalar_table(settings, settings.new_full((1,), step).float()),
+        grad_scale,
+        backend=choose_backend(backend, settings.device),
+        cache=StepCache(),
+        count_stale=True,
+        exact=eps < FAST_EPS,
+    )
+    assert stale is not None
+    return stale
 
 
 @dataclass(frozen=True)
@@ -155,22 +167,6 @@ class _Lists:
             entries.append(entry)
             base += -(-param.numel() // 8) * 8
         return entries
-
-
-def _run(entries: list[Entry], scalars: Tensor, grad_scale: Tensor | None, backend: str | None, eps: float) -> Tensor:
-    """The step with one row of scalars for all."""
-    stale = run_step(
-        entries,
-        [0] * len(entries),
-        scalars,
-        grad_scale,
-        backend=choose_backend(backend, scalars.device),
-        cache=StepCache(),
-        count_stale=True,
-        exact=eps < FAST_EPS,
-    )
-    assert stale is not None
-    return stale
 
 
 def _check_numbers(step: int, seed: int, rounding: str) -> None:

@@ -25,8 +25,8 @@ def cross_entropy_(
 ) -> Tensor:
     """The loss of each row of `logits`, which are overwritten with the gradient of `scale` times the losses' sum.
 
-    Softmax, loss and gradient in one launch that reads the logits twice (the second time from the L2 cache, as far as it
-    holds them) and writes them once; nothing of their size is made beside them.
+    Softmax, loss and gradient in one launch that reads the logits twice (the second time from the L2 cache, as far as
+    it holds them) and writes them once; nothing of their size is made beside them.
 
     Args:
         logits: `[n, v]`, contiguous, float32, bfloat16 or float16; computed in float32. Changed.
@@ -60,5 +60,5 @@ def cross_entropy_(
     if choose_backend(backend, logits.device) == "triton":
         from .kernel import cross_entropy_ as run
 
-        return run(logits, targets, scale, ignore_index, gradient)
-    return reference.cross_entropy_(logits, targets, scale, ignore_index, gradient)
+        return run(logits, targets, scale=scale, ignore_index=ignore_index, gradient=gradient)
+    return reference.cross_entropy_(logits, targets, scale=scale, ignore_index=ignore_index, gradient=gradient)

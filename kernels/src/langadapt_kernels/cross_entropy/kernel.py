@@ -58,7 +58,7 @@ def cross_entropy_kernel(
             store_narrow(logits_ptr + here, tl.where(valid, gradient, 0.0), here < n, BF16)
 
 
-def cross_entropy_(logits: Tensor, targets: Tensor, scale: float, ignore_index: int, gradient: bool) -> Tensor:
+def cross_entropy_(logits: Tensor, targets: Tensor, *, scale: float, ignore_index: int, gradient: bool) -> Tensor:
     """See `langadapt_kernels.cross_entropy_`."""
     rows, n = logits.shape
     losses = torch.empty(rows, dtype=torch.float32, device=logits.device)

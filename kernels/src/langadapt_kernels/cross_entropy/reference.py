@@ -9,14 +9,16 @@ from torch import Tensor
 _BLOCK = 1 << 24
 
 
-def cross_entropy_(logits: Tensor, targets: Tensor, scale: float, ignore_index: int, gradient: bool) -> Tensor:
+def cross_entropy_(logits: Tensor, targets: Tensor, *, scale: float, ignore_index: int, gradient: bool) -> Tensor:
     """See `langadapt_kernels.cross_entropy_`."""
     rows = max(1, _BLOCK // logits.shape[1])
     parts = zip(logits.split(rows), targets.split(rows), strict=True)
-    return torch.cat([_block(part, target, scale, ignore_index, gradient) for part, target in parts])
+    return torch.cat(
+        [_block(part, target, scale=scale, ignore_index=ignore_index, gradient=gradient) for part, target in parts]
+    )
 
 
-def _block(logits: Tensor, targets: Tensor, scale: float, ignore_index: int, gradient: bool) -> Tensor:
+def _block(logits: Tensor, targets: Tensor, *, scale: float, ignore_index: int, gradient: bool) -> Tensor:
     valid, inside = targets != ignore_index, (targets >= 0) & (targets < logits.shape[1])
     index = torch.where(inside, targets, 0).unsqueeze(1)
     wide = logits.float()

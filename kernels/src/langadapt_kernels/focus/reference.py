@@ -55,11 +55,11 @@ def focus_combine(new_vectors: Tensor, anchor_vectors: Tensor, anchor_rows: tupl
         counts = (weights > 0).sum(dim=1)
         offsets = counts.cumsum(0) - counts
         for output, rows in zip(outputs, anchor_rows, strict=True):
-            _combine(anchor, weights[row, anchor], offsets, rows, output[part])
+            _combine(anchor, weights[row, anchor], offsets, rows, output=output[part])
     return outputs
 
 
-def _combine(anchor: Tensor, weight: Tensor, offsets: Tensor, rows: Tensor, output: Tensor) -> None:
+def _combine(anchor: Tensor, weight: Tensor, offsets: Tensor, rows: Tensor, *, output: Tensor) -> None:
     """Weighted sums in float32 of the rows `anchor`, a sum from each of `offsets` on."""
     if rows.dtype == torch.float32:
         output.copy_(_bags(anchor, weight, offsets, rows))

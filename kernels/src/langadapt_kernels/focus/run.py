@@ -65,8 +65,9 @@ def _generation(device: torch.device) -> int:
 
 def tile_for(width: int, device: torch.device) -> Tile:
     """The tile that keeps new tokens in shared memory, if vectors of `width` are short enough for that."""
-    cuda, kept = device.type == "cuda", Tile(columns=64, kept=True)
-    there = torch.cuda.get_device_properties(device).shared_memory_per_block_optin if cuda else _SHARED_BYTES  # type: ignore[attr-defined]
+    there, kept = _SHARED_BYTES, Tile(columns=64, kept=True)
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).shared_memory_per_block_optin  # type: ignore[attr-defined]
     return kept if kept.shared_bytes(width) <= there else Tile()
 
 
@@ -89,7 +90,7 @@ def _unit_rows(new: Tensor, anchors: Tensor, tile: Tile) -> tuple[Tensor, Tensor
 
 
 def _search(
-    new: Tensor, anchors: Tensor, n_new: int, n_anchor: int, words: int, tile: Tile
+    new: Tensor, anchors: Tensor, *, n_new: int, n_anchor: int, words: int, tile: Tile
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Words of candidates int32 `[n_new, words]`, which they are, and their numbers `[n_new]`, of unit rows."""
     found, index = torch.empty(2, n_new, words, dtype=torch.int32, device=new.device).unbind()
@@ -129,7 +130,7 @@ def support(
         weights_kernel[(n_new,)](
             new,
             anchors,
-            *_search(new, anchors, n_new, len(anchor_vectors), words, tile),
+            *_search(new, anchors, n_new=n_new, n_anchor=len(anchor_vectors), words=words, tile=tile),
             candidates,
             weights,
             sizes,
