@@ -71,17 +71,15 @@ def adamw_step(
     entries = lists.entries(first_elements, rounding=rounding, stochastic_variance=stochastic_variance, seed=seed)
     settings = torch.tensor([[0.0, *betas, eps, weight_decay]], dtype=torch.float64, device=params[0].device)
     settings[:, 0] = lr
-    # Long: most of it says what the lists are. One row of scalars serves all.
-    stale = run_step(
-        entries,
-        [0] * len(entries),
-        scalar_table(settings, settings.new_full((1,), step).float()),
-        grad_scale,
-        backend=choose_backend(backend, settings.device),
-        cache=StepCache(),
-        count_stale=True,
-        exact=eps < FAST_EPS,
-    )
+    # Long: most of it says what the lists are.
+    scalars = scalar_table(settings, settings.new_full((1,), step).float())
+    return _run(entries, scalars, grad_scale, backend=choose_backend(backend, settings.device), exact=eps < FAST_EPS)
+
+
+def _run(entries: list[Entry], scalars: Tensor, grad_scale: Tensor | None, *, backend: str, exact: bool) -> Tensor:
+    """The step with one row of scalars for all."""
+    cache, rows = StepCache(), [0] * len(entries)
+    stale = run_step(entries, rows, scalars, grad_scale, backend=backend, cache=cache, count_stale=True, exact=exact)
     assert stale is not None
     return stale
 
