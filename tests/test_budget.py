@@ -68,31 +68,46 @@ def test_mistral_has_its_published_size_and_flops() -> None:
     assert shape.mfu(10_000, 4096, 989e12) == pytest.approx(1e4 * shape.flops_per_token(2048) / 989e12)
 
 
-def saved_bytes(layers: int, recompute: str, compiled: bool = False) -> tuple[Shape, int]:
-    """Bytes that autograd keeps of a forward pass over 2 x 64 tokens, each storage once, parameters left out."""
+def test_sizes_of_each_layer_are_counted_by_their_mean() -> None:
+    each = {**MISTRAL, "num_hidden_layers": 2, "intermediate_size": [100, 300], "num_key_value_heads": [4, 8]}
+    mean = {**each, "intermediate_size": 200, "num_key_value_heads": 6}
+    assert Shape.of(each) == Shape.of(mean)
+
+
+def saved_bytes(layers: int, recompute: str, autocast: bool) -> tuple[Shape, int]:
+    """Bytes that autograd keeps of a forward pass over 2 x 52 tokens, each storage once, parameters left out."""
     shape = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4, "num_key_value_heads": 2}
-    network = tiny_model(num_hidden_layers=layers, **shape).train()
+    network = tiny_model(num_hidden_layers=layers, **shape).to(torch.float32 if autocast else torch.bfloat16).train()
     models.checkpoint_activations(network, recompute)
     own = {tensor.untyped_storage().data_ptr() for tensor in [*network.parameters(), *network.buffers()]}
+    shapes = {parameter.shape for parameter in network.parameters()}
     seen: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in own:
+        # Autocast's copies of weights, kept once per step, have their shapes.
+        if tensor.untyped_storage().data_ptr() not in own and {
+            tensor.shape,
+            tensor.mT.shape if tensor.ndim == 2 else (),
+        }.isdisjoint(shapes):
             seen[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    ids = torch.randint(64, (2, 64))
-    inputs = {"input_ids": ids, "position_ids": torch.arange(64).expand(2, -1)}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    ids = torch.randint(64, (2, 52))
+    inputs = {"input_ids": ids, "position_ids": torch.arange(52).expand(2, -1)}
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
         HeadLoss(network, "auto")(inputs, ids, 1.0)
     return Shape.of(network.config.to_dict()), sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
 
 
 @pytest.mark.parametrize("recompute", ["none", "full"])
-def test_activations_are_what_autograd_saves(recompute: str) -> None:
-    shape, four = saved_bytes(4, recompute)
-    _, two = saved_bytes(2, recompute)
-    assert (four - two) / 2 / 128 == pytest.approx(activation_bytes(shape, recompute), rel=0.05)
+@pytest.mark.parametrize("autocast", [False, True], ids=["pure", "mixed"])
+def test_activations_are_what_autograd_saves(recompute: str, autocast: bool) -> None:
+    shape, four = saved_bytes(4, recompute, autocast)
+    _, two = saved_bytes(2, recompute, autocast)
+    assert (four - two) / 2 / 104 == pytest.approx(activation_bytes(shape, recompute, autocast=autocast), rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -280,6 +295,9 @@ def test_drivers_names_find_devices() -> None:
         ("NVIDIA H200", "h200"),
         ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
         ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+        ("NVIDIA H200 NVL", "h200-nvl"),
+        ("NVIDIA B200", "b200"),
+        ("NVIDIA GB200", "gb200"),
         ("NVIDIA GH200 480GB", None),
         ("Quadro K2000", None),
     ):

@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -366,3 +367,35 @@ def test_store_shares_may_be_tuples_or_objects(tmp_path: Path) -> None:
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
     assert len(shares()) == 2 and np.isfinite(losses(tmp_path / "a")).all()
     assert json.loads((tmp_path / "a" / "run.json").read_text())["settings"]["steps"] == 2
+
+
+def test_a_retry_after_running_out_of_memory_holds_nothing_of_the_failed_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from langadapt.training import step
+
+    plain, alive = step.Stepper.forward_backward, []
+    failed: list[Any] = []
+
+    def tight(self, ids, *args, **named):  # type: ignore[no-untyped-def]
+        if len(ids) > 1:
+            activations = torch.ones(10)
+            failed.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("pretended")
+        return plain(self, ids, *args, **named)
+
+    monkeypatch.setattr(step.Stepper, "forward_backward", tight)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(failed[-1]() is not None))
+    train(tmp_path, micro_batch=4, steps=1)
+    assert alive == [False, False]
+
+
+def test_an_optimizer_that_runs_out_of_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from langadapt_kernels import FusedAdamW
+
+    def full(self: Any, closure: Any = None) -> None:
+        raise torch.OutOfMemoryError("pretended")
+
+    monkeypatch.setattr(FusedAdamW, "step", full)
+    with pytest.raises(LangadaptError, match=r"step 1: out of memory in the optimizer.*rounding: stochastic"):
+        train(tmp_path, rounding="kahan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -220,7 +221,7 @@ def packed_agrees(network: Any, kernel: str) -> None:
             inputs = attention.packed_inputs(ids, positions, kernel, documents)
             got = network(**inputs, use_cache=False).logits
             torch.testing.assert_close(got.view_as(want), want, rtol=1e-4, atol=1e-4)
-    assert attention.agrees(network, kernel, 64, CPU)
+    assert attention.agrees(network, kernel, "sdpa", CPU)
 
 
 @pytest.mark.parametrize("kernel", [varlen_attention.FLASH3, varlen_attention.FLASH2])
@@ -310,7 +311,7 @@ def test_torchs_own_kernel_gets_bounds_and_windows(monkeypatch: pytest.MonkeyPat
     fake.varlen_attn = wrong_gradients  # type: ignore[attr-defined]
     varlen_attention.KERNELS[varlen_attention.TORCH] = wrong_gradients
     varlen_attention.TAKES[0] = varlen_attention.TAKES[0] | {"scale", "window_size"}
-    assert not attention.agrees(network, varlen_attention.TORCH, 64, CPU)
+    assert not attention.agrees(network, varlen_attention.TORCH, "sdpa", CPU)
 
 
 @pytest.mark.parametrize(("documents", "size"), [(1, 17), (16, 17), (17, 33), (200, 257)])
@@ -413,7 +414,7 @@ def test_dropout_in_the_attention_is_left_to_sdpa() -> None:
     assert model.set_attention(dropping, settings(), CPU) == "sdpa"
     ids, positions = attention.example(64, 8, CPU)
     assert model.set_attention(dropping, settings(attention="varlen"), CPU) == attention.PIECES
-    with pytest.raises(ValueError, match="set `attention: sdpa`"):
+    with pytest.raises(ValueError, match="set `attention: auto`"):
         dropping.train()(**attention.packed_inputs(ids, positions, attention.PIECES), use_cache=False)
 
 
@@ -509,3 +510,98 @@ def test_an_attention_that_fails_here_is_one_short_line(monkeypatch: pytest.Monk
     monkeypatch.setattr(attention_module, "leaks", broken)
     with pytest.raises(ConfigError, match="attention: sdpa does not work"):
         model.set_attention(tiny_model(), settings(attention="sdpa"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("which", ["caps", "sinks"])
+def test_models_without_sdpa_keep_the_attention_that_transformers_gave_them(which: str, tmp_path: Path) -> None:
+    import transformers
+
+    common = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+    common |= {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    torch.manual_seed(0)
+    if which == "caps":
+        network: Any = transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**common, sliding_window=8))
+    else:
+        experts = {
+            "num_local_experts": 2,
+            "num_experts_per_tok": 2,
+            "layer_types": ["sliding_attention", "full_attention"],
+        }
+        network = transformers.GptOssForCausalLM(transformers.GptOssConfig(**common, **experts, sliding_window=8))
+    assert attention.choose(network, "auto", CPU) == "eager" == network.config._attn_implementation
+    with pytest.raises(ConfigError, match="attention: sdpa does not work for this model"):
+        attention.choose(network, "sdpa", CPU)
+    if which == "sinks":
+        # This one's masks are made without position ids: its documents cannot be kept apart, and that is said.
+        with pytest.raises(ConfigError, match="GptOssForCausalLM lets text of one document reach the next"):
+            train(tmp_path, network, steps=2)
+    train(tmp_path, network, steps=2, log_every=1, isolate_documents=which == "caps")
+    assert len(losses(tmp_path)) == 2
+
+
+def test_kernels_that_agree_are_timed_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["flex_attention", "sdpa", "eager"]
+    gpu = type("Device", (), {"type": "cuda"})()
+    network = tiny_model()
+    timed: list[str] = []
+    monkeypatch.setattr(attention, "candidates_for", lambda *_: names)
+    monkeypatch.setattr(attention, "agrees", lambda model, name, *_: name != "flex_attention")
+    monkeypatch.setattr(attention, "fastest", lambda model, found, *_: timed.extend(found) or "eager")
+    assert attention.choose(network, "auto", gpu) == "eager" and timed == ["sdpa", "eager"]
+    assert attention.choose(network, "auto", gpu, known="sdpa") == "sdpa" and timed == ["sdpa", "eager"]
+    monkeypatch.undo()
+    monkeypatch.setattr(attention, "TRIAL_SECONDS", 0.0)
+    plain, slow = torch.nn.functional.scaled_dot_product_attention, []
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda *a, **k: (time.sleep(0.05), slow.append(1), plain(*a, **k))[2],
+    )
+    assert attention.fastest(network.eval(), ["sdpa", "eager"], 16, CPU) == "eager" and slow
+
+
+@pytest.mark.parametrize("chunk", ["auto", 0])
+def test_the_loss_of_experts_is_the_models_own(chunk: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "decoder_sparse_step": 1}
+    config = Qwen3MoeConfig(
+        **sizes,
+        **experts,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        output_router_logits=True,
+        router_aux_loss_coef=0.5,
+    )
+    torch.manual_seed(0)
+    ours, theirs = Qwen3MoeForCausalLM(config), Qwen3MoeForCausalLM(config)
+    theirs.load_state_dict(ours.state_dict())
+    ids = torch.randint(64, (2, 32))
+    labels = ids.roll(-1, 1)
+    labels[:, -1] = IGNORE
+    want = theirs(input_ids=ids, labels=torch.cat([torch.full((2, 1), IGNORE), labels[:, :-1]], 1)).loss
+    want.backward()
+    head = HeadLoss(ours, chunk)
+    got, _ = head({"input_ids": ids}, labels, 1 / int((labels != IGNORE).sum()))
+    got.backward()
+    torch.testing.assert_close(got, want)
+    gates = [network.model.layers[0].mlp.gate.weight.grad for network in (ours, theirs)]
+    assert gates[1].abs().max() > 0
+    torch.testing.assert_close(*gates, rtol=1e-3, atol=1e-6)
+    mine, own = head.own({"input_ids": ids}, labels)
+    assert mine == pytest.approx(own, rel=1e-4)
+
+
+def test_a_model_that_has_another_loss_of_its_own_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    network = tiny_model()
+    network.loss_function = lambda logits, labels, *_, **__: logits.float().square().mean() + 7
+    with caplog.at_level("WARNING"):
+        train(tmp_path, network, steps=1)
+    assert "LlamaForCausalLM has a loss of its own (7." in caplog.text

@@ -95,6 +95,15 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_used(
     assert f"{shard}: altered or half-written" in caplog.text
     assert same(tmp_path / "whole" / "final", tmp_path / "run" / "final")
     (shard.parent.parent / "step-00000012" / "state.json").write_text("{")
+    for broken, wrong in (
+        ("[" * 100_000, "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"shards": []}', "lacks course, "),
+    ):
+        (shard.parent.parent / "step-00000012" / "state.json").write_text(broken)
+        with pytest.raises(DataError, match=f"step-00000012/state.json: {wrong}"):
+            checkpoint.read_state(shard.parent.parent / "step-00000012")
+    (shard.parent.parent / "step-00000012" / "state.json").write_text("{")
     with pytest.raises(DataError, match=r"step-00000012/state.json: cannot be read"):
         checkpoint.read_state(shard.parent.parent / "step-00000012")
 

@@ -36,20 +36,22 @@ class Shape:
         config = {**config, **(config.get("text_config") or {})}
 
         def get(*names: str, default: Any = None) -> Any:
-            return next((config[name] for name in names if config.get(name) is not None), default)
+            value = next((config[name] for name in names if config.get(name) is not None), default)
+            # One size per layer: bytes and FLOPs are sums over layers, so their mean stands for them.
+            return sum(value) / len(value) if isinstance(value, (list, tuple)) and value else value
 
         width, heads = (
             int(get("hidden_size", "n_embd", "d_model")),
-            int(get("num_attention_heads", "n_head", "n_heads")),
+            round(get("num_attention_heads", "n_head", "n_heads")),
         )
         gpt2_like = get("n_embd") is not None or get("model_type") in {"gpt_neox", "opt", "phi", "falcon", "bloom"}
         return cls(
             layers=int(get("num_hidden_layers", "n_layer", "n_layers")),
             width=width,
             heads=heads,
-            kv_heads=int(get("num_key_value_heads", default=heads)),
-            head_dim=int(get("head_dim", default=width // heads)),
-            inner=int(get("moe_intermediate_size", "intermediate_size", "n_inner", "ffn_dim", default=4 * width)),
+            kv_heads=round(get("num_key_value_heads", default=heads)),
+            head_dim=round(get("head_dim", default=width // heads)),
+            inner=round(get("moe_intermediate_size", "intermediate_size", "n_inner", "ffn_dim", default=4 * width)),
             gated=not gpt2_like,
             vocabulary=int(vocabulary or get("vocab_size")),
             tied=bool(get("tie_word_embeddings", default=gpt2_like)),

@@ -17,8 +17,10 @@ from langadapt.costs.flops import Shape
 
 STATES = {"nearest": 4.0, "stochastic": 4.0, "split8": 5.0, "kahan": 6.0, "split": 6.0}
 """Bytes per parameter of optimizer states under pure bf16, what rounding keeps beside the weights included."""
-CHUNK_BYTES = 1 << 28
-"""fp32 logits held at once, see `langadapt.training.loss`."""
+CHUNK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}
+"""Of fp32 logits held at once, for ``loss_chunk: auto``. Each chunk adds to the head's gradient once, so that few large
+ones are fast; on a CPU small ones that stay in its caches are, down to `CHUNK_TOKENS`."""
+CHUNK_TOKENS = {"cpu": 512, "cuda": 64}
 OVERHEAD = 0.03
 """Share of the rest that the allocator loses to fragments, workspaces and rounding."""
 CONTEXT = 600 << 20
@@ -111,17 +113,19 @@ def estimate(shape: Shape, layout: Layout, sequence_length: int, loss_chunk: int
     if layout.sums_whole:
         gradients = 4 * count
     tokens = layout.micro_batch * sequence_length
-    saved = activation_bytes(shape, layout.activation_checkpointing, layout.compiled) * shape.layers * tokens
+    # FSDP casts by itself, and what is between blocks stays in bf16.
+    kind = {"compiled": layout.compiled, "autocast": not pure and layout.gpus == 1}
+    saved = activation_bytes(shape, layout.activation_checkpointing, **kind) * shape.layers * tokens
     # Recomputation brings one layer back in full.
     if layout.activation_checkpointing != "none":
-        saved += activation_bytes(shape, "none", layout.compiled) * tokens
+        saved += activation_bytes(shape, "none", **kind) * tokens
     # The last norm, token ids and positions.
     saved += (8 * shape.width + 20) * tokens
     gathered = gathered_bytes(shape, layout)
     if layout.precision == "mixed-bf16" and shards == 1:
         # Autocast keeps bf16 copies of weight matrices for the backward pass.
         gathered += 2 * shape.multiplied_parameters
-    head = loss_bytes(shape, tokens, loss_chunk, pure)
+    head = loss_bytes(shape, tokens, loss_chunk)
     early = saved + head + (gradients if layout.micro_batches > 1 else 0)
     late = gradients + (2 * shape.layer_parameters if layout.exact_sums else 0)
     held = parameters + states + gathered + max(early, late)
@@ -134,29 +138,32 @@ def states_per_parameter(precision: str, rounding: str) -> float:
     return STATES[rounding] if precision == "pure-bf16" else 8.0
 
 
-def activation_bytes(shape: Shape, checkpointing: str, compiled: bool = False) -> int:
+def activation_bytes(shape: Shape, checkpointing: str, *, compiled: bool = False, autocast: bool = False) -> int:
     """Bytes per token that one layer saves for its backward pass.
 
     Norms save their input in fp32, the normalised input in bf16 and their output (the next matrix product's input);
     attention saves query, key, value, output and one fp32 number per head; the gated feed-forward part saves the gate
     before and after SiLU, the other factor and the product. Compiled blocks make norms and SiLU again from the block's
     input, one fp32 number per norm, and the outputs of matrix products, but copy attention's output once.
+    ``autocast``: of fp32 weights; what is between blocks is fp32, too, and each matrix product keeps a bf16 copy of its
+    own, of its input.
     """
     width, inner = shape.width, shape.inner * shape.active_experts
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    block_input = 4 * width if autocast else 2 * width
     if checkpointing == "full":
-        return 2 * width
+        return block_input
     attention = 2 * (2 * queries + 2 * keys) + 4 * shape.heads
     if checkpointing == "selective":
         # The block's input, what matrix products made, and what attention saved.
-        products = 2 * (queries + 2 * keys + 2 * width + (3 if shape.gated else 2) * inner)
-        return 2 * width + products + attention
+        return block_input + 2 * (queries + 2 * keys + 2 * width + (3 if shape.gated else 2) * inner) + attention
     if compiled:
-        products = 6 * inner if shape.gated else 4 * inner
-        return 6 * width + 8 + attention + 2 * queries + products
+        return block_input + 4 * width + 8 + attention + 2 * queries + (6 if shape.gated else 4) * inner
     norms = 2 * (4 * width + 4 + 2 * width + 2 * width)
-    feed_forward = (8 if shape.gated else 4) * inner
-    return norms + attention + feed_forward
+    if autocast:
+        # Of the first norm's output query, key and value have copies, of the second's one or two products.
+        norms = 2 * (4 * width + 4 + 4 * width) + 2 * width * (3 + (2 if shape.gated else 1))
+    return norms + attention + (8 if shape.gated else 4) * inner
 
 
 def gathered_bytes(shape: Shape, layout: Layout) -> int:
@@ -168,7 +175,12 @@ def gathered_bytes(shape: Shape, layout: Layout) -> int:
     return 2 * (root + blocks) + 4 * max(shape.layer_parameters, root)
 
 
-def loss_bytes(shape: Shape, tokens: int, loss_chunk: int | str, pure: bool) -> int:
+def chunk_tokens(vocabulary: int, device: str) -> int:
+    """Tokens whose logits are held at once, for ``loss_chunk: auto``, on a device of this type."""
+    return max(CHUNK_BYTES.get(device, 1 << 28) // (4 * max(vocabulary, 1)), CHUNK_TOKENS.get(device, 64))
+
+
+def loss_bytes(shape: Shape, tokens: int, loss_chunk: int | str) -> int:
     """Logits in fp32 and in the compute dtype, gradient of the hidden states and of the head."""
     if loss_chunk == 0:
         return shape.vocabulary * tokens * (2 + 4 + 4 + 2) + 2 * shape.embedding_parameters
@@ -176,8 +188,7 @@ def loss_bytes(shape: Shape, tokens: int, loss_chunk: int | str, pure: bool) -> 
         # Its chunks of bf16 logits are as large as the hidden states, rounded up to a power of two of tokens.
         chunk = 1 << max(-(-tokens * shape.width // shape.vocabulary) - 1, 0).bit_length()
         return min(chunk, tokens) * shape.vocabulary * 2 + 4 * shape.width * tokens + 6 * shape.embedding_parameters
-    chunk = max(CHUNK_BYTES // (4 * shape.vocabulary), 64) if loss_chunk == "auto" else int(loss_chunk)
-    chunk = min(chunk, tokens)
+    chunk = min(chunk_tokens(shape.vocabulary, "cuda") if loss_chunk == "auto" else int(loss_chunk), tokens)
     several = chunk < tokens
     head = shape.embedding_parameters * ((4 + 2 + 2) if several else 2 + 2)
     return chunk * shape.vocabulary * (4 + 2 + 2) + 2 * shape.width * tokens + head

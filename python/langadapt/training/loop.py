@@ -95,6 +95,7 @@ def train_model(
         TrainingStopped: asked to stop by a signal; a checkpoint was written.
         KeyboardInterrupt: Ctrl-C; a checkpoint was written.
     """
+    # Long: what outside callers may ask for is all said here.
     out = Path(out)
     shares = [share if isinstance(share, StoreShare) else StoreShare(*share) for share in stores]
     described = resume.describe_run(model, shares, settings)
@@ -187,6 +188,7 @@ class Trainer:
 
     def one_step(self, batch: Batch) -> None:
         """An optimizer step; the embeddings-first phase comes before the course begins."""
+        self.stepper.wait_for, self.writer.copied = self.writer.copied, None
         if self.step < self.settings.embeddings_first_steps:
             self.stepper.step(batch, self.step, embeddings_rate=embeddings_rate(self.step, self.settings))
         else:
@@ -326,7 +328,7 @@ class Trainer:
             "run": self.job.described,
             "course": asdict(self.course),
             "phase": self.stepper.phase.name,
-            "layout": self.stepper.describe_layout(),
+            "layout": {**self.stepper.describe_layout(), "attention": self.stepper.attention},
             "validation": self.validation,
             "loss": self.loss if math.isfinite(self.loss) else None,
             "protected": self.protected,
@@ -339,30 +341,30 @@ class Trainer:
     def resume(self, extend: resume.Extend) -> None:
         """Go back to the newest whole checkpoint, if there is one, or to that from which the run is extended."""
         found = resume.starting_point(self.writer.root, self.job.described, extend)
-        first = self.embeddings_phase if self.settings.embeddings_first_steps else main_phase
+        state: Mapping[str, Any] = {"phase": "embeddings" if self.settings.embeddings_first_steps else "main"}
+        if found is not None:
+            folder, state = found
+            reader = checkpoint.Reader(folder, state)
+            self.step = self.logged_step = self.measured_step = self.writer.latest = int(state["step"])
+            self.course = Course(**state["course"])
+            self.validation, self.protected = state["validation"], state["protected"]
+            self.loss = math.nan if state["loss"] is None else state["loss"]
+            resume.restore_model(reader, self.model)
+        self.stepper = Stepper(
+            self.model,
+            self.mixture,
+            self.settings,
+            self.processes,
+            swapped=bool(self.job.new_rows),
+            layout=state.get("layout"),
+            phase=self.embeddings_phase if state["phase"] == "embeddings" else main_phase,
+        )
         if found is None:
-            self.stepper = self.new_stepper(first)
             return
-        folder, state = found
-        reader = checkpoint.Reader(folder, state)
-        self.step = self.logged_step = self.measured_step = self.writer.latest = int(state["step"])
-        self.course = Course(**state["course"])
-        self.validation, self.protected = state["validation"], state["protected"]
-        self.loss = math.nan if state["loss"] is None else state["loss"]
-        resume.restore_model(reader, self.model)
-        phase = self.embeddings_phase if state["phase"] == "embeddings" else main_phase
-        self.stepper = self.new_stepper(phase, state.get("layout"))
         resume.restore_optimizer(reader, self.stepper.phase.named, self.stepper.optimizer, state["optimizer_states"])
         if resume.check_same(state["run"], self.job.described, self.out, extend):
             self.course.extend(self.settings, self.budget, resume.earlier_settings(state))
         self.display.say(f"going on after step {self.step} from {folder}")
-
-    def new_stepper(self, phase: Callable[[Any], Phase], layout: Mapping[str, Any] | None = None) -> Stepper:
-        """The model made ready to be trained, in ``layout`` if it has been in one."""
-        swapped = bool(self.job.new_rows)
-        return Stepper(
-            self.model, self.mixture, self.settings, self.processes, swapped=swapped, layout=layout, phase=phase
-        )
 
     def result(self) -> TrainResult:
         """Numbers of the whole run."""

@@ -12,6 +12,7 @@ loss for each token is wanted, as it is here; it waits for the device once per p
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import re
 from collections.abc import Callable
 from typing import Any
@@ -19,15 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from langadapt.costs.memory import chunk_tokens
 from langadapt.errors import ConfigError
 from langadapt.training.data.batches import IGNORE
 from langadapt_kernels import cross_entropy_
 from langadapt_kernels.backend import choose_backend, interpreting
-
-CHUNK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}
-"""Of fp32 logits, for ``loss_chunk: auto``. Each chunk adds to the head's gradient once, so that few large ones are
-fast; on a CPU small ones that stay in its caches are, down to `CHUNK_TOKENS`."""
-CHUNK_TOKENS = {"cpu": 512, "cuda": 64}
 
 
 def takes_kernel(hidden: Tensor) -> bool:
@@ -115,6 +112,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         )
 
 
+log = logging.getLogger(__name__)
+
 LIGER = "0.8.5"
 """The first release that was looked at; early ones lose the gradients of losses per token without a word."""
 
@@ -157,9 +156,7 @@ class HeadLoss:
         self.vocabulary = self.head.weight.shape[0] if isinstance(self.head, nn.Linear) else 0
         self.liger = liger_loss(self.head.weight.device) if chunk == "liger" else None
         if isinstance(chunk, str):
-            kind = self.head.weight.device.type
-            limit = CHUNK_BYTES.get(kind, 1 << 28)
-            chunk = max(limit // (4 * max(self.vocabulary, 1)), CHUNK_TOKENS.get(kind, 64))
+            chunk = chunk_tokens(self.vocabulary, self.head.weight.device.type)
         self.chunk = int(chunk) if self.vocabulary else 0
         self.pending: tuple[Tensor, float] | None = None
         self.result: tuple[Tensor, Tensor] | None = None
@@ -190,11 +187,9 @@ class HeadLoss:
     def __call__(self, inputs: dict[str, Tensor], labels: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """(sum over tokens of loss times ``scale``, for the backward pass; losses fp32 per token, detached)."""
         if not self.chunk:
-            logits = self.model(**inputs, use_cache=False).logits.float()
-            losses = torch.nn.functional.cross_entropy(
-                logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=IGNORE, reduction="none"
-            )
-            return losses.sum() * scale, losses.detach()
+            output = self.model(**inputs, use_cache=False)
+            losses = plain_losses(output.logits, labels)
+            return self.with_router_loss(losses.sum() * scale, output, labels, scale), losses.detach()
         self.pending = (labels, scale)
         try:
             output = self.model(**inputs, use_cache=False)
@@ -204,7 +199,16 @@ class HeadLoss:
             raise RuntimeError("the model did not call its output head")
         # The loss that left the model, not the one noted: FSDP hooks its backward pass to the model's output.
         (_, losses), self.result = self.result, None
-        return output.logits.sum(), losses
+        return self.with_router_loss(output.logits.sum(), output, labels, scale), losses
+
+    def with_router_loss(self, loss: Tensor, output: Any, labels: Tensor, scale: float) -> Tensor:
+        """``loss`` and, where the model's config asks for it (`output_router_logits`), the loss that keeps experts
+        equally busy, times its coefficient; of several micro-batches each has its share of tokens in it."""
+        balance = getattr(output, "aux_loss", None)
+        coefficient = getattr(self.model.config.get_text_config(), "router_aux_loss_coef", None)
+        if not isinstance(balance, Tensor) or not coefficient:
+            return loss
+        return loss + coefficient * balance.to(loss.device) * ((labels != IGNORE).sum() * scale)
 
     def fits(self, inputs: dict[str, Tensor], labels: Tensor) -> bool:
         """Whether chunked loss equals the model's own on this batch; if not, the head is handed back."""
@@ -214,19 +218,55 @@ class HeadLoss:
         was_training = self.model.training
         self.model.eval()
         with torch.no_grad():
-            mine, _ = self(inputs, labels, 1.0)
-            logits = self.model(**inputs, use_cache=False).logits.float()
-            plain = torch.nn.functional.cross_entropy(
-                logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=IGNORE, reduction="sum"
-            )
+            _, losses = self(inputs, labels, 1.0)
+            logits = self.model(**inputs, use_cache=False).logits
         self.model.train(was_training)
-        good = bool(torch.isclose(mine.float(), plain, rtol=2e-3, atol=1e-3))
+        good = bool(torch.isclose(losses.sum(), plain_losses(logits, labels).sum(), rtol=2e-3, atol=1e-3))
         if not good:
             self.release()
         return good
+
+    def check(self, inputs: dict[str, Tensor], labels: Tensor) -> None:
+        """Hand the head back if the model does more with logits than hand them out; warn where its loss is another."""
+        if not self.fits(inputs, labels):
+            log.info("this architecture transforms its logits; its loss is computed on all of them at once")
+        both = self.own(inputs, labels)
+        if both is not None and abs(both[0] - both[1]) > 0.01 * abs(both[1]):
+            log.warning(
+                "%s has a loss of its own (%.4f on a test batch), but the cross-entropy of the next token is trained "
+                "(%.4f)",
+                *(type(self.model).__name__, both[1], both[0]),
+            )
+
+    @torch.no_grad()
+    def own(self, inputs: dict[str, Tensor], labels: Tensor) -> tuple[float, float] | None:
+        """(mean loss as it is trained, mean loss that the model gives itself) on this batch; none where it gives none.
+
+        transformers' models take labels that they shift by one place themselves.
+        """
+        shifted = torch.cat([torch.full_like(labels[:, :1], IGNORE), labels[:, :-1]], 1)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            theirs = self.model(**inputs, labels=shifted, use_cache=False).loss
+            # The last place has no label there.
+            rest = labels.clone()
+            rest[:, -1] = IGNORE
+            mine, _ = self(inputs, rest, 1.0 / int((rest != IGNORE).sum()))
+        except (TypeError, ValueError):
+            return None
+        finally:
+            self.model.train(was_training)
+        return None if theirs is None else (float(mine), float(theirs))
 
     def release(self) -> None:
         """Give the head its own ``forward`` back."""
         if self.chunk:
             self.head.forward = self.plain_forward
             self.chunk = 0
+
+
+def plain_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each token, fp32 ``[windows * length]``, from all logits at once."""
+    flat = logits.float().reshape(-1, logits.shape[-1])
+    return torch.nn.functional.cross_entropy(flat, labels.reshape(-1), ignore_index=IGNORE, reduction="none")

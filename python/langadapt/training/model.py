@@ -121,8 +121,10 @@ def check_vocabulary(model: Any, largest: int, where: str) -> None:
         )
 
 
-def set_attention(model: Any, settings: TrainSettings, device: torch.device) -> str:
+def set_attention(model: Any, settings: TrainSettings, device: torch.device, known: str | None = None) -> str:
     """Choose the attention kernel and make sure that it keeps documents apart; returns its name.
+
+    ``known``: what a run that goes on had chosen.
 
     Raises:
         ConfigError: this architecture mixes documents whatever is done, or the kernel fails here.
@@ -132,13 +134,14 @@ def set_attention(model: Any, settings: TrainSettings, device: torch.device) -> 
     wanted = settings.attention
     if wanted == "auto" and settings.compile and device.type == "cpu":
         # Lists of pieces are other ones in every batch, and so would be the compiled code.
-        wanted = "sdpa"
-    chosen = attention.choose(model, wanted, device, settings.precision == "mixed-bf16")
+        wanted = attention.reference_of(model)
+    autocast = settings.precision == "mixed-bf16"
+    chosen = attention.choose(model, wanted, device, autocast=autocast, length=settings.sequence_length, known=known)
     vocabulary = model.config.get_text_config().vocab_size
     was_training = model.training
     model.eval()
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "mixed-bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             leaking = attention.leaks(model, vocabulary, chosen, device)
     except TypeError:
         leaking = True

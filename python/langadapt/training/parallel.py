@@ -37,6 +37,8 @@ class ProcessGroup:
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    patient: Any = field(default=None, compare=False)
+    """A gloo group that waits for `PATIENCE`: NCCL's watchdog ends runs whose main process writes for ten minutes."""
 
     @property
     def is_main(self) -> bool:
@@ -49,9 +51,9 @@ class ProcessGroup:
         return self.size > 1
 
     def barrier(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here, for hours where it takes them."""
         if self.is_distributed:
-            dist.barrier()
+            dist.barrier(group=self.patient)
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum over processes, in place."""
@@ -105,7 +107,8 @@ def join(settings: TrainSettings) -> ProcessGroup:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return ProcessGroup(dist.get_rank(), dist.get_world_size(), device)
+    patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return ProcessGroup(dist.get_rank(), dist.get_world_size(), device, patient)
 
 
 def under_torchrun() -> bool:
@@ -121,8 +124,6 @@ def main_process_first(processes: ProcessGroup, folder: Path, prepare: Callable[
     """
     if not processes.is_distributed:
         return prepare()
-    # A group of its own, for its patience.
-    group = dist.new_group(backend="gloo", timeout=PATIENCE)
     box: list[Any] = [None]
     if processes.is_main:
         made = prepare()
@@ -130,10 +131,10 @@ def main_process_first(processes: ProcessGroup, folder: Path, prepare: Callable[
         mark.touch()
         box = [(made, mark.name)]
     with explain_lost_process(processes, folder):
-        dist.broadcast_object_list(box, group=group)
+        dist.broadcast_object_list(box, group=processes.patient)
         made, name = box[0]
         seen: list[Any] = [None] * processes.size
-        dist.all_gather_object(seen, (is_seen(folder / name), socket.gethostname()), group=group)
+        dist.all_gather_object(seen, (is_seen(folder / name), socket.gethostname()), group=processes.patient)
     if processes.is_main:
         (folder / name).unlink()
     blind = sorted({host for sees, host in seen if not sees})

@@ -75,6 +75,8 @@ class Stepper:
     stale_share: float | None
     warned_of_stale: bool
     reported_at: float
+    wait_for: Any
+    """Event on the GPU that the next update waits for: a checkpoint has been copied."""
 
     def __init__(
         self,
@@ -100,9 +102,14 @@ class Stepper:
         self.data_wait, self.optimizer_time = Stopwatch(torch.device("cpu")), Stopwatch(self.device)
         self.first_bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
         self.grad_norm = torch.zeros((), device=self.device)
-        self.sums, self.stale_share, self.warned_of_stale = None, None, False
+        self.sums, self.stale_share, self.warned_of_stale, self.wait_for = None, None, False, None
         self.reported_at = time.monotonic()
-        self.attention = models.set_attention(model, settings, self.device)
+        known = (layout or {}).get("attention")
+        attention = processes.broadcast(models.set_attention(model, settings, self.device, known))
+        # Each process has timed kernels for itself.
+        if attention != model.config._attn_implementation:
+            model.set_attn_implementation(attention)
+        self.attention = attention
         self.head_loss = HeadLoss(model, settings.loss_chunk)
         self.check_loss()
         self.shape = Shape.of(model.config.to_dict(), model.get_input_embeddings().weight.shape[0])
@@ -134,12 +141,10 @@ class Stepper:
         return {"micro_batch": self.micro_batch, **chosen, "processes": self.processes.size}
 
     def check_loss(self) -> None:
-        """Hand the head back if this architecture does more with logits than hand them out."""
-        windows = torch.arange(48, device=self.device)[None] % 7
-        inputs = packed_inputs(windows, torch.arange(48, device=self.device)[None], self.attention)
+        """Compare the loss with the model's own, on a window of one document."""
+        window = torch.arange(48, device=self.device)[None]
         with self.compute():
-            if not self.head_loss.fits(inputs, torch.roll(windows, -1, 1)):
-                log.info("this architecture transforms its logits; its loss is computed on all of them at once")
+            self.head_loss.check(packed_inputs(window % 7, window, self.attention), torch.roll(window % 7, -1, 1))
 
     def apply_layout(self, micro_batch: int, activation_checkpointing: str) -> None:
         """Windows per forward pass, and what is made again in the backward pass."""
@@ -226,6 +231,8 @@ class Stepper:
             self.sums.hand_over()
         if self.phase.rows is not None:
             self.phase.rows.take_gradients()
+        if self.wait_for is not None:
+            torch.cuda.current_stream(self.device).wait_event(self.wait_for)
         with self.optimizer_time:
             self.update(step)
 
@@ -256,8 +263,8 @@ class Stepper:
                         ids[part], labels[part], positions[part], scale=scale, documents=documents
                     )
             except torch.OutOfMemoryError:
-                # Until this block ends, its traceback keeps the tensors of the failed pass.
-                pass
+                log.debug("step %d: out of memory", step + 1)
+            # Not in the block above: until it ends, its traceback keeps the tensors of the failed pass.
             if losses is None:
                 self.shrink(step)
                 done = 0
@@ -318,7 +325,14 @@ class Stepper:
                 optimizers.clip(parameters, self.grad_norm, settings.max_grad_norm)
         metered = settings.optimizer == "adamw" and settings.stale_every > 0 and (step + 1) % settings.stale_every == 0
         self.optimizer.stale_meter = metered
-        self.optimizer.step()
+        try:
+            self.optimizer.step()
+        except torch.OutOfMemoryError:
+            # A smaller micro-batch would not help: activations are gone by now, and its gradient sums would come.
+            raise LangadaptError(
+                f"step {step + 1}: out of memory in the optimizer, which has its states beside weights and "
+                "gradients; set accumulate: bf16 or rounding: stochastic, or take more GPUs (see `langadapt plan`)"
+            ) from None
         if metered:
             self.stale_share = float(self.optimizer.stale_share())
             self.warn_if_stale(self.stale_share)
@@ -346,17 +360,9 @@ class Stepper:
         if lost < 0 and math.isfinite(norm):
             return
         bad = lost if lost >= 0 else step - 1
-        batch = self.mixture.batch(bad)
-        names: dict[str, list[int]] = {}
-        for source, found in zip(batch.sources.tolist(), batch.documents, strict=True):
-            names.setdefault(self.mixture.sources[source].name, []).extend(found)
-        listed = "; ".join(
-            f"{name}: {', '.join(map(str, sorted(set(found))[:20]))}{' ...' if len(set(found)) > 20 else ''}"
-            for name, found in names.items()
-        )
         what = "loss" if lost >= 0 else "gradient norm"
         raise LangadaptError(
-            f"step {bad + 1}: the {what} is not a number. Documents in its batch: {listed}. "
+            f"step {bad + 1}: the {what} is not a number. Documents in its batch: {self.mixture.documents(bad)}. "
             f"{good_checkpoints(out / 'checkpoints', bad)}"
         )
 

@@ -10,6 +10,8 @@ documents without a word.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +22,11 @@ from langadapt.errors import ConfigError
 from langadapt.training.attention import pieces as piece_attention
 from langadapt.training.attention import varlen as varlen_attention
 
+log = logging.getLogger(__name__)
+
 PIECES = "langadapt_pieces"
+TRIAL_SECONDS = 0.25
+"""For which a kernel is timed; with its first pass and five kernels, a second or two."""
 DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 
 
@@ -123,7 +129,7 @@ def in_pieces() -> Callable[..., tuple[Tensor, None]]:
 def refuse(dropout: float, kwargs: dict[str, Any]) -> None:
     """Raise ValueError for what the kernels for packed documents lack."""
     if dropout or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-        raise ValueError("attention for packed documents has no dropout, soft caps or sinks; set `attention: sdpa`")
+        raise ValueError("attention for packed documents has no dropout, soft caps or sinks; set `attention: auto`")
 
 
 def plain(
@@ -196,38 +202,95 @@ def leaks(model: nn.Module, vocabulary: int, attention: str, device: torch.devic
     return bool((first - second).norm() > 1e-2 * first.norm())
 
 
-def choose(model: Any, wanted: str, device: torch.device, autocast: bool = False) -> str:
+def choose(
+    model: Any,
+    wanted: str,
+    device: torch.device,
+    *,
+    autocast: bool = False,
+    length: int = 2048,
+    known: str | None = None,
+) -> str:
     """Set the model's attention to the fastest that works here and return its name.
 
-    ``wanted`` other than ``auto`` is taken or is an error; ``auto`` tries kernels for packed documents, then
-    FlexAttention, then SDPA, and of them only SDPA for models with dropout in their attention.
-    ``autocast``: the model's fp32 weights compute in bf16.
+    ``wanted`` other than ``auto`` is taken or is an error. ``auto`` tries kernels for packed documents, FlexAttention
+    and SDPA, and of them only SDPA for models with dropout in their attention; on a GPU it times those that agree with
+    SDPA on windows of ``length`` tokens. For a model without SDPA it is what transformers gave it that others must
+    agree with, and that is taken where none does. ``autocast``: the model's fp32 weights compute in bf16. ``known``:
+    taken without timing if it still agrees.
 
     Raises:
         ConfigError: ``flash`` without the package, or without a GPU; a kernel that fails here, or is not right.
     """
     register()
-    vocabulary = model.config.get_text_config().vocab_size
     half = next(model.parameters()).dtype != torch.float32 or autocast
     candidates = candidates_for(model.config.get_text_config(), wanted, device, half)
     was_training = model.training
     model.eval()
+    reference, good = reference_of(model), []
     try:
-        for candidate in candidates:
+        for candidate in sorted(candidates, key=lambda name: name != known):
             try:
                 model.set_attn_implementation(candidate)
-                if candidate in {"sdpa", "eager"} or agrees(model, candidate, vocabulary, device):
-                    return candidate
+                if candidate == reference or agrees(model, candidate, reference, device):
+                    good.append(candidate)
             except Exception as error:
                 # Kernels fail in many ways on devices they were not made for; that is what `auto` is for.
                 if wanted != "auto":
                     raise unusable(wanted, error) from error
-        if wanted != "auto":
-            raise ConfigError(f"attention: {wanted} disagrees with sdpa on this machine; set attention: auto")
-        # Architectures without SDPA keep what transformers gave them.
-        return str(model.config._attn_implementation)
+            if good and (candidate == known or device.type != "cuda"):
+                break
+        if not good and wanted != "auto":
+            raise ConfigError(f"attention: {wanted} disagrees with {reference} on this machine; set attention: auto")
+        chosen = good[0] if len(good) == 1 else fastest(model, good, length, device) if good else reference
+        model.set_attn_implementation(chosen)
+        return chosen
     finally:
         model.train(was_training)
+
+
+def reference_of(model: Any) -> str:
+    """SDPA, or what transformers gave a model that has none (soft caps, sinks); it is set."""
+    given = str(model.config._attn_implementation)
+    try:
+        model.set_attn_implementation("sdpa")
+    except ValueError:
+        model.set_attn_implementation(given)
+        return given
+    return "sdpa"
+
+
+@torch.no_grad()
+def fastest(model: Any, names: list[str], length: int, device: torch.device) -> str:
+    """Of several kernels the one whose forward pass over two windows of ``length`` tokens takes least: the least of a
+    few passes, for a quarter of a second each, after one that compiles."""
+    ids, positions = example(model.config.get_text_config().vocab_size, length, device)
+    seconds = {}
+    for name in names:
+        model.set_attn_implementation(name)
+        inputs = packed_inputs(ids.view(2, -1), positions.view(2, -1), name, 2)
+        passes: list[float] = []
+        try:
+            while len(passes) < 3 or sum(passes[1:]) < TRIAL_SECONDS:
+                synchronize(device)
+                begun = time.perf_counter()
+                with torch.autocast(device.type, torch.bfloat16):
+                    model.base_model(**inputs, use_cache=False)
+                synchronize(device)
+                passes.append(time.perf_counter() - begun)
+        except Exception as error:
+            # One may compile for a short window and fail, or not fit, for a long one.
+            log.info("attention: %s fails on windows of %d tokens (%s)", name, length, type(error).__name__)
+            continue
+        seconds[name] = min(passes[1:])
+        log.info("attention: %s takes %.1f ms for two windows", name, 1000 * seconds[name])
+    return min(seconds, key=seconds.__getitem__, default=names[-1])
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def unusable(attention: str, error: Exception) -> ConfigError:
@@ -247,7 +310,7 @@ def candidates_for(config: Any, wanted: str, device: torch.device, half: bool) -
             raise ConfigError("attention: flash needs a GPU and the package `flash-attn`; set attention: auto")
         return names[:1]
     if wanted != "auto":
-        return [{"varlen": varlen_attention.TORCH if gpu else PIECES, "flex": "flex_attention", "sdpa": "sdpa"}[wanted]]
+        return [{"varlen": varlen_attention.TORCH if gpu else PIECES, "flex": "flex_attention"}.get(wanted, wanted)]
     if any(getattr(config, name, None) for name in DROPOUTS):
         return ["sdpa"]
     if not gpu:
@@ -256,18 +319,19 @@ def candidates_for(config: Any, wanted: str, device: torch.device, half: bool) -
 
 
 @torch.no_grad()
-def agrees(model: Any, candidate: str, vocabulary: int, device: torch.device) -> bool:
-    """Whether ``candidate`` gives SDPA's logits on two packed documents, up to bf16 noise."""
-    kernel = candidate in varlen_attention.PLACES
-    if kernel and not gradients_agree(model.config.get_text_config(), candidate, device):
+def agrees(model: Any, candidate: str, reference: str, device: torch.device) -> bool:
+    """Whether ``candidate`` gives the logits of ``reference`` on two packed documents, up to bf16 noise."""
+    config = model.config.get_text_config()
+    if candidate in varlen_attention.PLACES and not gradients_agree(config, candidate, device):
         return False
-    ids, positions = example(vocabulary, 128, device)
-    with torch.autocast(device.type, torch.bfloat16):
-        got = model(**packed_inputs(ids, positions, candidate), use_cache=False).logits.float()
-        model.set_attn_implementation("sdpa")
-        want = model(**packed_inputs(ids, positions, "sdpa"), use_cache=False).logits.float()
+    ids, positions = example(config.vocab_size, 128, device)
+    logits = []
+    for name in (candidate, reference):
+        model.set_attn_implementation(name)
+        with torch.autocast(device.type, torch.bfloat16):
+            logits.append(model(**packed_inputs(ids, positions, name), use_cache=False).logits.float())
     model.set_attn_implementation(candidate)
-    return bool((got - want).norm() <= 0.02 * want.norm())
+    return bool((logits[0] - logits[1]).norm() <= 0.02 * logits[1].norm())
 
 
 @torch.enable_grad()

@@ -234,6 +234,16 @@ class Mixture:
         )
         return Batch(inputs, labels, positions, source, documents, learnt)
 
+    def documents(self, step: int, most: int = 20) -> str:
+        """The documents of a step by source, for people; of each source the first ``most``."""
+        batch, found = self.batch(step), dict[str, set[int]]()
+        for source, documents in zip(batch.sources.tolist(), batch.documents, strict=True):
+            found.setdefault(self.sources[source].name, set()).update(documents)
+        return "; ".join(
+            f"{name}: {', '.join(map(str, sorted(numbers)[:most]))}{' ...' if len(numbers) > most else ''}"
+            for name, numbers in found.items()
+        )
+
 
 def prefetch(make: Callable[[int], Any], steps: Iterator[int], depth: int = 2) -> Generator[Any, None, None]:
     """``make(step)`` for every step, made by a thread up to ``depth`` steps ahead; its errors are raised here."""
