@@ -143,8 +143,8 @@ class Trainer:
         self.validation_seconds, self.cold = 0.0, True
         self.saved_at = self.measured_at = time.monotonic()
         self.measured_step = self.logged_step = 0
+        # For the main process, when all last met: the last one is more than `checkpoint_minutes` ago.
         self.checkpoint_is_late = False
-        """Whether it was more than `checkpoint_minutes` ago, for the main process, when processes last met."""
 
     def run(self, extend: resume.Extend) -> TrainResult:
         """Everything after preparation."""
@@ -350,15 +350,9 @@ class Trainer:
             self.validation, self.protected = state["validation"], state["protected"]
             self.loss = math.nan if state["loss"] is None else state["loss"]
             resume.restore_model(reader, self.model)
-        self.stepper = Stepper(
-            self.model,
-            self.mixture,
-            self.settings,
-            self.processes,
-            swapped=bool(self.job.new_rows),
-            layout=state.get("layout"),
-            phase=self.embeddings_phase if state["phase"] == "embeddings" else main_phase,
-        )
+        phase = self.embeddings_phase if state["phase"] == "embeddings" else main_phase
+        beside = {"swapped": bool(self.job.new_rows), "layout": state.get("layout"), "phase": phase}
+        self.stepper = Stepper(self.model, self.mixture, self.settings, self.processes, **beside)
         if found is None:
             return
         resume.restore_optimizer(reader, self.stepper.phase.named, self.stepper.optimizer, state["optimizer_states"])

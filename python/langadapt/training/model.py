@@ -131,7 +131,7 @@ def set_attention(model: Any, settings: TrainSettings, device: torch.device, kno
     """
     if not settings.isolate_documents:
         return str(model.config._attn_implementation)
-    wanted = settings.attention
+    wanted: str = settings.attention
     if wanted == "auto" and settings.compile and device.type == "cpu":
         # Lists of pieces are other ones in every batch, and so would be the compiled code.
         wanted = attention.reference_of(model)
