@@ -67,6 +67,8 @@ def spoken(hint: Any) -> str:
         return ("one of " if len(parts) > 1 else "") + ", ".join(f"`{part}`" for part in parts)
     if origin in (list, tuple):
         return f"list of {WORDS[parts[0]]}s"
+    if origin is dict:
+        return f"mapping of {WORDS[parts[0]]}s to {WORDS[parts[1]]}s"
     return WORDS[hint]
 
 
@@ -88,7 +90,8 @@ def page() -> str:
     for name, kind in sections.items():
         parts.append(f"## {name}\n\n{about(kind)}\n")
         # Settings in groups, which are their base classes: one table each.
-        for group in [base for base in reversed(kind.__bases__) if dataclasses.is_dataclass(base)] or [kind]:
+        bases = [base for base in reversed(kind.__bases__) if dataclasses.is_dataclass(base)]
+        for group in bases if len(bases) > 1 else [kind]:
             heading = f"**{about(group)}**\n\n" if group is not kind else ""
             parts.append(heading + table(group, list(dataclasses.fields(group))))
     return "\n".join(parts)

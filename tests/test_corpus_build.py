@@ -160,7 +160,7 @@ def test_manifest_and_bad_arguments(tmp_path: Path) -> None:
     manifest = verify(out)
     assert manifest["stage"] == "corpus" and manifest["summary"] == report.to_dict()
     assert manifest["inputs"] == {str(path): fingerprint(path)}
-    assert read_manifest(out)["settings"]["validation_share"] == 0.01
+    assert read_manifest(out)["settings"]["validation_share"] == 0.02
     before = (out / "train.jsonl.zst").read_bytes()
     with pytest.raises(DataError, match=r"a\.jsonl:401: malformed JSON"):
         build_corpus(path, out, strict=True)

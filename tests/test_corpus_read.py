@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langadapt import DataError, read_documents
-from langadapt.corpus.documents import FileNames, expand_inputs
+from langadapt import ConfigError, DataError, build_corpus, read_documents
+from langadapt.corpus.documents import Reading, expand_inputs
 
 TEXTS = [f"Zeile {n}: „Grüße“\n\t\\ {n * 7919}" for n in range(300)]
 
@@ -95,7 +96,7 @@ def test_missing_names_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_documents(["none"])
     with pytest.raises(FileNotFoundError):
-        read_documents(FileNames(["no such folder"]))
+        read_documents(["no such folder"])
     with pytest.raises(DataError, match="unknown ending"):
         read_documents(Path(__file__))
 
@@ -158,15 +159,27 @@ def test_standard_input(tmp_path: Path, packed: bool) -> None:
         assert json.loads(process.stdout.read()) == TEXTS
 
 
-def test_a_list_of_texts_is_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = ["Ein Satz.", "", "Noch einer?", "a\0b", "x" * 5000]
-    assert list(read_documents(texts)) == texts
-    assert list(read_documents(tuple(texts))) == texts
-    # A name that is one, or is written like one, makes all of them names.
+def test_strings_name_files_and_texts_are_passed_as_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["Ein Satz.", "", "两个句子", "a\0b", "x" * 5000]
+    assert list(read_documents(iter(texts))) == texts
+    for form in (texts, tuple(texts), iter(texts), [{"text": text} for text in texts]):
+        assert list(Reading(texts=form).documents()) == texts
     monkeypatch.chdir(tmp_path)
     Path("alte Texte.txt").write_text("Hallo")
-    assert list(read_documents(["alte Texte.txt"])) == ["Hallo"]
-    assert list(read_documents(["alte *.txt"])) == ["Hallo"]
-    for name in ("fehlt.jsonl", "./fehlt", "/fehlt", "alte Texte.txt"):
+    assert list(read_documents(["alte Texte.txt"])) == list(read_documents(("alte *.txt",))) == ["Hallo"]
+    for mistyped in (["Ein Satz."], ["my german corpus"], ["两个", "句子"], ["两" * 300], ["alte Texte.txt", "no"]):
         with pytest.raises(FileNotFoundError):
-            read_documents(["Ein Satz.", name])
+            read_documents(mistyped)
+    for wrong in ({}, {"inputs": "a", "texts": ["b"]}):
+        with pytest.raises(ConfigError, match="either `inputs`, names of files, or `texts`"):
+            Reading(**wrong)
+    with pytest.raises(TypeError, match="a single string"):
+        Reading(texts="Ein Satz.")
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / os.fsdecode(b"n\xff.jsonl")).write_text('{"text": "a b"}\n')
+    with pytest.raises(DataError, match=r"n\\udcff\.jsonl.*not UTF-8; rename"):
+        build_corpus(tmp_path / "c", tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "c"]

@@ -40,7 +40,7 @@ def test_bits_per_byte_as_json(models: Path) -> None:
     from langadapt.cli.evaluate import command
 
     paths = [str(models / "a"), str(models / "b")]
-    result = call(command, *paths, "--bytes", f"texte={models / 'text.jsonl'}", "--window", "16", "--json")
+    result = call(command, *paths, "--text", f"texte={models / 'text.jsonl'}", "--window", "16", "--json")
     assert result.exit_code == 0
     found = json.loads(result.stdout)
     assert list(found) == paths
@@ -57,6 +57,7 @@ def test_table_of_both(models: Path) -> None:
     suite = str(models / "fragen.jsonl")
     result = call(command, str(models / "a"), "--bytes", str(models / "text.jsonl"), "--suite", suite, "--limit", "2")
     assert result.exit_code == 0
+    assert "`--bytes` is called `--text` now" in result.output
     assert "lower is better" in result.stdout
     assert "fragen, acc" in result.stdout
 
@@ -67,7 +68,7 @@ def test_nothing_to_measure(models: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to measure"):
         call(command, str(models / "a"))
     with pytest.raises(ConfigError, match="two corpora of one name"):
-        call(command, str(models / "a"), "--bytes", "x=1", "--bytes", "x=2")
+        call(command, str(models / "a"), "--text", "x=1", "--text", "x=2")
 
 
 def test_report_prints_where_the_page_is(tmp_path: Path) -> None:

@@ -11,7 +11,15 @@ from tiny import byte_tokenizer, tiny_llama
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from langadapt.errors import ConfigError, DataError, LangadaptError
-from langadapt.evaluation.suites import SUITES, evaluate_suites, plain_metrics, question, read_questions
+from langadapt.evaluation.suites import (
+    SUITES,
+    evaluate_suites,
+    plain_metrics,
+    question,
+    read_list,
+    read_questions,
+    tasks_of,
+)
 
 pytest.importorskip("lm_eval")
 
@@ -108,13 +116,25 @@ def test_prompt() -> None:
     assert question(QUESTIONS[3])["prompt"] == "Sie kam,"
 
 
+def test_a_language_is_a_file(tmp_path: Path) -> None:
+    assert {"arabic", "german"} <= SUITES.keys()
+    assert ("german", "arc_de", None) in tasks_of("german")
+    own = tmp_path / "own.yaml"
+    own.write_text("- arc_fr\n- hellaswag_fr\n")
+    assert [task for _, task, _ in tasks_of(own)] == ["arc_fr", "hellaswag_fr"]
+    for content in ("a: b", "- 3", "- own.yaml", "- german", "- [", ""):
+        own.write_text(content)
+        with pytest.raises(DataError, match=r"own\.yaml"):
+            tasks_of(own)
+
+
 @pytest.mark.slow
 def test_named_suites_exist_in_lm_eval() -> None:
     from langadapt.evaluation.harness import task_manager
 
     known = set(task_manager(True).all_tasks)
-    for names in SUITES.values():
-        assert set(names) <= known
+    for file in SUITES.values():
+        assert set(read_list(file)) <= known
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def test_rates_may_be_written_without_a_point(tmp_path: Path) -> None:
     [
         (MINIMAL + "train: {stepz: 3}\n", "unknown key `train.stepz`; did you mean `train.steps`?"),
         (MINIMAL + "train: {steps: many}\n", "`train.steps`: expected a whole number, got a text 'many'"),
-        (MINIMAL + "tokenizer: {style: wordpiece}\n", "'wordpiece' is none of 'sentencepiece', 'byte_level'"),
+        (MINIMAL + "tokenizer: {style: wordpiece}\n", "'wordpiece' is none of 'byte_level', 'sentencepiece'"),
         (
             MINIMAL + "train: {rounding: up}\n",
             "'up' is none of 'nearest', 'stochastic', 'kahan', 'split', 'split8', 'auto'",

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Reference
 from tokenizers import decoders as reference_decoders
 
-from langadapt import Tokenizer
+from langadapt import ConfigError, Tokenizer
 from langadapt.tokenizer.check import CODE, PROSE, Finding, check_tokenizer
 
 CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
@@ -178,4 +178,9 @@ def test_command(tmp_path: Path) -> None:
     assert "round trip" in run.invoke(app, ["check", str(tmp_path / "good")]).stdout
     assert run.invoke(app, ["check", str(tmp_path / "bad")]).exit_code == 1
     assert run.invoke(app, ["check", str(tmp_path / "fair")]).exit_code == 0
-    assert run.invoke(app, ["check", str(tmp_path / "fair"), "--strict"]).exit_code == 1
+    assert run.invoke(app, ["check", str(tmp_path / "fair"), "--warnings-fail"]).exit_code == 1
+    old = run.invoke(app, ["check", str(tmp_path / "fair"), "--strict"])
+    assert old.exit_code == 1 and "`--strict` is called `--warnings-fail` now" in old.output
+    (tmp_path / "good" / "config.json").write_text("{}")
+    refused = run.invoke(app, ["train", "no.txt", "--vocab-size", "300", "--out", str(tmp_path / "good")])
+    assert isinstance(refused.exception, ConfigError) and "holds a model" in str(refused.exception)

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import langadapt
+from langadapt import build_corpus, extend_tokenizer, measure_fertility, tokenize_corpus, trim_tokenizer
 from langadapt.errors import ConfigError, DataError
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.training import train_bpe
@@ -243,16 +244,30 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
         train_bpe(iter(TEXTS), 300, style="sentencepiece", **options)
 
 
-def test_a_list_of_texts_trains() -> None:
-    assert train_bpe(TEXTS, 400).definition == train_bpe(iter(TEXTS), 400).definition
+def test_texts_are_taken_by_every_door(tmp_path: Path) -> None:
+    trained = train_bpe(texts=TEXTS, vocab_size=400)
+    assert trained.definition == train_bpe(iter(TEXTS), 400).definition
+    extended = extend_tokenizer(trained, texts=TEXTS, new_tokens=5)
+    assert extended.definition == extend_tokenizer(trained, iter(TEXTS), 5).definition
+    trimmed = trim_tokenizer(trained, texts=TEXTS).tokenizer
+    assert trimmed.definition == trim_tokenizer(trained, iter(TEXTS)).tokenizer.definition
+    for name, source in (("list", lambda: {"texts": TEXTS}), ("iterator", lambda: {"inputs": iter(TEXTS)})):
+        tokenize_corpus(**source(), tokenizer=trained, out=tmp_path / f"store-{name}")
+        build_corpus(**source(), out=tmp_path / f"corpus-{name}")
+    for file in ("store-{}/tokens.bin", "corpus-{}/train.jsonl.zst"):
+        assert (tmp_path / file.format("list")).read_bytes() == (tmp_path / file.format("iterator")).read_bytes()
+    cells = measure_fertility({"t": trained}, {"a": iter(TEXTS)}, texts={"b": TEXTS}).cells["t"]
+    assert cells["a"] == cells["b"]
+    with pytest.raises(FileNotFoundError):
+        train_bpe(TEXTS, 400)
 
 
 def test_special_tokens_of_a_converted_model_are_special(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    definition = json.loads(train_bpe(TEXTS, 400, style="sentencepiece").definition)
+    definition = json.loads(train_bpe(iter(TEXTS), 400, style="sentencepiece").definition)
     for token in definition["added_tokens"]:
         token["normalized"] = True
     model = Tokenizer(json.dumps(definition).encode(), {"tokenizer_config.json": b'{"bos_token": "<s>"}'})
-    train_bpe(TEXTS, 400, like=model).save_pretrained(tmp_path)
+    train_bpe(iter(TEXTS), 400, like=model).save_pretrained(tmp_path)
     made = load(tmp_path, caplog)
     ids = made("Hallo")["input_ids"]
     assert made.decode(ids, skip_special_tokens=True) == "Hallo"

@@ -72,9 +72,10 @@ def test_all_ways_on_one_scale(work, capsys) -> None:  # noqa: F811
         lines = Path(name).read_text(encoding="utf-8").splitlines(keepends=True)
         texts.append(work / Path(name).name)
         texts[-1].write_text("".join(lines[:12]), encoding="utf-8")
-    command = ("swap", work / "model", "--method", "subword_mean", "--text", texts[0], "--source-text", texts[1])
+    command = ("tokenizer", "compare", work / "model", "replace", "extend", "trim", work / "target", "--out", out)
+    command += ("--method", "subword_mean", "--text", texts[0], "--source-text", texts[1])
     command += ("--probe-steps", 3, "--probe-tokens", 256, "--vocab-size", 500, "--new-tokens", 60)
-    assert run(*command, "--compare", f"replace,extend,trim,{work / 'target'}", "--out", out) == 0
+    assert run(*command) == 0
     assert "replace" in capsys.readouterr().out
     rows = json.loads((out / "comparison.json").read_text())
     assert [row["kind"] for row in rows] == ["keep", "replace", "extend", "trim", "replace"]
@@ -91,11 +92,16 @@ def test_all_ways_on_one_scale(work, capsys) -> None:  # noqa: F811
 
 
 def test_what_cannot_be_compared_is_named(work, capsys) -> None:  # noqa: F811
-    command = ("swap", work / "model", "--method", "mean")
-    assert run(*command, "--compare", "replace") == 2
-    assert "`--text`" in capsys.readouterr().err
-    assert run(*command, "--compare", "expand", "--text", GERMAN) == 2
+    compare = ("tokenizer", "compare", work / "model", "--method")
+    assert run(*compare, "mean", "replace") == 2
+    assert "--text" in capsys.readouterr().err
+    assert run(*compare, "mean", "expand", "--text", GERMAN) == 2
     assert "'expand' is none of replace, extend, trim" in capsys.readouterr().err
+    assert run(*compare, "auto", "trim", "--text", GERMAN) == 2
+    assert "auto" in capsys.readouterr().err
+    command = ("swap", work / "model", "--method", "mean")
+    assert run(*command, "--compare", "expand", "--text", GERMAN) == 2
+    assert "`swap --compare` is called `tokenizer compare` now" in capsys.readouterr().err
     assert run(*command[:2], "--method", "auto", "--compare", "trim", "--text", GERMAN) == 2
     assert "needs one method for all" in capsys.readouterr().err
     assert run(*command, "--out", work / "x") == 2

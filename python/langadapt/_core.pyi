@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Progress = Callable[[str, int, int | None, str], None]
+Progress = Callable[[str, int, int | None, str], object]
 
 __version__: str
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from langadapt import _core
 from langadapt.artefacts.folders import MANIFEST_NAME, fingerprint, new_folder, read_manifest, verify, write_manifest
-from langadapt.corpus.documents import Inputs, files_of, path_names, read_documents
+from langadapt.corpus.documents import Documents, Inputs, Reading
 from langadapt.corpus.samples import batches
-from langadapt.errors import DataError, MismatchError
+from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.machine import thread_count
 from langadapt.progress import Progress
 from langadapt.tokenizer.encoder import Tokenizer, open_tokenizer
@@ -114,10 +114,11 @@ class TokenStore:
 
 
 def tokenize_corpus(
-    inputs: Inputs,
-    tokenizer: Any,
-    out: str | Path,
+    inputs: Inputs | None = None,
+    tokenizer: Any = None,
+    out: str | Path | None = None,
     *,
+    texts: Documents | None = None,
     text_field: str = "text",
     strict: bool = False,
     threads: int | None = None,
@@ -129,6 +130,7 @@ def tokenize_corpus(
         inputs: files, folders or patterns, or an iterable of texts; see :func:`langadapt.read_documents`.
         tokenizer: what makes the ids: a :class:`Tokenizer`, a fast tokenizer of transformers, or the folder, file or
             hub id of one. Documents are stored without special tokens.
+        texts: documents in place of ``inputs``: any iterable of strings, or of mappings that hold one.
         out: folder of the store. It appears when it is whole; an older one is replaced at that moment.
         text_field: JSON key or Parquet column that holds the text.
         strict: stop at the first line without a document instead of counting it.
@@ -140,30 +142,12 @@ def tokenize_corpus(
         DataError: an input is damaged, or there is no text at all.
     """
     tokenizer = open_tokenizer(tokenizer)
-    names, files = path_names(inputs), files_of(inputs) or {}
+    if out is None:
+        raise ConfigError("out: name a folder for the store")
+    reading = Reading(inputs, texts, text_field=text_field, strict=strict)
+    files = reading.files() or {}
     with new_folder(Path(out), files) as folder:
-        writer = _core.StoreWriter(folder, tokenizer.vocab_size)
-        if names is not None and tokenizer.native is not None:
-            reading = {"text_field": text_field, "strict": strict, "text_unit": "line"}
-            report = writer.tokenize_files(tokenizer.native, names, reading, thread_count(threads), progress)
-            text_bytes, skipped = report["bytes"], sum(report["skipped"].values())
-        else:
-            texts = read_documents(inputs, text_field=text_field, strict=strict)
-            text_bytes, skipped = append_texts(writer, texts, tokenizer, threads, progress), None
-        documents, tokens = writer.finish()
-        if tokens == 0:
-            raise DataError("no text to tokenize: the corpus is empty")
-        summary = {
-            "documents": documents,
-            "tokens": tokens,
-            "bytes": text_bytes,
-            "bytes_per_token": round(text_bytes / tokens, 4),
-            "skipped_lines": skipped,
-            "vocab_size": tokenizer.vocab_size,
-            "dtype": "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
-            "tokenizer": tokenizer.name,
-            "backend": tokenizer.backend,
-        }
+        summary = write_ids(folder, reading, tokenizer, threads=thread_count(threads), progress=progress)
         # Who reads the ids later may need to know what they stand for.
         (folder / TOKENIZER_FILE).write_bytes(tokenizer.definition)
         made_from = {"tokenizer": tokenizer.fingerprint} | {name: fingerprint(file) for name, file in files.items()}
@@ -171,20 +155,35 @@ def tokenize_corpus(
     return TokenStore.open(out)
 
 
-def append_texts(
-    writer: _core.StoreWriter,
-    texts: Iterator[str],
-    tokenizer: Tokenizer,
-    threads: int | None,
-    progress: Progress | None,
-) -> int:
-    """Tokenize ``texts`` in batches of bounded size and return their UTF-8 bytes."""
-    text_bytes = documents = 0
-    for batch in batches(texts):
-        ids, offsets = tokenizer.encode_batch(batch, threads=threads)
-        writer.append(ids, offsets)
-        text_bytes += sum(len(text.encode()) for text in batch)
-        documents += len(batch)
-        if progress is not None:
-            progress("tokenize", documents, None, "documents")
-    return text_bytes
+def write_ids(
+    folder: Path, reading: Reading, tokenizer: Tokenizer, *, threads: int, progress: Progress | None
+) -> dict[str, Any]:
+    """Write the ids of all documents and their offsets; returns the summary of the manifest."""
+    writer = _core.StoreWriter(folder, tokenizer.vocab_size)
+    text_bytes, skipped = 0, None
+    if reading.names is not None and tokenizer.native is not None:
+        report = writer.tokenize_files(tokenizer.native, reading.names, reading.how, threads, progress)
+        text_bytes, skipped = report["bytes"], sum(report["skipped"].values())
+    else:
+        documents = 0
+        for batch in batches(reading.documents()):
+            ids, offsets = tokenizer.encode_batch(batch, threads=threads)
+            writer.append(ids, offsets)
+            text_bytes += sum(len(text.encode()) for text in batch)
+            documents += len(batch)
+            if progress is not None:
+                progress("tokenize", documents, None, "documents")
+    documents, tokens = writer.finish()
+    if tokens == 0:
+        raise DataError("no text to tokenize: the corpus is empty")
+    return {
+        "documents": documents,
+        "tokens": tokens,
+        "bytes": text_bytes,
+        "bytes_per_token": round(text_bytes / tokens, 4),
+        "skipped_lines": skipped,
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
+        "tokenizer": tokenizer.name,
+        "backend": tokenizer.backend,
+    }

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from langadapt.artefacts.stages import make_once
+from langadapt.cli.options import AsJson, Out, Strict, TextField, TextUnit, Threads
 from langadapt.cli.progress import progress, say
-from langadapt.corpus.documents import CorpusReport, FileNames, build_corpus, files_of
+from langadapt.corpus.documents import BuildOptions, CorpusReport, build_corpus, files_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,59 +24,66 @@ def noun() -> None:
     """Files to documents: stream, filter, deduplicate, split."""
 
 
+Texts = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Files, folders or patterns: .jsonl, .txt (each also .gz, .zst), .parquet; `-` for stdin; "
+        "`hf:NAME[:CONFIG[:SPLIT]]` for a stream of the package `datasets`.",
+        show_default=False,
+    ),
+]
+MinChars = Annotated[int | None, typer.Option(help="Leave out shorter documents.")]
+MaxChars = Annotated[int | None, typer.Option(help="Leave out longer documents.")]
+KeepPattern = Annotated[str | None, typer.Option(metavar="REGEX", help="Keep only documents with a match.")]
+DropPattern = Annotated[str | None, typer.Option(metavar="REGEX", help="Leave out documents with a match.")]
+Repetition = Annotated[
+    bool, typer.Option("--repetition", help="Leave out documents that repeat themselves (rules of Gopher).")
+]
+ExactDuplicates = Annotated[bool, typer.Option("--exact-duplicates", help="Leave out documents that occurred before.")]
+NearDuplicates = Annotated[
+    bool, typer.Option("--near-duplicates", help="Leave out documents that resemble an earlier one (MinHash).")
+]
+ValidationShare = Annotated[float, typer.Option(help="Share of documents set aside, by hash.")]
+ValidationBytes = Annotated[int, typer.Option(help="Set aside at most so many bytes of text.")]
+ValidationDocuments = Annotated[int | None, typer.Option(help="Set aside at most so many documents.")]
+
+
 @app.command()
 def build(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT...",
-            help="Files, folders or patterns: .jsonl, .txt (each also .gz, .zst), .parquet; `-` for stdin; "
-            "`hf:NAME[:CONFIG[:SPLIT]]` for a stream of the package `datasets`.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.", show_default=False)],
-    text_field: Annotated[str, typer.Option(help="Field of JSON lines, column of Parquet files.")] = "text",
-    text_unit: Annotated[str, typer.Option(metavar="line|file", help="One document of a .txt file.")] = "line",
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first line without a document.")] = False,
-    min_chars: Annotated[int | None, typer.Option(help="Leave out shorter documents.")] = None,
-    max_chars: Annotated[int | None, typer.Option(help="Leave out longer documents.")] = None,
-    keep_pattern: Annotated[str | None, typer.Option(metavar="REGEX", help="Keep only documents with a match.")] = None,
-    drop_pattern: Annotated[str | None, typer.Option(metavar="REGEX", help="Leave out documents with a match.")] = None,
-    repetition: Annotated[
-        bool, typer.Option("--repetition", help="Leave out documents that repeat themselves (rules of Gopher).")
-    ] = False,
-    exact_duplicates: Annotated[
-        bool, typer.Option("--exact-duplicates", help="Leave out documents that occurred before.")
-    ] = False,
-    near_duplicates: Annotated[
-        bool, typer.Option("--near-duplicates", help="Leave out documents that resemble an earlier one (MinHash).")
-    ] = False,
-    validation_share: Annotated[float, typer.Option(help="Share of documents set aside, by hash.")] = 0.01,
-    validation_bytes: Annotated[int | None, typer.Option(help="Set aside at most so many bytes of text.")] = None,
-    validation_documents: Annotated[int | None, typer.Option(help="Set aside at most so many documents.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads [default: all cores].", min=1)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    ctx: typer.Context,
+    inputs: Texts,
+    *,
+    out: Out,
+    text_field: TextField = "text",
+    text_unit: TextUnit = "line",
+    strict: Strict = False,
+    min_chars: MinChars = None,
+    max_chars: MaxChars = None,
+    keep_pattern: KeepPattern = None,
+    drop_pattern: DropPattern = None,
+    repetition: Repetition = False,
+    exact_duplicates: ExactDuplicates = False,
+    near_duplicates: NearDuplicates = False,
+    validation_share: ValidationShare = 0.02,
+    validation_bytes: ValidationBytes = 1_000_000,
+    validation_documents: ValidationDocuments = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Stream, filter, deduplicate and split text into DIR/train.jsonl.zst and DIR/validation.jsonl.zst."""
-    from rich.console import Console
-
-    names = FileNames(inputs)
-    options: dict[str, Any] = {"text_field": text_field, "text_unit": text_unit, "strict": strict}
-    options |= {"min_chars": min_chars, "max_chars": max_chars, "repetition": repetition}
-    options |= {"keep_pattern": keep_pattern, "drop_pattern": drop_pattern}
-    options |= {"exact_duplicates": exact_duplicates, "near_duplicates": near_duplicates}
-    options |= {"validation_share": validation_share, "validation_bytes": validation_bytes}
-    options |= {"validation_documents": validation_documents}
+    options = {one.name: ctx.params[one.name] for one in fields(BuildOptions)}
 
     def make() -> dict[str, Any]:
         with progress("corpus") as report_progress:
-            return asdict(build_corpus(names, out, **options, threads=threads, progress=report_progress))
+            return asdict(build_corpus(inputs, out, **options, threads=threads, progress=report_progress))
 
-    report = CorpusReport(**make_once("corpus", out, make, settings=options, inputs=files_of(names), log=say))
+    report = CorpusReport(**make_once("corpus", out, make, settings=options, inputs=files_of(inputs), log=say))
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
         return
+    from rich.console import Console
+
     Console().print(table(report))
     for problem in report.first_problems:
         place = problem["path"] if problem["line"] is None else f"{problem['path']}:{problem['line']}"

@@ -11,7 +11,7 @@ from langadapt.cli.progress import progress
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", help="Folder for everything that the demo makes.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything that the demo makes.")] = Path(
         "langadapt-demo"
     ),
 ) -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langadapt.cli.options import AsJson, TextField, warn_renamed
 from langadapt.cli.progress import progress
+from langadapt.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,24 +20,30 @@ Measure = Callable[[Any, str], "dict[str, Any]"]
 """Takes a model and its tokenizer's folder."""
 
 
+Suites = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--suites",
+        "--suite",
+        metavar="german|arabic|PATH",
+        help="Suite of lm-eval tasks or a .yaml list of them, a multiple-choice .jsonl file or a folder of them, or a "
+        "task of lm-eval.",
+    ),
+]
+Corpora = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[NAME=]CORPUS", help="Text to measure bits per byte on: file, folder or glob."),
+]
+
+
 def command(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL...", help="Folders or hub ids of causal models.", show_default=False)
     ],
-    suites: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--suite",
-            metavar="german|arabic|PATH",
-            help="Suite of lm-eval tasks, a multiple-choice .jsonl file or a folder of them, or a task of lm-eval.",
-        ),
-    ] = None,
-    corpora: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--bytes", metavar="[NAME=]CORPUS", help="Text to measure bits per byte on: file, folder or glob."
-        ),
-    ] = None,
+    *,
+    suites: Suites = None,
+    text: Corpora = None,
+    old_text: Annotated[list[str] | None, typer.Option("--bytes", hidden=True)] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer of all models, where it is not in their folders.")
     ] = None,
@@ -45,34 +53,43 @@ def command(
     stride: Annotated[int | None, typer.Option(help="Tokens scored per window of a long text [default: half].")] = None,
     limit: Annotated[int | None, typer.Option(help="Items per task of a suite, at most.", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="Requests per forward pass of a suite.", min=1)] = 8,
-    text_field: Annotated[str, typer.Option(help="Field of JSON lines, column of Parquet files.")] = "text",
+    text_field: TextField = "text",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure models: bits per byte of text, whatever the tokenizer, and suites of tasks through lm-eval."""
     from rich.console import Console
 
-    from langadapt.errors import ConfigError
+    if old_text:
+        warn_renamed("--bytes", "--text")
+    named = named_corpora([*(text or ()), *(old_text or ())])
+    if not suites and not named:
+        raise ConfigError("nothing to measure: give --text CORPUS, --suite SUITE, or both")
 
-    if not suites and not corpora:
-        raise ConfigError("nothing to measure: give --bytes CORPUS, --suite SUITE, or both")
-    named = dict(named_corpus(one) for one in corpora or ())
-    if len(named) < len(corpora or ()):
-        raise ConfigError("--bytes: two corpora of one name; tell them apart as NAME=CORPUS")
+    windows = {"window": window, "stride": stride}
 
     def measure(model: Any, folder: str) -> dict[str, Any]:
-        found: dict[str, Any] = {"parameters": model.num_parameters()}
-        found["bits_per_byte"] = {
-            name: bits_of(model, folder, path, text_field, window, stride) for name, path in named.items()
-        }
-        found["suites"] = run_suites(model, folder, suites or (), limit, batch_size)
-        return found
+        bits = {name: bits_of(model, folder, path, text_field, **windows) for name, path in named.items()}
+        tasks = run_suites(model, folder, suites or (), limit=limit, batch_size=batch_size)
+        return {"parameters": model.num_parameters(), "bits_per_byte": bits, "suites": tasks}
 
     results = measure_models(models, tokenizer, device, measure)
     if as_json:
         typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
     else:
         Console().print(comparison(results))
+
+
+def named_corpora(given: Sequence[str]) -> dict[str, str]:
+    """Paths by name.
+
+    Raises:
+        ConfigError: two have one name.
+    """
+    named = dict(named_corpus(one) for one in given)
+    if len(named) < len(given):
+        raise ConfigError("--text: two corpora of one name; tell them apart as NAME=CORPUS")
+    return named
 
 
 def named_corpus(text: str) -> tuple[str, str]:
@@ -99,9 +116,7 @@ def measure_models(models: Sequence[str], tokenizer: str | None, device: str, me
     return results
 
 
-def bits_of(
-    model: Any, tokenizer: str, path: str, text_field: str, window: int | None, stride: int | None
-) -> dict[str, Any]:
+def bits_of(model: Any, tokenizer: str, path: str, text_field: str, **windows: Any) -> dict[str, Any]:
     """Bits per byte of one corpus, with its counts."""
     from dataclasses import asdict
 
@@ -112,11 +127,11 @@ def bits_of(
     loaded = Tokenizer.from_pretrained(tokenizer)
     with progress("bits per byte") as report:
         texts = read_documents(path, text_field=text_field)
-        return asdict(measure_bits_per_byte(model, loaded, texts, window=window, stride=stride, progress=report))
+        return asdict(measure_bits_per_byte(model, loaded, texts, **windows, progress=report))
 
 
 def run_suites(
-    model: Any, tokenizer: str, suites: Sequence[str], limit: int | None, batch_size: int
+    model: Any, tokenizer: str, suites: Sequence[str], *, limit: int | None, batch_size: int
 ) -> dict[str, dict[str, float]]:
     """Metrics by task, with the tokenizer as transformers loads it. lm-eval draws its own bars, on stderr."""
     from langadapt.evaluation.suites import evaluate_suites

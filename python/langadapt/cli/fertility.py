@@ -8,14 +8,18 @@ from typing import Annotated
 
 import typer
 
+from langadapt.cli.options import AsJson, TextField, Threads, arguments_of
 from langadapt.cli.progress import progress
+from langadapt.errors import ConfigError
 
 
 def command(
+    ctx: typer.Context,
     tokenizers: Annotated[
         list[str],
         typer.Argument(metavar="TOKENIZER...", help="[NAME=] folder, tokenizer.json or hub id.", show_default=False),
     ],
+    *,
     corpora: Annotated[
         list[str],
         typer.Option(
@@ -29,28 +33,20 @@ def command(
         str | None,
         typer.Option(metavar="NAME", help="Corpus to measure parity against; all must then be line-aligned."),
     ] = None,
-    text_field: Annotated[str, typer.Option(help="Field of JSON lines, column of Parquet files.")] = "text",
+    text_field: TextField = "text",
     rare_below: Annotated[int, typer.Option(help="Count vocabulary entries that occur less often.")] = 10,
-    threads: Annotated[int | None, typer.Option(help="Threads [default: all cores].", min=1)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure how tokenizers cut text, side by side: fertility, parity, bytes per token and the rest."""
     from rich.console import Console
 
     from langadapt.fertility import measure_fertility
 
-    named_tokenizers = named("tokenizer", tokenizers)
-    named_corpora = named("--corpus", corpora)
+    arguments = arguments_of(ctx)
+    arguments |= {"tokenizers": named("tokenizer", tokenizers), "corpora": named("--corpus", corpora)}
     with progress("fertility") as report_progress:
-        report = measure_fertility(
-            named_tokenizers,
-            named_corpora,
-            reference=reference,
-            text_field=text_field,
-            rare_below=rare_below,
-            threads=threads,
-            progress=report_progress,
-        )
+        report = measure_fertility(**arguments, progress=report_progress)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
@@ -63,8 +59,6 @@ def named(what: str, values: list[str]) -> dict[str, str]:
     Raises:
         ConfigError: two have one name.
     """
-    from langadapt.errors import ConfigError
-
     found: dict[str, str] = {}
     for value in values:
         name, equals, rest = value.partition("=")

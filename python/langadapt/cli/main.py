@@ -15,6 +15,7 @@ import typer
 from langadapt import __version__
 from langadapt.cli import (
     adapt,
+    compare,
     corpus,
     demo,
     evaluate,
@@ -41,7 +42,8 @@ app.command("demo")(demo.command)
 app.command("adapt")(adapt.command)
 app.command("plan")(plan.command)
 app.add_typer(corpus.app, name="corpus", help="Files to documents: stream, filter, deduplicate, split.")
-app.add_typer(tokenizer.app, name="tokenizer", help="Train, extend, trim and check tokenizers.")
+tokenizer.app.command("compare")(compare.command)
+app.add_typer(tokenizer.app, name="tokenizer", help="Train, extend, trim, check and compare tokenizers.")
 app.command("fertility")(fertility.command)
 app.command("tokenize")(tokenize.command)
 app.add_typer(vectors.app, name="vectors", help="Auxiliary token vectors.")

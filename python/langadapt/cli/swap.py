@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +11,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from langadapt.artefacts.folders import write_atomically
-from langadapt.cli.progress import console, progress
+from langadapt.cli.compare import show_choices
+from langadapt.cli.options import (
+    Fuzzy,
+    Helper,
+    Model,
+    Padding,
+    ScaleRows,
+    Seed,
+    SourceText,
+    SourceTokenizer,
+    TrustCode,
+    Weighting,
+    Words,
+    warn_renamed,
+)
+from langadapt.cli.progress import progress
 from langadapt.errors import ConfigError
 from langadapt.models.folder import resolve_model
 from langadapt.swap.rows.names import AUTO, METHODS
@@ -24,11 +38,10 @@ if TYPE_CHECKING:
 
 METHOD_HELP = f"How new rows are made: auto (a bake-off on your text), {', '.join(METHODS)}."
 
-Model = Annotated[str, typer.Argument(help="Model folder or hub id.")]
 NewTokenizer = Annotated[
     str | None, typer.Option("--tokenizer", help="Folder (or tokenizer.json) of the new tokenizer.")
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder to write.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.")]
 OutputMethod = Annotated[str | None, typer.Option(help="The same for an untied output matrix. Default: as the input.")]
 Vectors = Annotated[
     Path | None,
@@ -38,15 +51,6 @@ Store = Annotated[
     Path | None,
     typer.Option(help="Token store of the target language: counts of tokens, and what `--method auto` trains on."),
 ]
-Words = Annotated[
-    tuple[Path, Path, Path] | None,
-    typer.Option(
-        help="For wechsel: word vectors (.bin, .vec) of source and of target language, and a dictionary of pairs.",
-        metavar="SOURCE TARGET DICTIONARY",
-    ),
-]
-Helper = Annotated[str | None, typer.Option(help="For clp: folder of a small model with the new tokenizer.")]
-Weighting = Annotated[str, typer.Option(help="Of subword_mean: uniform, or characters.")]
 ProbeSteps = Annotated[int, typer.Option(help="Of `--method auto`: training steps for each method.")]
 ProbeTokens = Annotated[int, typer.Option(help="Of `--method auto`: tokens per step.")]
 ProbeRate = Annotated[float, typer.Option(help="Of `--method auto`: learning rate.")]
@@ -54,23 +58,12 @@ Candidates = Annotated[
     list[str] | None,
     typer.Option("--candidate", help="Of `--method auto`: a method to try. Default: all that can."),
 ]
-Seed = Annotated[int, typer.Option(help="Of the draws, and of the probes' data order.")]
-Padding = Annotated[int, typer.Option(help="Rows are rounded up to this.")]
-ScaleRows = Annotated[bool, typer.Option("--scale-rows", help="Scale combined rows to the copied rows' norm.")]
-Fuzzy = Annotated[bool, typer.Option("--fuzzy", help="Match up to case and leading space, too.")]
 Text = Annotated[
     list[str] | None,
     typer.Option("--text", help="Text of the target language: what the swap saves, and what probes are measured on."),
 ]
-SourceText = Annotated[
-    list[str] | None, typer.Option("--source-text", help="Text of the source language, to see what it costs.")
-]
-SourceTokenizer = Annotated[
-    str | None, typer.Option(help="The model's own tokenizer, where it does not lie in the model's folder.")
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen; write nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-TrustCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run model code that comes with the folder.")]
 
 
 def command(
@@ -112,7 +105,7 @@ def command(
     from langadapt.trials.inputs import MethodInputs, ProbeWish
 
     if calibrate:
-        console.print("Note: `--calibrate` is called `--scale-rows` now.", highlight=False)
+        warn_renamed("--calibrate", "--scale-rows")
     swap = SwapOptions(
         method=SwapOptions.method if method == AUTO else method,
         output_method=output_method,
@@ -135,11 +128,12 @@ def command(
     )
     wish = ProbeWish(probe_steps, probe_tokens, probe_rate, candidates or (), text or ())
     if compare is not None:
+        warn_renamed("swap --compare", "tokenizer compare")
         if method == AUTO:
             raise ConfigError("a comparison of vocabularies needs one method for all, such as `--method focus`")
-        show_choices(
-            inputs, wish, compare, out, as_json, {"swap": swap, "vocab_size": vocab_size, "new_tokens": new_tokens}
-        )
+        names = [name.strip() for name in compare.split(",") if name.strip()]
+        sizes = {"vocab_size": vocab_size, "new_tokens": new_tokens}
+        show_choices(inputs, wish, names, out=out, as_json=as_json, swap=swap, **sizes)
         return
     report = run(
         inputs, swap, wish, auto=method == AUTO, out=None if dry_run else out, trust_remote_code=trust_remote_code
@@ -157,7 +151,7 @@ def run(
     trust_remote_code: bool,
 ) -> SwapReport:
     """The bake-off, if there is to be one, and the swap; nothing is written without ``out``."""
-    from langadapt.corpus.documents import FileNames, read_documents
+    from langadapt.corpus.documents import read_documents
     from langadapt.swap.files import check_out, swap_folder
     from langadapt.trials.inputs import choose_method
 
@@ -178,8 +172,8 @@ def run(
             source_tokenizer=inputs.source_tokenizer,
             trust_remote_code=trust_remote_code,
             dry_run=out is None,
-            target_text=read_documents(FileNames(wish.text)) if wish.text else None,
-            source_text=read_documents(FileNames(inputs.source_text)) if inputs.source_text else None,
+            target_text=read_documents(wish.text) if wish.text else None,
+            source_text=read_documents(inputs.source_text) if inputs.source_text else None,
             ranking=ranking.rows if ranking else None,
             progress=report_progress,
         )
@@ -197,43 +191,6 @@ def show(report: SwapReport, as_json: bool) -> None:
     for note in report.notes:
         out.print(f"Note: {note}", highlight=False)
     out.print(report.advice, highlight=False, soft_wrap=True)
-
-
-def show_choices(
-    inputs: MethodInputs, wish: ProbeWish, names: str, out: Path | None, as_json: bool, options: dict[str, Any]
-) -> None:
-    """`--compare`: print the table; with a folder, keep it and the tokenizers that were made."""
-
-    from langadapt.trials.vocabularies import compare_vocabularies
-
-    choices = [name.strip() for name in names.split(",") if name.strip()]
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    with progress("compare") as report:
-        measured = compare_vocabularies(replace(inputs, progress=report), wish, choices, keep_tokenizers=out, **options)
-    rows = [asdict(choice) for choice in measured]
-    text = json.dumps(rows, indent=2, ensure_ascii=False)
-    if out is not None:
-        write_atomically(out / "comparison.json", text + "\n")
-    if as_json:
-        typer.echo(text)
-    else:
-        Console().print(choices_table(rows))
-
-
-def choices_table(rows: list[dict[str, Any]]) -> Table:
-    """Ways to change a vocabulary, side by side."""
-    from langadapt.report.words import short_count
-
-    table = Table(title="Bits per byte after training on the same text", caption="speed: reading text, one pass")
-    for name in ("vocabulary", "entries", "weights", "bytes/token", "target", "source", "tokens/s", "bytes/s"):
-        table.add_column(name, justify="left" if name == "vocabulary" else "right")
-    for row in rows:
-        cells = [f"{row['vocabulary']:,}", short_count(row["parameters"]), f"{row['bytes_per_token']:.2f}"]
-        cells += ["" if row[side] is None else f"{row[side]:.4f}" for side in ("target", "source")]
-        cells += [f"{row['tokens_per_second']:,.0f}", f"{row['bytes_per_second']:,.0f}"]
-        table.add_row(row["name"] if row["name"] == row["kind"] else f"{row['name']} ({row['kind']})", *cells)
-    return table
 
 
 def ranking_table(rows: list[dict[str, Any]]) -> Table:

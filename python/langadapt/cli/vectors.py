@@ -21,7 +21,7 @@ def group() -> None:
 @app.command("train")
 def train(
     store: Annotated[Path, typer.Argument(help="Token store of the target language.")],
-    out: Annotated[Path, typer.Option("--out", help="File to write (safetensors).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write (safetensors).")],
     dim: Annotated[int, typer.Option(help="Width of a vector.")] = 300,
     epochs: Annotated[int, typer.Option(help="Passes over the store.")] = 3,
     window: Annotated[int, typer.Option(help="Tokens of context on each side, at most.")] = 5,

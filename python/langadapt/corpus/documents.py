@@ -2,33 +2,120 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from langadapt import _core
 from langadapt.artefacts.folders import fingerprint, new_folder, write_manifest
 from langadapt.checks import at_least
-from langadapt.errors import ConfigError, DataError
+from langadapt.corpus.streams import Documents, TextStream, is_stream, open_dataset
+from langadapt.errors import ConfigError, DataError, shorten
 from langadapt.machine import thread_count
 from langadapt.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 PathName: TypeAlias = "str | os.PathLike[str]"
-Documents: TypeAlias = "Iterable[str] | Iterable[Mapping[str, Any]]"
-Inputs: TypeAlias = "PathName | list[PathName] | tuple[PathName, ...] | Documents"
+Paths: TypeAlias = "PathName | list[PathName] | tuple[PathName, ...]"
+Inputs: TypeAlias = "Paths | Documents"
 
 
-ENDINGS = tuple(
-    ending + packed for ending in (".jsonl", ".ndjson", ".json", ".txt", ".parquet") for packed in ("", ".gz", ".zst")
-)
-"""How names of corpora end."""
-LONGEST_PATH = 4096
-"""Characters; longer strings are no names."""
+LONGEST_NAME = 255
+"""Bytes of a file's name; longer strings are texts."""
+FOR_TEXTS = "a string names files, for texts pass `iter(texts)`"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Text to read, and how: what public functions make of their arguments and hand on.
+
+    Raises:
+        ConfigError: neither ``inputs`` nor ``texts`` is given, or both are.
+        TypeError: ``inputs`` is neither paths nor iterable.
+    """
+
+    inputs: Inputs | None = None
+    """A path or a list of paths; or an iterable of documents that is no list of strings."""
+    texts: Documents | None = None
+    """Documents: strings, or mappings that hold one."""
+    text_field: str = "text"
+    """JSON key, Parquet column (dotted path) or mapping key that holds the text."""
+    text_unit: str = "line"
+    """``"line"`` or ``"file"``: what one document is in a ``.txt`` file."""
+    strict: bool = False
+    """Whether a line without a document is an error."""
+
+    def __post_init__(self) -> None:
+        if (self.inputs is None) == (self.texts is None):
+            raise ConfigError("give either `inputs`, names of files, or `texts`")
+        if isinstance(self.texts, str | bytes):
+            raise TypeError("texts: a single string; pass an iterable of them")
+        if self.names is None and not isinstance(self.source, Iterable):
+            raise TypeError(f"inputs: {type(self.inputs).__name__}; pass paths or an iterable of texts")
+        for name in self.names or ():
+            if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST_NAME for part in name.split("/")):
+                raise FileNotFoundError(errno.ENOENT, f"no such file; {FOR_TEXTS}", shorten(name, 80))
+
+    @property
+    def source(self) -> Any:
+        """What was given."""
+        return self.inputs if self.texts is None else self.texts
+
+    @cached_property
+    def names(self) -> list[str] | None:
+        """Files, folders and patterns; none where documents come from Python."""
+        inputs = self.inputs
+        if isinstance(inputs, str | os.PathLike):
+            return [os.fspath(inputs)]
+        if isinstance(inputs, list | tuple) and all(isinstance(name, str | os.PathLike) for name in inputs):
+            return [os.fspath(name) for name in inputs]
+        return None
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """Text field, unit and strictness by name, as the core takes them."""
+        return {"text_field": self.text_field, "text_unit": self.text_unit, "strict": self.strict}
+
+    def stream(self) -> TextStream:
+        """The documents from Python."""
+        return TextStream(self.source, self.text_field, strict=self.strict)
+
+    def documents(self) -> Iterator[str]:
+        """All texts in a fixed order, in bounded memory; a warning at the end counts the lines that held none."""
+        if self.names is None:
+            return _counted(self.stream())
+        return _texts_from(self.open())
+
+    def open(self) -> _core.DocumentReader:
+        """Start reading files."""
+        try:
+            return _core.DocumentReader(self.names or [], self.how)
+        except OSError as error:
+            if error.filename is not None and any(mark in str(error.filename) for mark in "\n "):
+                raise type(error)(error.errno, f"{error.strerror}; {FOR_TEXTS}", error.filename) from None
+            raise
+
+    def files(self) -> dict[str, Path] | None:
+        """The files that are read, by name; none for what cannot be read twice: standard input, a stream.
+
+        Raises:
+            DataError: a name that is not UTF-8, which no manifest can hold.
+        """
+        if self.names is None or any(name == "-" or is_stream(name) for name in self.names):
+            return None
+        files = {str(path): Path(path) for path in _core.expand_inputs(self.names)}
+        for name in files:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise DataError(f"{name!a}: a file name that is not UTF-8; rename the file") from None
+        return files if all(file.is_file() for file in files.values()) else None
 
 
 def read_documents(
@@ -41,7 +128,7 @@ def read_documents(
             ``.ndjson``, ``.json`` (JSON Lines) and ``.txt``, each also with ``.gz`` or ``.zst``, and ``.parquet``. A
             folder stands for all such files below it; one written by :func:`build_corpus`, for its training split.
             Any other iterable is one of documents: strings, or mappings such as a ``datasets`` stream gives. A list
-            of strings, too, if it reads like texts (see :func:`are_texts`); ``iter(texts)`` leaves no doubt.
+            of strings is always one of paths; for texts pass ``iter(texts)``.
         text_field: JSON key, Parquet column (dotted path) or mapping key that holds the text.
         strict: raise at the first line without a document; otherwise such lines are counted and skipped, and a
             warning at the end names the first.
@@ -52,65 +139,7 @@ def read_documents(
         DataError: an unknown ending, a damaged or truncated file, no document at all; with ``strict``, the first line
             without a document. The message names file, line and remedy.
     """
-    names = path_names(inputs)
-    if names is None:
-        return _counted(TextStream(inputs, text_field, strict))  # type: ignore[arg-type]
-    reader = open_reader(names, text_field=text_field, strict=strict, text_unit=text_unit)
-    return _texts_from(reader)
-
-
-def path_names(inputs: Inputs) -> list[str] | None:
-    """``inputs`` as names of files, folders or patterns, or ``None`` if it is an iterable of documents.
-
-    A string, a path, and a list or tuple of them are names, but for a list of strings that :func:`are_texts`.
-    """
-    if isinstance(inputs, str | os.PathLike):
-        return [os.fspath(inputs)]
-    if isinstance(inputs, list | tuple) and all(isinstance(name, str | os.PathLike) for name in inputs):
-        if not isinstance(inputs, FileNames) and are_texts(inputs):
-            return None
-        return [os.fspath(name) for name in inputs]
-    if isinstance(inputs, bytes) or not isinstance(inputs, Iterable):
-        raise TypeError(f"inputs: {type(inputs).__name__}; pass paths or an iterable of texts")
-    return None
-
-
-class FileNames(list[str]):
-    """Names of files, folders or patterns, whatever they look like: a command line and a recipe hold no texts."""
-
-
-def are_texts(strings: Sequence[PathName]) -> bool:
-    """Whether a list holds texts and not names: white space between words, and nothing that is or looks like a name.
-
-    Only the first hundred are looked at.
-    """
-    first = strings[:100]
-    spaced = any(len(text.split(maxsplit=1)) > 1 for text in first if isinstance(text, str))
-    return spaced and not any(isinstance(name, os.PathLike) or is_like_name(name) for name in first)
-
-
-def is_like_name(name: str) -> bool:
-    """Whether a string is the name of something here, or is written like the name of a corpus."""
-    if not name or "\n" in name or len(name) > LONGEST_PATH:
-        return False
-    if name == "-" or is_stream(name) or name.startswith(("/", "./", "../", "~")) or name.lower().endswith(ENDINGS):
-        return True
-    try:
-        return Path(name).exists() or bool(_core.expand_inputs([name]))
-    except (OSError, ValueError, DataError):  # no such file, a pattern without one, too long for a name, a NUL in it
-        return False
-
-
-def open_reader(names: list[str], *, text_field: str, strict: bool, text_unit: str) -> _core.DocumentReader:
-    """Start reading; a missing file among ``names`` that looks like a text is explained."""
-    try:
-        return _core.DocumentReader(names, {"text_field": text_field, "strict": strict, "text_unit": text_unit})
-    except OSError as error:
-        if error.filename is not None and any(mark in str(error.filename) for mark in "\n "):
-            raise type(error)(
-                error.errno, f"{error.strerror} (a list holds file names; for texts pass `iter(texts)`)", error.filename
-            ) from None
-        raise
+    return Reading(inputs, text_field=text_field, strict=strict, text_unit=text_unit).documents()
 
 
 def _texts_from(reader: _core.DocumentReader) -> Iterator[str]:
@@ -142,76 +171,22 @@ def place_of(report: Mapping[str, Any]) -> str:
     return f"{place}: {first['reason']}"
 
 
-class TextStream:
-    """Iterator over the texts of strings or mappings that counts what held no text."""
-
-    def __init__(self, documents: Documents, text_field: str, strict: bool) -> None:
-        self.documents = enumerate(documents, 1)
-        self.text_field = text_field
-        self.strict = strict
-        self.skipped = 0
-        self.first_problems: list[dict[str, Any]] = []
-
-    def __iter__(self) -> TextStream:
-        return self
-
-    def __next__(self) -> str:
-        for number, document in self.documents:
-            text = document if isinstance(document, str) else field_of(document, self.text_field, number)
-            if isinstance(text, str):
-                return text
-            self.note(number, f"field `{self.text_field}` is {type(text).__name__}, not a string")
-        raise StopIteration
-
-    def note(self, number: int, reason: str) -> None:
-        """Count a document without a text, or raise if the reading is strict."""
-        if self.strict:
-            raise DataError(f"document {number}: {reason}")
-        self.skipped += 1
-        if len(self.first_problems) < 10:
-            self.first_problems.append({"path": "documents", "line": number, "reason": reason})
-
-    def add_to(self, report: dict[str, Any]) -> None:
-        """Add what was skipped here to the report of what was read behind."""
-        report["skipped"]["missing_text"] += self.skipped
-        report["first_problems"] = (self.first_problems + report["first_problems"])[:10]
-
-
-def field_of(document: object, text_field: str, number: int) -> Any:
-    """The text field of a mapping.
-
-    Raises:
-        TypeError: ``document`` is no mapping.
-        DataError: it has no such field; every document of a stream has the same fields, so none has.
-    """
-    if not isinstance(document, Mapping):
-        raise TypeError(f"document {number}: {type(document).__name__}; pass strings or mappings with a text field")
-    if text_field not in document:
-        fields = ", ".join(f"`{name}`" for name in list(document)[:5])
-        raise DataError(f"document {number}: no field `{text_field}` (fields: {fields}); pass `text_field`")
-    return document[text_field]
-
-
-def expand_inputs(inputs: PathName | list[PathName] | tuple[PathName, ...]) -> list[Path]:
+def expand_inputs(inputs: Paths) -> list[Path]:
     """The files that names, folders and patterns stand for, in reading order.
 
     Raises:
         FileNotFoundError: a name does not exist.
         DataError: an unknown ending, or a folder or pattern without files.
     """
-    names = path_names(FileNames(inputs) if isinstance(inputs, list | tuple) else inputs)  # type: ignore[arg-type]
+    names = Reading(inputs).names
     if names is None:
         raise TypeError("inputs: an iterable of documents has no files")
     return [Path(path) for path in _core.expand_inputs(names)]
 
 
 def files_of(inputs: Inputs) -> dict[str, Path] | None:
-    """The files that ``inputs`` stand for, by name; none for what cannot be read twice: standard input, a stream."""
-    names = path_names(inputs)
-    if names is None or any(name == "-" or is_stream(name) for name in names):
-        return None
-    files = {str(path): Path(path) for path in _core.expand_inputs(names)}
-    return files if all(file.is_file() for file in files.values()) else None
+    """See :meth:`Reading.files`."""
+    return Reading(inputs).files()
 
 
 @dataclass(frozen=True)
@@ -240,75 +215,84 @@ class CorpusReport:
         return asdict(self)
 
 
+@dataclass(kw_only=True)
+class BuildOptions:
+    """What :func:`build_corpus` reads, leaves out and sets aside.
+
+    Filters are off unless asked for and work in the order of the fields.
+    """
+
+    text_field: str = "text"
+    """JSON key, Parquet column (dotted path) or mapping key that holds the text."""
+    text_unit: Literal["line", "file"] = "line"
+    """What one document is in a ``.txt`` file."""
+    strict: bool = False
+    """Stop at the first line without a document instead of counting and skipping it."""
+    min_chars: int | None = None
+    """Documents of fewer characters are left out."""
+    max_chars: int | None = None
+    """Documents of more characters are left out."""
+    keep_pattern: str | None = None
+    """Keep only documents in which this regular expression (Rust syntax) finds something."""
+    drop_pattern: str | None = None
+    """Leave out documents in which this one does."""
+    repetition: bool = False
+    """Drop documents that repeat themselves, with the rules and limits of Gopher (Rae et al. 2021, table A1): repeated
+    lines and paragraphs, the most frequent 2- to 4-gram, repeated 5- to 10-grams, words without letters. Words are
+    those of Unicode UAX #29."""
+    exact_duplicates: bool = False
+    """Keep the first of equal texts (XXH3-128); 16 to 37 bytes of memory per document."""
+    near_duplicates: bool = False
+    """Drop documents that resemble an earlier kept one: MinHash over lower-cased 5-word shingles in 14 bands of 8. It
+    catches 56 % of pairs with a Jaccard similarity of 0.7, 92 % at 0.8; 112 to 260 bytes of memory per document."""
+    validation_share: float = 0.02
+    """Share of documents set aside, by XXH3 of the text: neither order nor threads matter, and equal texts go the same
+    way. Above 0 at least one document of two or more is set aside."""
+    validation_bytes: int | None = 1_000_000
+    """UTF-8 bytes of text set aside, at most, the smallest hashes first; a larger document stays in training."""
+    validation_documents: int | None = None
+    """Documents set aside, at most."""
+
+    def check(self, where: str = "") -> None:
+        """Raise ConfigError for a number out of range; ``where`` is put before its name."""
+        at_least(0, where, min_chars=self.min_chars, validation_bytes=self.validation_bytes)
+        at_least(0, where, validation_documents=self.validation_documents)
+        at_least(self.min_chars or 0, where, max_chars=self.max_chars)
+
+
 def build_corpus(
-    inputs: Inputs,
-    out: PathName,
+    inputs: Inputs | None = None,
+    out: PathName | None = None,
     *,
-    text_field: str = "text",
-    text_unit: str = "line",
-    strict: bool = False,
-    min_chars: int | None = None,
-    max_chars: int | None = None,
-    keep_pattern: str | None = None,
-    drop_pattern: str | None = None,
-    repetition: bool = False,
-    exact_duplicates: bool = False,
-    near_duplicates: bool = False,
-    validation_share: float = 0.01,
-    validation_bytes: int | None = None,
-    validation_documents: int | None = None,
+    texts: Documents | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> CorpusReport:
     """Stream, filter, deduplicate and split ``inputs`` into the folder ``out``.
 
     Writes ``train.jsonl.zst`` and ``validation.jsonl.zst`` (one ``{"text": ...}`` per line) and ``manifest.json``, all
-    or nothing. The files are the same bytes for any number of threads. Filters are off unless asked for and work in
-    the order of the arguments.
+    or nothing. The files are the same bytes for any number of threads.
 
     Args:
         inputs: as for :func:`read_documents`; also a name ``hf:NAME[:CONFIG[:SPLIT]]``, streamed with ``datasets``.
         out: replaced, once all is written, if it exists.
-        text_field, text_unit, strict: as for :func:`read_documents`.
-        min_chars, max_chars: characters of the shortest and the longest document kept.
-        keep_pattern: keep documents in which this regular expression (Rust syntax) finds something.
-        drop_pattern: drop documents in which this one does.
-        repetition: drop documents that repeat themselves, with the rules and limits of Gopher (Rae et al. 2021, table
-            A1): repeated lines and paragraphs, the most frequent 2- to 4-gram, repeated 5- to 10-grams, words without
-            letters. Words are those of Unicode UAX #29.
-        exact_duplicates: keep the first of equal texts (XXH3-128); 16 to 37 bytes of memory per document.
-        near_duplicates: drop a document that resembles an earlier kept one: MinHash over lower-cased 5-word shingles
-            in 14 bands of 8, which catches 56 % of pairs with a Jaccard similarity of 0.7, 92 % at 0.8; 112 to 260
-            bytes of memory per document.
-        validation_share: share of documents set aside, by XXH3 of the text: neither order nor threads matter, and equal
-            texts go the same way. Above 0 at least one document of two or more is set aside; 0 sets none aside.
-        validation_bytes, validation_documents: set aside at most so much, the smallest hashes first; a document larger
-            than ``validation_bytes`` stays in training.
+        texts: documents in place of ``inputs``: any iterable of strings, or of mappings that hold one.
         threads: as many as the machine has cores by default.
         progress: called as ``progress(phase, done, total_or_None, unit)``; ``unit`` is bytes of the files.
+        options: fields of :class:`BuildOptions` by name.
 
     Raises:
         FileNotFoundError, DataError: as :func:`read_documents`.
         ValueError: a share outside 0..1, a broken pattern, filters that leave nothing, a negative number.
     """
-    settings = {
-        "text_field": text_field,
-        "text_unit": text_unit,
-        "strict": strict,
-        "min_chars": min_chars,
-        "max_chars": max_chars,
-        "keep_pattern": keep_pattern,
-        "drop_pattern": drop_pattern,
-        "repetition": repetition,
-        "exact_duplicates": exact_duplicates,
-        "near_duplicates": near_duplicates,
-        "validation_share": validation_share,
-        "validation_bytes": validation_bytes,
-        "validation_documents": validation_documents,
-    }
-    at_least(0, min_chars=min_chars, validation_bytes=validation_bytes, validation_documents=validation_documents)
-    at_least(min_chars or 0, max_chars=max_chars)
-    source, made_from = source_of(inputs, text_field, strict)
+    if out is None:
+        raise ConfigError("out: name a folder to write")
+    chosen = BuildOptions(**options)
+    chosen.check()
+    settings = asdict(chosen)
+    reading = Reading(inputs, texts, **{name: settings[name] for name in ("text_field", "text_unit", "strict")})
+    source, made_from = source_of(reading)
     with new_folder(Path(out), made_from if not isinstance(source, TextStream) else ()) as folder:
         found = _core.build_corpus(source, folder, settings | {"threads": thread_count(threads)}, progress)
         read = found.pop("read")
@@ -334,38 +318,14 @@ def check_split(report: CorpusReport, settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"no document is left to train on; lower validation_share = {share}")
 
 
-def source_of(inputs: Inputs, text_field: str, strict: bool) -> tuple[list[str] | TextStream, dict[str, str]]:
+def source_of(reading: Reading) -> tuple[list[str] | TextStream, dict[str, str]]:
     """What the core reads: names of files, or a stream; and the fingerprints of what it is made from."""
-    names = path_names(inputs)
+    names = reading.names
     if names is None:
-        return TextStream(inputs, text_field, strict), {}  # type: ignore[arg-type]
+        return reading.stream(), {}
     streams = [name for name in names if is_stream(name)]
     if streams:
         if len(names) > 1:
             raise ConfigError(f"{streams[0]}: a `datasets` stream cannot be mixed with other inputs; build them apart")
-        return TextStream(open_dataset(streams[0]), text_field, strict), {"stream": streams[0]}
-    return names, {name: fingerprint(file) for name, file in (files_of(inputs) or {}).items()}
-
-
-def is_stream(name: str) -> bool:
-    """Whether an input is the name of a ``datasets`` stream, not of files."""
-    return name.startswith("hf:")
-
-
-def open_dataset(name: str) -> Iterable[Mapping[str, Any]]:
-    """A ``datasets`` stream for ``hf:NAME[:CONFIG[:SPLIT]]``; the split is ``train`` by default.
-
-    Raises:
-        ConfigError: ``datasets`` is not installed, or the name has too many parts.
-    """
-    parts = name.removeprefix("hf:").split(":")
-    if not parts[0] or len(parts) > 3:
-        raise ConfigError(f"{name}: expected `hf:NAME[:CONFIG[:SPLIT]]`")
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise ConfigError(f"{name}: needs the package `datasets`; install `langadapt[datasets]`") from None
-    config = parts[1] if len(parts) > 1 and parts[1] else None
-    split = parts[2] if len(parts) > 2 else "train"
-    stream: Iterable[Mapping[str, Any]] = load_dataset(parts[0], config, split=split, streaming=True)
-    return stream
+        return TextStream(open_dataset(streams[0]), reading.text_field, strict=reading.strict), {"stream": streams[0]}
+    return names, {name: fingerprint(file) for name, file in (reading.files() or {}).items()}

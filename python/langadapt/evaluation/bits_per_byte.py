@@ -130,10 +130,7 @@ def measure_bits_per_byte(
     nats: list[float] = []
     documents = size = tokens = 0
     pending: list[Window] = []
-    if isinstance(texts, str):
-        raise ConfigError("texts: a list of texts is expected, got one string; wrap it as [text]")
-    iterator = iter(texts)
-    while block := list(islice(iterator, ENCODED_AT_ONCE)):
+    for block in blocks(texts):
         size += sum(utf8_bytes(text, documents + at) for at, text in enumerate(block))
         documents += len(block)
         for ids in encode(tokenizer, block):
@@ -211,6 +208,15 @@ def utf8_bytes(text: str, index: int) -> int:
         return len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
         raise DataError(f"text {index}: a lone surrogate at character {error.start} is no valid Unicode") from None
+
+
+def blocks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Lists of at most :data:`ENCODED_AT_ONCE` texts."""
+    if isinstance(texts, str):
+        raise ConfigError("texts: a list of texts is expected, got one string; wrap it as [text]")
+    iterator = iter(texts)
+    while block := list(islice(iterator, ENCODED_AT_ONCE)):
+        yield block
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> Iterator[np.ndarray]:

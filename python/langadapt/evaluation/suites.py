@@ -1,4 +1,5 @@
-"""Task suites: lm-eval's own by name, and multiple-choice questions from files, which need no network.
+"""Task suites: lm-eval's own by name, a language's as a file that lists them, and multiple-choice questions from files,
+which need no network.
 
 A multiple-choice file has one JSON object per line: ``question``, ``choices`` (two or more), ``answer`` (index from 0),
 and optionally ``context`` and ``premise``, which are read before the question. The prompt is those parts, one a line,
@@ -13,37 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from langadapt.errors import ConfigError, DataError, LangadaptError
+import yaml
+
+from langadapt.errors import ConfigError, DataError, LangadaptError, shorten
 from langadapt.models.folder import load_model
 
-GERMAN = (
-    "arc_de",
-    "belebele_deu_Latn",
-    "global_mmlu_de",
-    "hellaswag_de",
-    "include_base_44_german",
-    "lambada_openai_mt_de",
-    "m_mmlu_de",
-    "paws_de",
-    "truthfulqa_de_mc2",
-    "xnli_de",
-)
-ARABIC = (
-    "aexams",
-    "arabic_exams",
-    "arabic_leaderboard_acva",
-    "arabic_leaderboard_alghafa",
-    "arabicmmlu",
-    "arc_ar",
-    "belebele_arb_Arab",
-    "global_mmlu_ar",
-    "hellaswag_ar",
-    "include_base_44_arabic",
-    "xnli_ar",
-    "xstorycloze_ar",
-)
-SUITES = {"german": GERMAN, "arabic": ARABIC}
-"""Names of lm-eval's tasks (0.4.13); their data comes from the Hugging Face hub."""
+SUITES = {file.stem: file for file in sorted((Path(__file__).parent / "languages").glob("*.yaml"))}
+"""Languages by name: files that list tasks of lm-eval."""
 
 BATCH_SIZE = 8
 """Requests per forward pass."""
@@ -62,8 +39,8 @@ def evaluate_suites(
     Args:
         model: a folder or hub id of a causal language model, or the model itself, which keeps its mode.
         tokenizer: its tokenizer's folder or hub id, or a tokenizer of transformers.
-        suites: each ``german``, ``arabic``, a multiple-choice ``.jsonl`` file, a folder of them, or the name of one
-            of lm-eval's tasks.
+        suites: each ``german``, ``arabic``, a ``.yaml`` list of suites, a multiple-choice ``.jsonl`` file, a folder of
+            them, or the name of one of lm-eval's tasks.
         limit: items per task, at most: the first ones.
         batch_size: requests per forward pass.
 
@@ -98,9 +75,9 @@ def evaluate_suites(
 
 def tasks_of(suite: str | Path) -> list[tuple[str, str, list[dict[str, Any]] | None]]:
     """``(suite, task, documents)`` of one suite; documents are none for lm-eval's own tasks."""
-    path = Path(suite)
-    if str(suite) in SUITES:
-        return [(str(suite), name, None) for name in SUITES[str(suite)]]
+    path = SUITES.get(str(suite), Path(suite))
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return [(str(suite), name, documents) for one in read_list(path) for _, name, documents in tasks_of(one)]
     if path.is_dir():
         files = sorted(path.glob("*.jsonl"))
         if not files:
@@ -116,6 +93,23 @@ def tasks_of(suite: str | Path) -> list[tuple[str, str, list[dict[str, Any]] | N
             "or a folder of them, or a task of lm-eval"
         )
     return [(str(suite), str(suite), None)]
+
+
+def read_list(file: Path) -> list[str]:
+    """Names in a YAML list.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        names = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not valid YAML: {shorten(str(error))}") from None
+    plain = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    # No list in a list: one that names itself would never end.
+    if not plain or any(name in SUITES or name.endswith((".yaml", ".yml")) for name in names):
+        raise DataError(f"{file}: a list of lm-eval's tasks or of files of questions is expected, one a line after `-`")
+    return names
 
 
 def read_questions(file: Path) -> list[dict[str, Any]]:

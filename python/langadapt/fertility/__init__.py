@@ -7,10 +7,11 @@ space is that of Unicode (Python's ``str.split`` also splits at U+001C to U+001F
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from langadapt.checks import at_least
-from langadapt.corpus.documents import Inputs
+from langadapt.corpus.documents import Documents, Inputs, Reading
 from langadapt.errors import ConfigError, MismatchError
 from langadapt.fertility.counting import Reader
 from langadapt.fertility.metrics import CorpusCounts, Fertility, Surface, describe, gini_over
@@ -24,8 +25,9 @@ __all__ = ["CorpusCounts", "Fertility", "FertilityReport", "TokenizerSummary", "
 
 def measure_fertility(
     tokenizers: Mapping[str, Any],
-    corpora: Mapping[str, Inputs],
+    corpora: Mapping[str, Inputs] | None = None,
     *,
+    texts: Mapping[str, Documents] | None = None,
     reference: str | None = None,
     text_field: str = "text",
     rare_below: int = 10,
@@ -35,10 +37,10 @@ def measure_fertility(
     """Measure all ``tokenizers`` on all ``corpora``, reading each corpus once. The metrics: :class:`Fertility`.
 
     Args:
-        tokenizers: by name: a :class:`langadapt.Tokenizer`, a fast tokenizer of transformers, a
-            ``tokenizers.Tokenizer``, or the folder, file or hub id of one. The two BPE families run natively, others
-            through the package ``tokenizers``.
-        corpora: by name; each as for :func:`langadapt.read_documents`.
+        tokenizers: by name: a :class:`langadapt.Tokenizer`, the folder, file or hub id of one, or an object of
+            transformers or ``tokenizers``. The two BPE families run natively, others through the latter.
+        corpora: by name, each a path or a list of paths as for :func:`langadapt.read_documents`.
+        texts: more corpora by name, each an iterable of documents, strings or mappings that hold one.
         reference: name of the corpus that parity is measured against. All corpora must then be line-aligned: the n-th
             document of each says the same; blank lines count, and a line without a document is an error.
         text_field: JSON key, Parquet column or mapping key that holds the text.
@@ -51,27 +53,25 @@ def measure_fertility(
         ConfigError: no tokenizer, no corpus, an unknown reference.
         FileNotFoundError, DataError: as :func:`langadapt.read_documents`.
     """
-    if not tokenizers or not corpora:
+    how = partial(Reading, text_field=text_field, strict=reference is not None)
+    readings = {name: how(inputs) for name, inputs in (corpora or {}).items()}
+    readings |= {name: how(texts=documents) for name, documents in (texts or {}).items()}
+    if not tokenizers or not readings:
         raise ConfigError("nothing to measure: give at least one tokenizer and one corpus")
-    if reference is not None and reference not in corpora:
-        raise ConfigError(f"reference: {reference!r} is no corpus; there are {', '.join(corpora)}")
+    if reference is not None and reference not in readings:
+        raise ConfigError(f"reference: {reference!r} is no corpus; there are {', '.join(readings)}")
     at_least(0, rare_below=rare_below)
     opened = {name: open_tokenizer(tokenizer) for name, tokenizer in tokenizers.items()}
-    surfaces = {name: Surface.of(tokenizer) for name, tokenizer in opened.items()}
-    counted = {}
-    for name, inputs in corpora.items():
-        reader = Reader(list(opened.values()), text_field, reference is not None, thread_count(threads), progress)
-        counted[name] = reader.count(inputs)
-    if reference is not None:
-        check_aligned({name: corpus.documents for name, (corpus, _) in counted.items()}, reference)
-    cells = {}
-    for n, name in enumerate(opened):
-        base = int(counted[reference][1][n].counts.sum()) if reference is not None else None
-        cells[name] = {
-            corpus: describe(counts, tallies[n], surfaces[name], base, rare_below)
-            for corpus, (counts, tallies) in counted.items()
-        }
+    reader = Reader(list(opened.values()), thread_count(threads), progress)
+    counted = {name: reader.count(reading) for name, reading in readings.items()}
     sizes = {corpus: counts for corpus, (counts, _) in counted.items()}
+    if reference is not None:
+        check_aligned({name: counts.documents for name, counts in sizes.items()}, reference)
+    cells: dict[str, dict[str, Fertility]] = {}
+    for n, (name, one) in enumerate(opened.items()):
+        base = int(counted[reference][1][n].counts.sum()) if reference is not None else None
+        figures = partial(describe, surface=Surface.of(one), reference_tokens=base, rare_below=rare_below)
+        cells[name] = {corpus: figures(counts, tallies[n]) for corpus, (counts, tallies) in counted.items()}
     summaries = {
         name: TokenizerSummary(one.vocab_size, one.backend, gini_over(cells[name], sizes, reference is not None))
         for name, one in opened.items()

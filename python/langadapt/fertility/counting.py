@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt import _core
-from langadapt.corpus.documents import Inputs, TextStream, path_names, read_documents
+from langadapt.corpus.documents import Reading
 from langadapt.corpus.samples import batches
 from langadapt.fertility.metrics import CorpusCounts, Tally
 from langadapt.progress import Progress
@@ -24,49 +24,38 @@ class Reader:
     """Counts one corpus after the other for the same tokenizers."""
 
     tokenizers: Sequence[Tokenizer]
-    text_field: str
-    aligned: bool
     threads: int
     progress: Progress | None
 
-    def count(self, inputs: Inputs) -> tuple[CorpusCounts, list[Tally]]:
+    def count(self, reading: Reading) -> tuple[CorpusCounts, list[Tally]]:
         """Size of the corpus and one tally per tokenizer."""
-        names = path_names(inputs)
-        stream = None if names is not None else TextStream(inputs, self.text_field, self.aligned)  # type: ignore[arg-type]
-        source = stream if names is None else names
+        stream = reading.stream() if reading.names is None else None
         if all(tokenizer.native is not None for tokenizer in self.tokenizers):
-            found = self.count_natively(source)  # type: ignore[arg-type]
+            found = self.count_natively(reading.names or stream, reading)
         else:
-            found = self.count_in_batches(inputs if stream is None else stream)
-        skipped = sum(found["read"]["skipped"].values()) + (stream.skipped if stream is not None else 0)
-        sizes = CorpusCounts(
-            found["read"]["documents"],
-            found["read"]["bytes"],
-            found["characters"],
-            found["words"],
-            found["unicode_words"],
-            skipped,
-        )
-        return sizes, found["tallies"]
+            found = self.count_in_batches(reading.documents() if stream is None else stream, reading)
+        read = found["read"]
+        skipped = sum(read["skipped"].values()) + (stream.skipped if stream is not None else 0)
+        words = found["words"], found["unicode_words"]
+        return CorpusCounts(read["documents"], read["bytes"], found["characters"], *words, skipped), found["tallies"]
 
-    def count_natively(self, source: list[str] | Iterator[str]) -> dict[str, Any]:
-        """Native tokenizers, and the sizes of the corpus."""
+    def count_natively(self, source: Any, reading: Reading, *, quiet: bool = False) -> dict[str, Any]:
+        """Native tokenizers, and the sizes of the corpus: names of files, or an iterator of texts."""
         natives = [tokenizer.native for tokenizer in self.tokenizers if tokenizer.native is not None]
-        found = _core.count_tokens(source, natives, self.text_field, self.aligned, self.threads, self.progress)
+        progress = None if quiet else self.progress
+        found = _core.count_tokens(source, natives, reading.text_field, reading.strict, self.threads, progress)
         tallies = [Tally(counts.astype(np.int64), continued) for counts, continued in found.pop("tokenizers")]
         return found | {"tallies": tallies}
 
-    def count_in_batches(self, inputs: Inputs) -> dict[str, Any]:
+    def count_in_batches(self, documents: Iterator[str], reading: Reading) -> dict[str, Any]:
         """All tokenizers on a few megabytes at a time: the package ``tokenizers`` takes Python strings."""
         total: dict[str, Any] | None = None
-        documents = read_documents(inputs, text_field=self.text_field, strict=self.aligned)
-        quiet = Reader(self.tokenizers, self.text_field, self.aligned, self.threads, None)
         packages = [
             None if tokenizer.native is not None else load_package(tokenizer.definition, tokenizer.name)
             for tokenizer in self.tokenizers
         ]
         for batch in batches(documents):
-            found = quiet.count_natively(iter(batch))
+            found = self.count_natively(iter(batch), reading, quiet=True)
             natives = iter(found["tallies"])
             found["tallies"] = [
                 next(natives) if package is None else count_with_package(package, tokenizer.vocab_size, batch)
@@ -75,10 +64,8 @@ class Reader:
             total = found if total is None else add(total, found)
             if self.progress is not None:
                 self.progress("count tokens", total["characters"], None, "characters")
-        if total is None:
-            # Says which input is empty.
-            return quiet.count_natively(iter(()))
-        return total
+        # An empty corpus is named by the core.
+        return self.count_natively(iter(()), reading) if total is None else total
 
 
 def add(total: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class Surface:
 
 
 def describe(
-    corpus: CorpusCounts, tally: Tally, surface: Surface, reference_tokens: int | None, rare_below: int
+    corpus: CorpusCounts, tally: Tally, *, surface: Surface, reference_tokens: int | None, rare_below: int
 ) -> Fertility:
     """The metrics of one tokenizer on one corpus; ``reference_tokens`` are its tokens on the reference."""
     counts = tally.counts

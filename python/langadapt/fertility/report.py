@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
 
 from langadapt.fertility.metrics import CorpusCounts, Fertility
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,6 @@ class FertilityReport:
         }
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.table import Table
-
         for corpus, counts in self.corpora.items():
             title = f"{corpus}: {counts.documents:,} documents, {counts.bytes / 1e6:,.2f} MB, {counts.words:,} words"
             table = Table("", *self.tokenizers, title=title, title_justify="left")
@@ -69,8 +67,6 @@ class FertilityReport:
             yield table
 
     def __str__(self) -> str:
-        from rich.console import Console
-
         console = Console(width=120)
         with console.capture() as capture:
             console.print(self)

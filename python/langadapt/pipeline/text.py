@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from langadapt.artefacts.folders import write_atomically
-from langadapt.corpus.documents import FileNames, build_corpus, files_of, is_stream, read_documents
+from langadapt.corpus.documents import build_corpus, files_of, is_stream, read_documents
 from langadapt.corpus.samples import first_bytes
 from langadapt.errors import ConfigError
 from langadapt.fertility import measure_fertility
@@ -36,7 +36,7 @@ class Corpus:
 
     def held_out(self, limit: float = math.inf) -> list[str]:
         """Documents that were set aside, up to ``limit`` UTF-8 bytes but at least one."""
-        return first_bytes(read_documents(FileNames([str(self.validation)])), limit)
+        return first_bytes(read_documents([str(self.validation)]), limit)
 
 
 Corpora = Mapping[str, Corpus]
@@ -53,26 +53,16 @@ def corpus(job: Job, language: str) -> Corpus:
     settings = job.recipe.corpus
     inputs = settings.target if language == "target" else settings.source
     out = job.folder / "corpus" / language
-    options: dict[str, Any] = {
-        "text_field": settings.text_field,
-        "strict": settings.strict,
-        "validation_bytes": settings.validation_bytes,
-        "validation_share": settings.validation_share,
-        "min_chars": settings.min_chars,
-        "max_chars": settings.max_chars,
-        "exact_duplicates": settings.exact_duplicates,
-        "near_duplicates": settings.near_duplicates,
-        "repetition": settings.repetition,
-    }
+    options = settings.building()
     # A stream has no bytes here to know it by: its name has to do.
     streams = [name for name in inputs if is_stream(name)]
 
     report = job.run.stage(
         f"corpus-{language}",
         out,
-        lambda: build_corpus(FileNames(inputs), out, **options, progress=job.progress).to_dict(),
+        lambda: build_corpus(inputs, out, **options, progress=job.progress).to_dict(),
         settings={**options, "streams": streams},
-        inputs=files_of(FileNames(inputs)) or {},
+        inputs=files_of(inputs) or {},
     )
     if not report["validation"]["documents"]:
         raise ConfigError(f"{out}: nothing was set aside to measure on; one document is too little text")
@@ -91,15 +81,7 @@ def tokenizer(job: Job, target: Corpus) -> Path:
         if settings.path is not None:
             made = Tokenizer.from_pretrained(settings.path)
         else:
-            made = train_bpe(
-                FileNames([str(target.train)]),
-                settings.vocab_size,
-                style=settings.style,
-                like=like,
-                min_frequency=settings.min_frequency,
-                accept_fewer=settings.accept_fewer,
-                progress=job.progress,
-            )
+            made = train_bpe([str(target.train)], **settings.training(like), progress=job.progress)
         made.save_pretrained(out)
         return {"vocab_size": made.vocab_size}
 
@@ -116,7 +98,7 @@ def fertility(job: Job, texts: Corpora, new: Path) -> dict[str, Any]:
 
     def make() -> dict[str, Any]:
         tokenizers = {"source": Tokenizer.from_pretrained(job.model), "new": Tokenizer.from_pretrained(new)}
-        running = measure_fertility(tokenizers, {name: FileNames([str(file)]) for name, file in files.items()})
+        running = measure_fertility(tokenizers, {name: [str(file)] for name, file in files.items()})
         report = {"text": running.to_dict()}
         if parallel is not None:
             sentences = {names[side]: iter(lines) for side, lines in read_aligned(Path(parallel)).items()}
@@ -158,9 +140,7 @@ def store(job: Job, text: Corpus, under: Path) -> Path:
     out = job.folder / "stores" / name
 
     def make() -> dict[str, Any]:
-        made = tokenize_corpus(
-            FileNames([str(text.train)]), Tokenizer.from_pretrained(under), out, progress=job.progress
-        )
+        made = tokenize_corpus([str(text.train)], Tokenizer.from_pretrained(under), out, progress=job.progress)
         return dict(made.manifest["summary"])
 
     inputs = {"text": text.train, "tokenizer": tokenizer_file(under)}

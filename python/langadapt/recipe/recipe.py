@@ -7,22 +7,24 @@ the nearest valid one. Paths in a recipe are relative to the working directory.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
 
 from langadapt.checks import at_least, positive
+from langadapt.corpus.documents import BuildOptions
 from langadapt.costs.devices import parse
 from langadapt.errors import ConfigError
 from langadapt.recipe.plain_values import build, read_mapping
 from langadapt.swap.rows.names import AUTO, KEEP, check_methods
+from langadapt.tokenizer.options import BpeOptions
 from langadapt.training.settings import TrainSettings
 
 
-@dataclass
-class CorpusSettings:
+@dataclass(kw_only=True)
+class CorpusSettings(BuildOptions):
     """What is read, what is left out, what is set aside."""
 
     target: list[str] = field(default_factory=list)
@@ -31,24 +33,6 @@ class CorpusSettings:
     """Text in the language that the model already speaks: for measuring what it forgets, and for replay."""
     source_share: float = 0.0
     """Share of training tokens taken from ``source`` (replay), in [0, 1)."""
-    text_field: str = "text"
-    """Field of JSON lines and column of Parquet files that holds the text."""
-    strict: bool = False
-    """Stop at the first malformed line instead of counting and skipping it."""
-    validation_bytes: int = 1_000_000
-    """UTF-8 bytes of each language set aside for bits per byte, at most."""
-    validation_share: float = 0.02
-    """Share of documents set aside, at most."""
-    min_chars: int | None = None
-    """Shorter documents are left out."""
-    max_chars: int | None = None
-    """Longer documents are left out."""
-    exact_duplicates: bool = False
-    """Drop documents whose text was seen before."""
-    near_duplicates: bool = False
-    """Drop documents that nearly equal an earlier one (MinHash)."""
-    repetition: bool = False
-    """Drop documents that repeat themselves, in the manner of Gopher."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.source_share < 1:
@@ -59,33 +43,33 @@ class CorpusSettings:
             raise ConfigError(f"corpus.validation_share: {self.validation_share} is not in (0, 1)")
         if not all(self.target) or not all(self.source):
             raise ConfigError("corpus.target and corpus.source: an empty name stands for no text")
-        at_least(1, "corpus.", validation_bytes=self.validation_bytes)
-        at_least(0, "corpus.", min_chars=self.min_chars)
-        at_least(self.min_chars or 0, "corpus.", max_chars=self.max_chars)
+        at_least(1, "corpus.", validation_bytes=self.validation_bytes, validation_documents=self.validation_documents)
+        self.check("corpus.")
+
+    def building(self) -> dict[str, Any]:
+        """The options of :func:`langadapt.build_corpus`, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(BuildOptions)}
 
 
-@dataclass
-class TokenizerSettings:
+@dataclass(kw_only=True)
+class TokenizerSettings(BpeOptions):
     """The new tokenizer: trained, or taken from a folder."""
 
     path: str | None = None
     """An existing tokenizer folder; nothing is trained then."""
-    vocab_size: int = 32_768
-    """Entries, special tokens and bytes included."""
-    style: Literal["sentencepiece", "byte_level"] = "sentencepiece"
-    """Metaspace with byte fallback and split digits, or byte-level with the Llama-3 pattern."""
     like: str | None = None
     """Copy normalizer, pre-tokenizer, decoder, special tokens and chat template of this tokenizer; ``source`` means the
     model's own."""
-    min_frequency: int = 2
-    """Pairs seen less often are not merged."""
-    accept_fewer: bool = False
-    """Be content with a smaller vocabulary where the corpus does not support ``vocab_size``."""
+    special_tokens: list[str] | dict[str, str] = field(default_factory=list)
+    """Tokens, or roles (``bos_token``) and their tokens, which get the first ids; none = those of the style. With
+    ``like``: more tokens."""
 
     def __post_init__(self) -> None:
-        if self.vocab_size < 1:
-            raise ConfigError(f"tokenizer.vocab_size: {self.vocab_size} is not a number of entries")
-        at_least(0, "tokenizer.", min_frequency=self.min_frequency)
+        self.check("tokenizer.")
+
+    def training(self, like: str | None) -> dict[str, Any]:
+        """The options of :func:`langadapt.train_bpe`, by name, ``like`` as the folder that it stands for."""
+        return {one.name: getattr(self, one.name) for one in fields(BpeOptions)} | {"like": like}
 
 
 @dataclass
@@ -221,7 +205,7 @@ class Recipe:
     """What may be spent."""
     compare: list[str] = field(default_factory=list)
     """Other methods (``keep``, ``random``, ...) that get the same training, for the report."""
-    seed: int = 42
+    seed: int = 0
     """Of everything that is random."""
     source_language: str = "source"
     """Name for tables."""

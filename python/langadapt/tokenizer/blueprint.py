@@ -259,7 +259,7 @@ def blueprint_like(source: Tokenizer, special: Sequence[str] | Roles = ()) -> Bl
     roles = special_tokens(config) or roles_by_name(token["content"] for token in added)
     for stale in ("added_tokens_decoder", "auto_map", "vocab_size", "name_or_path", "tokenizer_file", "legacy"):
         config.pop(stale, None)
-    config |= roles | (special if isinstance(special, Mapping) else {})
+    config |= {**roles, **(special if isinstance(special, Mapping) else {})}
     if extra := extra_tokens(config):
         config["extra_special_tokens"] = extra
         config.pop("additional_special_tokens", None)

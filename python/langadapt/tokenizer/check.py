@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from rich.markup import escape
+from rich.table import Table
+from safetensors import safe_open
 
 from langadapt.errors import shorten
 from langadapt.models.folder import read_config
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.roles import tokenizer_config
 from langadapt.tokenizer.templates import chat_templates
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
@@ -75,10 +76,6 @@ class Finding:
     """``ok``, ``warning``, ``failed`` or ``skipped``."""
     detail: str
     """What was found, for people."""
-
-    def to_dict(self) -> dict[str, str]:
-        """Plain values."""
-        return asdict(self)
 
 
 def check_tokenizer(
@@ -348,8 +345,6 @@ def embedding_rows(tokenizer: Tokenizer, model: Path) -> Finding:
 
 def weight_rows(model: Path) -> dict[str, int]:
     """Rows of the input and output embeddings by the name of the tensor, from the headers of the weight files."""
-    from safetensors import safe_open
-
     rows = {}
     for file in sorted(model.glob("*.safetensors")):
         with safe_open(file, framework="numpy") as weights:
@@ -376,9 +371,6 @@ STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "
 
 def findings_table(findings: Sequence[Finding]) -> Table:
     """A table for the terminal."""
-    from rich.markup import escape
-    from rich.table import Table
-
     table = Table("check", "status", "what was found")
     for finding in findings:
         table.add_row(finding.check, f"[{STYLES[finding.status]}]{finding.status}[/]", escape(finding.detail))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt import _core
-from langadapt.corpus.documents import Inputs, read_documents
+from langadapt.corpus.documents import Documents, Inputs, Reading
 from langadapt.corpus.samples import batches
 from langadapt.errors import ConfigError
 from langadapt.machine import thread_count
@@ -28,9 +28,10 @@ LONGEST = {"byte_level": 64, "sentencepiece": 16}
 
 def extend_tokenizer(
     tokenizer: str | os.PathLike[str] | Tokenizer | Any,
-    inputs: Inputs,
-    new_tokens: int,
+    inputs: Inputs | None = None,
+    new_tokens: int = 0,
     *,
+    texts: Documents | None = None,
     min_frequency: int = 2,
     max_token_length: int | None = None,
     text_field: str = "text",
@@ -51,7 +52,7 @@ def extend_tokenizer(
 
     Args:
         tokenizer: a folder, hub id, :class:`Tokenizer` or tokenizer of transformers; BPE of either style.
-        inputs: see :func:`langadapt.train_bpe`, also for the options that are not named here.
+        inputs, texts: see :func:`langadapt.train_bpe`, also for the options that are not named here.
         new_tokens: how many.
         min_frequency: pairs that occur less often are not merged.
         max_token_length: 64 bytes in the byte-level style, 16 characters in the other by default.
@@ -65,13 +66,26 @@ def extend_tokenizer(
         raise ConfigError(f"new_tokens: {new_tokens}; ask for at least 1")
     source = open_tokenizer(tokenizer)
     blueprint = blueprint_like(source)
-    model = BpeModel(source)
     counter = make_counter(blueprint, max_sentence_length, max_words, thread_count(threads))
-    count(counter, inputs, blueprint, text_field, text_unit, strict, progress)
-    settings = {"new_tokens": new_tokens, "min_frequency": min_frequency, "accept_fewer": accept_fewer}
-    settings |= {"byte_level": blueprint.style == "byte_level", "apart": sorted(model.apart)}
+    reading = Reading(inputs, texts, text_field=text_field, text_unit=text_unit, strict=strict)
+    count(counter, reading, blueprint, progress)
+    limits = {"new_tokens": new_tokens, "min_frequency": min_frequency, "accept_fewer": accept_fewer}
+    limits["max_token_length"] = max_token_length or LONGEST[blueprint.style]
+    return extended(source, blueprint, counter, limits, progress=progress)
+
+
+def extended(
+    source: Tokenizer,
+    blueprint: Blueprint,
+    counter: _core.WordCounter,
+    limits: Mapping[str, int],
+    *,
+    progress: Progress | None,
+) -> Tokenizer:
+    """The source with tokens learnt from the words that were counted, within ``limits``."""
+    model = BpeModel(source)
+    settings = {**limits, "byte_level": blueprint.style == "byte_level", "apart": sorted(model.apart)}
     settings["ignore_merges"] = bool(blueprint.model["ignore_merges"])
-    settings["max_token_length"] = max_token_length or LONGEST[blueprint.style]
     learnt = counter.extend(model.tokens, model.merges, settings, progress)
     tokens = model.tokens + [token for token, _ in learnt]
     pairs = [(left, right) for left, right, _ in model.merges] + [pair for _, pair in learnt if pair]
@@ -92,8 +106,9 @@ class TrimResult:
 
 def trim_tokenizer(
     tokenizer: str | os.PathLike[str] | Tokenizer | Any,
-    inputs: Inputs,
+    inputs: Inputs | None = None,
     *,
+    texts: Documents | None = None,
     min_count: int = 1,
     vocab_size: int | None = None,
     text_field: str = "text",
@@ -110,7 +125,7 @@ def trim_tokenizer(
 
     Args:
         tokenizer: a folder, hub id, :class:`Tokenizer` or tokenizer of transformers; BPE of either style.
-        inputs: paths or texts, see :func:`langadapt.read_documents`.
+        inputs, texts: see :func:`langadapt.train_bpe`.
         min_count: keep what comes out so often.
         vocab_size: keep at most so many entries, the most used ones.
         text_field, text_unit, strict: see :func:`langadapt.read_documents`.
@@ -127,8 +142,8 @@ def trim_tokenizer(
     source = open_tokenizer(tokenizer)
     blueprint = blueprint_like(source)
     model = BpeModel(source)
-    texts = read_documents(inputs, text_field=text_field, text_unit=text_unit, strict=strict)
-    counts = count_tokens(source, texts, threads, progress)
+    reading = Reading(inputs, texts, text_field=text_field, text_unit=text_unit, strict=strict)
+    counts = count_tokens(source, reading.documents(), threads, progress)
     kept = choose(model, counts, min_count, vocab_size)
     id_map = np.full(len(model.tokens), -1, dtype=np.int64)
     id_map[kept] = np.arange(len(kept))

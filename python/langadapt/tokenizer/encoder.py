@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,21 +38,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 logger = logging.getLogger(__name__)
-
-
-class Backend(Protocol):
-    """What encodes and decodes: the native encoder, or the ``tokenizers`` package behind the same methods."""
-
-    @property
-    def vocab_size(self) -> int: ...
-    def encode(self, text: str, add_special_tokens: bool) -> NDArray[np.uint32]: ...
-    def encode_batch(
-        self, texts: Sequence[str], add_special_tokens: bool, threads: int, progress: Progress | None
-    ) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]: ...
-    def decode(self, ids: NDArray[np.uint32], skip_special_tokens: bool) -> str: ...
-    def token_to_id(self, token: str) -> int | None: ...
-    def id_to_token(self, id: int) -> str | None: ...
-    def added_tokens(self) -> list[tuple[int, str, bool, bool]]: ...
 
 
 class Tokenizer:
@@ -84,7 +69,7 @@ class Tokenizer:
         native, reason = _core.NativeTokenizer.load(definition, self.name)
         self.backend: Literal["native", "tokenizers"]
         """What does the work: ``"native"``, or ``"tokenizers"`` for kinds that the native encoder does not know."""
-        self._backend: Backend
+        self._backend: _core.NativeTokenizer | PackageTokenizer
         if native is not None:
             self.backend, self._backend = "native", native
         else:

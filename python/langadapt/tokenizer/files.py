@@ -9,6 +9,10 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from tokenizers import Tokenizer as Package
+
 from langadapt.errors import DataError, shorten
 from langadapt.tokenizer.roles import ROLE_NAMES, content_of, extra_tokens, read_json, special_tokens, tokenizer_config
 from langadapt.tokenizer.templates import DEFAULT_FILE, FOLDER
@@ -69,9 +73,6 @@ def fetch(name: str) -> Path:
     """The local folder of a tokenizer on the hub."""
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise FileNotFoundError(2, "No such folder, and not the name of a tokenizer on the hub", name)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     try:
         return Path(snapshot_download(name, allow_patterns=[*TOKENIZER_FILES, f"{FOLDER}/*.jinja", "config.json"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -170,8 +171,6 @@ def load_package(definition: bytes, name: str) -> Any:
     Raises:
         DataError: the package cannot read it.
     """
-    from tokenizers import Tokenizer as Package
-
     try:
         package = Package.from_str(definition.decode("utf-8"))
     except Exception as error:  # The package raises bare `Exception`.

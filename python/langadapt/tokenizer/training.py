@@ -4,83 +4,50 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from langadapt import _core
-from langadapt.checks import at_least
-from langadapt.corpus.documents import Inputs, TextStream, path_names, read_documents, warn_of_skipped
+from langadapt.corpus.documents import Documents, Inputs, Reading, warn_of_skipped
 from langadapt.corpus.samples import batches
 from langadapt.errors import ConfigError, DataError
 from langadapt.machine import thread_count
 from langadapt.progress import Progress
-from langadapt.tokenizer.blueprint import Blueprint, Style, blueprint_like, new_blueprint
+from langadapt.tokenizer.blueprint import Blueprint, blueprint_like, new_blueprint
 from langadapt.tokenizer.encoder import Tokenizer, open_tokenizer
 from langadapt.tokenizer.files import load_package
+from langadapt.tokenizer.options import BpeOptions
 from langadapt.tokenizer.vocabulary import CHARACTER_BYTES
 
 logger = logging.getLogger(__name__)
 
 
 def train_bpe(
-    inputs: Inputs,
-    vocab_size: int,
+    inputs: Inputs | None = None,
+    vocab_size: int = BpeOptions.vocab_size,
     *,
-    style: Style = "byte_level",
-    like: str | os.PathLike[str] | Tokenizer | Any | None = None,
-    special_tokens: Sequence[str] | Mapping[str, str] = (),
-    pattern: str | None = None,
-    min_frequency: int | None = None,
+    texts: Documents | None = None,
     text_field: str = "text",
     text_unit: str = "line",
     strict: bool = False,
-    normalization: str | None = None,
-    character_coverage: float = 0.9995,
-    max_token_length: int | None = None,
-    max_sentence_length: int = 8192,
-    max_words: int | None = None,
-    accept_fewer: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Tokenizer:
     """Train a BPE tokenizer that ``AutoTokenizer`` loads.
-
-    ``style="byte_level"`` (GPT-4, Llama 3): a regex cuts the text, merges are learnt over bytes; merges, ids and
-    vocabulary equal Hugging Face ``BpeTrainer``. ``style="sentencepiece"`` (Llama 2, Mistral): spaces are written
-    U+2581, digits stay alone, what is not covered is written as bytes; pieces, order and scores equal ``sentencepiece``
-    0.2.2 and later (``model_type=bpe``, ``byte_fallback``, ``split_digits``, ``allow_whitespace_only_pieces``,
-    ``remove_extra_whitespaces=False``). Both give back any text exactly, unless ``normalization`` is asked for, and in
-    the second style but for U+2581 itself and a space after what reads like a special token.
 
     The result depends on the documents alone: not on their order, the files they lie in or the number of threads
     (except with ``max_words``).
 
     Args:
-        inputs: paths, or an iterable of texts, as for :func:`langadapt.read_documents`.
+        inputs: a path or a list of paths, as for :func:`langadapt.read_documents`.
         vocab_size: entries in all, special tokens and bytes included.
-        style: see above; ignored with ``like``.
-        like: a tokenizer (folder, hub id, :class:`Tokenizer` or one of transformers) whose normalizer, pre-tokenizer,
-            decoder, special tokens (in the order of their ids, first), post-processor (with the new ids), byte fallback
-            and chat template are taken over.
-        special_tokens: tokens, or a mapping of roles (``"bos_token"``, ...) to tokens; they get the first ids. By
-            default begin, end and padding tokens, and ``<unk>`` in the SentencePiece style. With ``like``: more tokens.
-        pattern: byte-level style: ``"llama3"`` (default), ``"gpt4"``, ``"gpt2"``, ``"qwen2"``, ``"o200k"`` or a regex;
-            one without a scanner is run by the ``tokenizers`` package, much slower.
-        min_frequency: pairs that occur less often are not merged; 2 by default in the byte-level style, 1 in the other,
-            where 0 makes pieces that no longer occur rather than stop early, as SentencePiece does.
+        texts: documents in place of ``inputs``: any iterable of strings, or of mappings that hold one.
         text_field, text_unit, strict: as for :func:`langadapt.read_documents`.
-        normalization: ``None`` (lossless) or a Unicode form such as ``"NFKC"``.
-        character_coverage: SentencePiece style: share of all characters that are pieces of their own.
-        max_token_length: byte-level style: bytes of the longest token; SentencePiece style: characters (16).
-        max_sentence_length: SentencePiece style: longer lines, in bytes, are left out of training.
-        max_words: keep at most so many different words per thread by forgetting the rarest. This bounds memory on any
-            corpus, but counts become lower bounds and the result depends on ``threads``. Without it memory grows with
-            the number of different words, about 400 bytes for each of 16 letters.
-        accept_fewer: return a smaller vocabulary where the corpus does not support ``vocab_size``.
         threads: all cores by default.
         progress: called as ``(phase, done, total or None, unit)``.
+        options: fields of :class:`BpeOptions` by name, such as ``style``, ``like`` and ``special_tokens``.
 
     Raises:
         ValueError: the corpus supports fewer than ``vocab_size`` entries (the message says how many), or too few are
@@ -88,33 +55,38 @@ def train_bpe(
         ConfigError: options that do not go together, or ``like`` is no BPE tokenizer.
         DataError, FileNotFoundError: see :func:`langadapt.read_documents`.
     """
-    if vocab_size < 1:
-        raise ConfigError(f"vocab_size: {vocab_size} is not a number of entries")
-    at_least(0, min_frequency=min_frequency)
-    at_least(1, max_token_length=max_token_length, max_sentence_length=max_sentence_length, max_words=max_words)
-    if not 0 < character_coverage <= 1:
-        raise ConfigError(f"character_coverage: {character_coverage} is not in (0, 1]")
-    if like is None:
-        blueprint = new_blueprint(style, special_tokens, pattern, normalization)
-    else:
-        if pattern is not None or normalization is not None:
-            raise ConfigError(
-                "like: the pattern and the normalization are those of the other tokenizer; leave them out"
-            )
-        blueprint = blueprint_like(open_tokenizer(like, "like"), special_tokens)
-    counter = make_counter(blueprint, max_sentence_length, max_words, thread_count(threads))
-    count(counter, inputs, blueprint, text_field, text_unit, strict, progress)
-    settings = {"vocab_size": vocab_size, "special_tokens": blueprint.special, "accept_fewer": accept_fewer}
+    chosen = BpeOptions(vocab_size=vocab_size, **options)
+    chosen.check()
+    reading = Reading(inputs, texts, text_field=text_field, text_unit=text_unit, strict=strict)
+    blueprint = blueprint_of(chosen)
+    counter = make_counter(blueprint, chosen.max_sentence_length, chosen.max_words, thread_count(threads))
+    count(counter, reading, blueprint, progress)
+    return blueprint.build(learn(counter, blueprint, chosen, progress))
+
+
+def blueprint_of(chosen: BpeOptions) -> Blueprint:
+    """Everything about the tokenizer that is not learnt."""
+    if chosen.like is None:
+        return new_blueprint(chosen.style, chosen.special_tokens, chosen.pattern, chosen.normalization)
+    return blueprint_like(open_tokenizer(chosen.like, "like"), chosen.special_tokens)
+
+
+def learn(
+    counter: _core.WordCounter, blueprint: Blueprint, chosen: BpeOptions, progress: Progress | None
+) -> _core.TrainedTokens:
+    """The vocabulary and merges of the words that were counted."""
+    settings = {"vocab_size": chosen.vocab_size, "special_tokens": blueprint.special}
+    settings |= {"accept_fewer": chosen.accept_fewer, "min_frequency": chosen.min_frequency}
     if blueprint.style == "byte_level":
-        settings["min_frequency"] = 2 if min_frequency is None else min_frequency
-        settings |= {"max_token_length": max_token_length, "full_alphabet": True}
-        trained = counter.learn_byte_level(settings, progress)
-    else:
-        settings["min_frequency"] = 1 if min_frequency is None else min_frequency
-        settings |= {"max_piece_length": max_token_length or 16, "character_coverage": character_coverage}
-        settings["byte_fallback"] = bool(blueprint.model["byte_fallback"])
-        trained = counter.learn_sentencepiece(settings, progress)
-    return blueprint.build(trained)
+        if chosen.min_frequency is None:
+            settings["min_frequency"] = 2
+        settings |= {"max_token_length": chosen.max_token_length, "full_alphabet": True}
+        return counter.learn_byte_level(settings, progress)
+    if chosen.min_frequency is None:
+        settings["min_frequency"] = 1
+    settings |= {"max_piece_length": chosen.max_token_length or 16, "character_coverage": chosen.character_coverage}
+    settings["byte_fallback"] = bool(blueprint.model["byte_fallback"])
+    return counter.learn_sentencepiece(settings, progress)
 
 
 def make_counter(
@@ -131,28 +103,13 @@ def make_counter(
     )
 
 
-def count(
-    counter: _core.WordCounter,
-    inputs: Inputs,
-    blueprint: Blueprint,
-    text_field: str,
-    text_unit: str,
-    strict: bool,
-    progress: Progress | None,
-) -> None:
-    """Count the words of ``inputs`` and say what was left out."""
-    names = path_names(inputs)
-    if names is not None and not blueprint.cutting.by_package:
-        report = counter.count_files(
-            names, {"text_field": text_field, "strict": strict, "text_unit": text_unit}, progress
-        )
+def count(counter: _core.WordCounter, reading: Reading, blueprint: Blueprint, progress: Progress | None) -> None:
+    """Count the words of a text and say what was left out."""
+    if reading.names is not None and not blueprint.cutting.by_package:
+        report = counter.count_files(reading.names, reading.how, progress)
         warn_of_skipped(report)
     else:
-        if names is None:
-            stream: Iterable[str] = TextStream(inputs, text_field, strict)  # type: ignore[arg-type]
-        else:
-            stream = read_documents(inputs, text_field=text_field, text_unit=text_unit, strict=strict)
-        count_stream(counter, stream, blueprint, progress)
+        count_stream(counter, reading.documents(), blueprint, progress)
     seen = dict(counter.summary())
     if not seen["documents"]:
         raise DataError("no document to train on")

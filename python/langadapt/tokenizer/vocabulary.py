@@ -149,8 +149,8 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
     for name, token in ids.items():
         names[token] = name
         kinds[token], texts[token] = token_form(name, family, special.get(name), data["model"])
-    named = {f"{role}_token": source.special_token(f"{role}_token") for role in ROLE_NAMES}
-    if not any(named.values()):
+    named = {role: taker for role in map("{}_token".format, ROLE_NAMES) if (taker := source.special_token(role))}
+    if not named:
         named = roles_by_name(name for name in ids if special.get(name, True))
     known_roles = {role.removesuffix("_token"): ids[name] for role, name in named.items() if name in ids}
     unknown = data["model"].get("unk_token")

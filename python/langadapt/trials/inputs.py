@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from langadapt.corpus.documents import FileNames, read_documents
+from langadapt.corpus.documents import read_documents
 from langadapt.corpus.samples import first_bytes
 from langadapt.errors import ConfigError
 from langadapt.models.folder import context_length, resolve_model
@@ -161,7 +161,7 @@ def choose_method(
     tokenizer = Tokenizer.from_pretrained(inputs.tokenizer)
     train = brief_settings(inputs, wish)
     with tempfile.TemporaryDirectory(prefix="langadapt-probe-") as folder:
-        target, source = read_documents(FileNames(wish.text)), source_documents(inputs)
+        target, source = read_documents(wish.text), source_documents(inputs)
         if inputs.opened is not None:
             share = StoreShare(inputs.opened, 1.0, "target")
             text = ProbeText([share], first_bytes(target, HELD_OUT_BYTES), first_bytes(source, HELD_OUT_BYTES))
@@ -193,7 +193,7 @@ def token_counts(store: TokenStore) -> NDArray[np.int64]:
 
 def source_documents(inputs: MethodInputs) -> Iterable[str]:
     """Documents of the source language, none where no files are given."""
-    return read_documents(FileNames(inputs.source_text)) if inputs.source_text else ()
+    return read_documents(inputs.source_text) if inputs.source_text else ()
 
 
 def brief_settings(inputs: MethodInputs, wish: ProbeWish) -> TrainSettings:

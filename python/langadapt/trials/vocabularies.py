@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from langadapt.corpus.documents import FileNames, read_documents
+from langadapt.corpus.documents import read_documents
 from langadapt.errors import ConfigError
 from langadapt.evaluation.bits_per_byte import measure_bits_per_byte
 from langadapt.models.embeddings import count_parameters
@@ -96,7 +96,7 @@ def make_tokenizer(
     if kind not in KINDS:
         return own
     # What is measured on must not shape the tokenizer either.
-    seen = (document for document, aside in split_documents(read_documents(FileNames(text))) if not aside)
+    seen = (document for document, aside in split_documents(read_documents(text)) if not aside)
     if kind == REPLACE:
         return train_bpe(seen, vocab_size or own.vocab_size, like=inputs.own, progress=inputs.progress)
     if kind == EXTEND:
@@ -144,7 +144,7 @@ def compare_vocabularies(
             tokenizer.save_pretrained(keep_tokenizers / name)
         with tempfile.TemporaryDirectory(prefix="langadapt-compare-") as folder:
             store = Path(folder) / "store"
-            documents = read_documents(FileNames(wish.text)), source_documents(inputs)
+            documents = read_documents(wish.text), source_documents(inputs)
             text = sample_text(*documents, tokenizer, store, progress=inputs.progress)
             per_step = settings.tokens_per_step * TokenStore.open(store).manifest["summary"]["bytes_per_token"]
             budget = measured[0].trained_bytes if measured else wish.steps * per_step

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from langadapt.artefacts.folders import fingerprint
 from langadapt.errors import ConfigError, MismatchError
 from langadapt.training.data.batches import Mixture, Store, StoreShare, Windows
 from langadapt.training.model import check_vocabulary
@@ -91,7 +90,7 @@ def check_tokenizer(store: Store, name: str, tokenizer: Any) -> None:
     if tokenizer is None:
         return
     made_by = store.manifest.get("inputs", {}).get("tokenizer")
-    mine = tokenizer_fingerprint(tokenizer)
+    mine = getattr(tokenizer, "fingerprint", None)
     if made_by is not None and mine is not None:
         if made_by != mine:
             raise MismatchError(
@@ -106,17 +105,6 @@ def check_tokenizer(store: Store, name: str, tokenizer: Any) -> None:
         raise MismatchError(
             f"store {name}: made by a tokenizer of {stored} entries, but this run's has {size}; tokenize the text again"
         )
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str | None:
-    """What stores record of a tokenizer; none for objects that do not tell."""
-    if isinstance(tokenizer, (str, Path)):
-        file = Path(tokenizer) / "tokenizer.json"
-        return fingerprint(file) if file.is_file() else None
-    found = getattr(tokenizer, "fingerprint", None)
-    if callable(found):
-        found = found()
-    return None if found is None else str(found)
 
 
 def load_tokenizer(tokenizer: Any, model: Any) -> Any:

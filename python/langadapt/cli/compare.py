@@ -1,0 +1,145 @@
+"""``langadapt tokenizer compare``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from langadapt.artefacts.folders import write_atomically
+from langadapt.cli.options import (
+    AsJson,
+    Fuzzy,
+    Helper,
+    Model,
+    Padding,
+    ScaleRows,
+    Seed,
+    SourceText,
+    SourceTokenizer,
+    TrustCode,
+    Weighting,
+    Words,
+)
+from langadapt.cli.progress import progress
+from langadapt.models.folder import resolve_model
+from langadapt.swap.rows.names import METHODS
+from langadapt.swap.rows.options import SwapOptions
+
+if TYPE_CHECKING:
+    from langadapt.trials.inputs import MethodInputs, ProbeWish
+
+Choices = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[WAY]...",
+        help="replace, extend, trim (made from --text), or a tokenizer's folder. Default: the first three.",
+        show_default=False,
+    ),
+]
+Text = Annotated[
+    list[str],
+    typer.Option(help="Text of the target language, to make tokenizers, train and measure on.", show_default=False),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the table and the tokenizers made.")
+]
+VocabSize = Annotated[
+    int | None, typer.Option(help="Of `replace`: entries. Default: as many as the model's own.", min=1)
+]
+NewTokens = Annotated[
+    int | None, typer.Option(help="Of `extend`: tokens to add. Default: a quarter of the model's own.", min=1)
+]
+Steps = Annotated[int, typer.Option(help="Training steps, counted with the model's own tokenizer.", min=1)]
+
+
+def command(
+    model: Model,
+    choices: Choices = None,
+    *,
+    text: Text,
+    source_text: SourceText = None,
+    out: Out = None,
+    method: Annotated[str, typer.Option(help=f"How new rows are made: {', '.join(METHODS)}.")] = "focus",
+    vocab_size: VocabSize = None,
+    new_tokens: NewTokens = None,
+    probe_steps: Steps = 50,
+    probe_tokens: Annotated[int, typer.Option(help="Tokens per step.", min=1)] = 8192,
+    probe_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-4,
+    words: Words = None,
+    helper: Helper = None,
+    weighting: Weighting = "uniform",
+    seed: Seed = 0,
+    pad_to_multiple_of: Padding = 128,
+    scale_rows: ScaleRows = False,
+    fuzzy: Fuzzy = False,
+    source_tokenizer: SourceTokenizer = None,
+    as_json: AsJson = False,
+    trust_remote_code: TrustCode = False,
+) -> None:
+    """Compare ways to change a model's vocabulary: all get the same text to train on and to be measured on."""
+    from langadapt.trials.inputs import MethodInputs, ProbeWish
+
+    inputs = MethodInputs(
+        model=resolve_model(model),
+        tokenizer="",
+        words=words,
+        helper=helper,
+        source_text=source_text or (),
+        seed=seed,
+        source_tokenizer=source_tokenizer,
+    )
+    wish = ProbeWish(probe_steps, probe_tokens, probe_rate, (), text)
+    options: dict[str, Any] = {"vocab_size": vocab_size, "new_tokens": new_tokens}
+    options["swap"] = SwapOptions(
+        method=method,
+        seed=seed,
+        pad_to_multiple_of=pad_to_multiple_of,
+        scale_rows=scale_rows,
+        fuzzy=fuzzy,
+        weighting=weighting,
+    )
+    ways = choices or ("replace", "extend", "trim")
+    show_choices(inputs, wish, ways, out=out, as_json=as_json, trust_remote_code=trust_remote_code, **options)
+
+
+def show_choices(
+    inputs: MethodInputs, wish: ProbeWish, choices: Sequence[str], *, out: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Print the table; with a folder, keep it and the tokenizers that were made."""
+    from langadapt.trials.vocabularies import compare_vocabularies
+
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    with progress("compare") as report:
+        measured = compare_vocabularies(replace(inputs, progress=report), wish, choices, keep_tokenizers=out, **options)
+    rows = [asdict(choice) for choice in measured]
+    text = json.dumps(rows, indent=2, ensure_ascii=False)
+    if out is not None:
+        write_atomically(out / "comparison.json", text + "\n")
+    if as_json:
+        typer.echo(text)
+    else:
+        Console().print(choices_table(rows))
+
+
+def choices_table(rows: list[dict[str, Any]]) -> Table:
+    """Ways to change a vocabulary, side by side."""
+    # The report's package takes a quarter of a second, which no other command's help should wait for.
+    from langadapt.report.words import short_count
+
+    table = Table(title="Bits per byte after training on the same text", caption="speed: reading text, one pass")
+    for name in ("vocabulary", "entries", "weights", "bytes/token", "target", "source", "tokens/s", "bytes/s"):
+        table.add_column(name, justify="left" if name == "vocabulary" else "right")
+    for row in rows:
+        cells = [f"{row['vocabulary']:,}", short_count(row["parameters"]), f"{row['bytes_per_token']:.2f}"]
+        cells += ["" if row[side] is None else f"{row[side]:.4f}" for side in ("target", "source")]
+        cells += [f"{row['tokens_per_second']:,.0f}", f"{row['bytes_per_second']:,.0f}"]
+        table.add_row(row["name"] if row["name"] == row["kind"] else f"{row['name']} ({row['kind']})", *cells)
+    return table
