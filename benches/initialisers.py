@@ -308,7 +308,7 @@ def compare_vectors(experiment: Experiment, rows_file: Path) -> None:
         text = ProbeText(side.stores(side.folder / "tokenizer"), side.validation_texts("target"), window=256)
         settings = build(TrainSettings, TRAIN | {"steps": 50, "schedule": "constant", "seed": 1}, "train.")
         ranking = probe_methods(
-            experiment.base, tokenizer, ["focus"], text, settings, swap=SwapOptions(vectors=vectors, seed=1)
+            experiment.base, tokenizer, ["focus"], text, settings=settings, swap=SwapOptions(vectors=vectors, seed=1)
         )
         found.add({"vectors": name, "seed": seed, "seconds": seconds, **ranking.rows[0]})
 

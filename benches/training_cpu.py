@@ -117,7 +117,9 @@ def measure(tokens_per_step: int, rounds: int, steps: int) -> dict[str, Any]:
         min_learning_rate=1e-5,
     )
     tokens = (rounds + 2) * steps * settings.tokens_per_step
-    windows = Windows(NoiseStore(SHAPE["vocab_size"], tokens, 300), "noise", settings.sequence_length, 1, 2, 0)
+    windows = Windows(
+        NoiseStore(SHAPE["vocab_size"], tokens, 300), "noise", settings.sequence_length, start=1, end=2, seed=0
+    )
     mixture = Mixture([windows], [1.0], settings.sequences_per_step)
     sides = {"bare": Bare(mixture, settings), "loop": Loop(mixture, settings)}
     for side in sides.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -236,7 +236,7 @@ def test_one_machine_is_not_timed_for_another(monkeypatch: pytest.MonkeyPatch) -
     check_calibration(None, "cpu")
     with pytest.raises(ConfigError, match=r"would time this machine \(cpu\), but budget.gpus is 2 x h100-80gb; run it"):
         check_calibration("2 x h100-80gb", "cpu")
-    monkeypatch.setattr("langadapt.machine.choose_device", lambda _: "cuda")
+    monkeypatch.setattr("langadapt.cli.plan.choose_device", lambda _: "cuda")
     monkeypatch.setattr(devices, "gpu_names", lambda: ["NVIDIA A100-SXM4-80GB"])
     check_calibration("2 x a100-80gb", "auto")
     with pytest.raises(ConfigError, match=r"this machine \(a100-80gb\)"):
@@ -365,7 +365,7 @@ def test_advice_takes_the_smallest_share_that_keeps_the_source() -> None:
     assert 0 < advice.share < 0.5 and rows[advice.share]["source"] <= 1.04 * 1.01 < rows[0.0]["source"]
     assert rows[0.0]["target"] < rows[0.5]["target"]
     nothing = pilot.advise(target, source, base=0.5, tokens=8_000_000)
-    assert "best sum" in nothing.reason and json.dumps(nothing.to_dict())
+    assert "best sum" in nothing.reason and json.dumps(asdict(nothing))
 
 
 def test_one_gpu_is_planned_under_its_precision_whatever_sharding_is_asked_for() -> None:

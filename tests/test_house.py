@@ -22,9 +22,9 @@ FILE_BUDGET, FUNCTION_BUDGET, FUNCTION_LIMIT, KERNEL_BUDGET = 400, 50, 60, 80
 BY_POSITION = 4
 PROTOCOLS = {"forward", "backward"}
 """torch and transformers call these, by position."""
-HEAVY = ("numpy", "torch", "langadapt_kernels", "transformers")
+HEAVY = ("numpy", "huggingface_hub", "torch", "langadapt_kernels", "transformers")
 """What a light module does not wait for, lightest first."""
-REQUIRED = {*HEAVY, "huggingface_hub", "jinja2", "langadapt", "rich", "safetensors", "tokenizers", "typer", "yaml"}
+REQUIRED = {*HEAVY, "jinja2", "langadapt", "rich", "safetensors", "tokenizers", "typer", "yaml"}
 SELDOM = {"torch.distributed.fsdp", "torch.utils.tensorboard"}
 """Half a second that only several GPUs want; an optional package."""
 

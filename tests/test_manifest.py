@@ -23,7 +23,7 @@ def make(out: Path, text: str = "hello") -> None:
     with new_folder(out) as folder:
         (folder / "inner").mkdir()
         (folder / "inner" / "data.txt").write_text(text)
-        write_manifest(folder, "stage", {"a": 1}, {"input": "x"}, {"n": 2})
+        write_manifest(folder, "stage", {"a": 1}, {"input": "x"}, summary={"n": 2})
 
 
 def test_a_finished_folder_is_described(tmp_path: Path) -> None:

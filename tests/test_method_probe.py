@@ -97,7 +97,7 @@ def test_without_text_there_is_no_bake_off(work, capsys) -> None:  # noqa: F811
     assert run(*command, "--text", work / "de.txt", "--probe-steps", 0) == 2
     tokenizer = Tokenizer.from_pretrained(work / "target")
     with pytest.raises(ConfigError, match="no token store"):
-        probe_methods(work / "model", tokenizer, ["mean"], ProbeText([], ["x"]), TrainSettings())
+        probe_methods(work / "model", tokenizer, ["mean"], ProbeText([], ["x"]), settings=TrainSettings())
     with pytest.raises(ConfigError, match="held-out text"):
         ProbeText(shares(), [])
 
@@ -145,7 +145,7 @@ def test_a_lost_probe_is_a_row_and_not_the_end(work) -> None:  # noqa: F811
     text = ProbeText([StoreShare(store, 1.0, "target")], ["Das Haus steht am Fluss."])
     wild = probe_settings(settings(learning_rate=1e30, max_grad_norm=None), 4)
     with pytest.raises(LangadaptError, match="no method could run"):
-        probe_methods(work / "model", tokenizer, ["mean"], text, wild)
+        probe_methods(work / "model", tokenizer, ["mean"], text, settings=wild)
 
 
 def test_a_recipe_may_leave_the_method_to_a_bake_off(work, tmp_path) -> None:  # noqa: F811

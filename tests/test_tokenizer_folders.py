@@ -157,8 +157,8 @@ def test_every_file_survives_a_swap_and_a_training(folder: Path, tmp_path: Path)
     swap_folder(tmp_path / "model", target, tmp_path / "swapped", method="mean")
     assert known <= names(tmp_path / "swapped")
     state = {name: value.detach() for name, value in model.named_parameters()}
-    export(model, state, tmp_path / "by_files", target, None)
-    export(model, state, tmp_path / "by_object", None, Tokenizer.from_pretrained(target))
+    export(model, state, tmp_path / "by_files", target, tokenizer=None)
+    export(model, state, tmp_path / "by_object", None, tokenizer=Tokenizer.from_pretrained(target))
     assert known <= names(tmp_path / "by_files") and known <= names(tmp_path / "by_object")
 
 

@@ -114,7 +114,7 @@ def test_a_search_without_room_says_what_to_lower(monkeypatch: pytest.MonkeyPatc
 def prepared(wanted: TrainSettings) -> step.Stepper:
     processes = ProcessGroup()
     model = models.load(tiny_model(), wanted, processes.device)
-    mixture = data.open_mixture(shares(), None, None, model, wanted)
+    mixture = data.open_mixture(shares(), None, None, model, settings=wanted)
     return step.Stepper(model, mixture, wanted, processes)
 
 

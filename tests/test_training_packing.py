@@ -64,7 +64,7 @@ def test_windows_are_full_even_where_best_fit_alone_is_poor(longest: int) -> Non
 
 
 def windows(store: MemoryStore, length: int = 32, start: int | None = 1, end: int | None = 2, seed: int = 0) -> Windows:
-    return Windows(store, "target", length, start, end, seed)
+    return Windows(store, "target", length, start=start, end=end, seed=seed)
 
 
 @pytest.mark.parametrize(("start", "end"), [(1, 2), (None, 2), (1, None), (None, None)])
@@ -104,7 +104,9 @@ def test_epochs_visit_every_window_once_and_differ() -> None:
 
 def test_batches_depend_on_the_step_alone_and_divide_among_processes() -> None:
     def mixture() -> Mixture:
-        return Mixture([windows(MemoryStore(0)), Windows(MemoryStore(1), "source", 32, 1, 2, 0)], [3, 1], 8)
+        return Mixture(
+            [windows(MemoryStore(0)), Windows(MemoryStore(1), "source", 32, start=1, end=2, seed=0)], [3, 1], 8
+        )
 
     one, other = mixture(), mixture()
     for step in (50, 3, 200):
@@ -119,7 +121,7 @@ def test_batches_depend_on_the_step_alone_and_divide_among_processes() -> None:
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=4), st.integers(0, 1000))
 @settings(deadline=None, max_examples=30)
 def test_shares_hold_over_any_stretch(weights: list[float], start: int) -> None:
-    made = [Windows(MemoryStore(number), f"s{number}", 32, 1, 2, 0) for number in range(len(weights))]
+    made = [Windows(MemoryStore(number), f"s{number}", 32, start=1, end=2, seed=0) for number in range(len(weights))]
     mixture = Mixture(made, weights, 4)
     source, visit = mixture.visits(np.arange(start, start + 400))
     for number, weight in enumerate(weights):

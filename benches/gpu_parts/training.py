@@ -116,7 +116,9 @@ def run_ours(shape: dict[str, int], length: int, case: Case, steps: int) -> dict
     tokens, document = (steps + 2) * settings.tokens_per_step + length, case.document or length
     # So many pairs of input and label, which fill windows to the last place, are of one token more.
     store = NoiseStore(shape["vocab_size"], tokens, document + 1)
-    mixture = Mixture([Windows(store, "noise", length, None, None, 0)], [1.0], settings.sequences_per_step)
+    mixture = Mixture(
+        [Windows(store, "noise", length, start=None, end=None, seed=0)], [1.0], settings.sequences_per_step
+    )
     begun = time.perf_counter()
     stepper = Stepper(model, mixture, settings, processes)
     seconds, updates = [], []

@@ -151,7 +151,7 @@ def tokenize_corpus(
         # Who reads the ids later may need to know what they stand for.
         (folder / TOKENIZER_FILE).write_bytes(tokenizer.definition)
         made_from = {"tokenizer": tokenizer.fingerprint} | {name: fingerprint(file) for name, file in files.items()}
-        write_manifest(folder, STAGE, {"text_field": text_field}, made_from, summary)
+        write_manifest(folder, STAGE, {"text_field": text_field}, made_from, summary=summary)
     return TokenStore.open(out)
 
 

@@ -283,7 +283,7 @@ def check_files(path: Path, expected: Mapping[str, Mapping[str, Any]], *, hashes
 
 
 def write_manifest(
-    folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], summary: Mapping[str, Any]
+    folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], *, summary: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Describe all files of ``folder``, made from ``inputs`` (name to fingerprint), and return the manifest."""
     manifest = {

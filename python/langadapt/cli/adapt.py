@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from langadapt.cli.progress import progress
+from langadapt.recipe.recipe import Recipe
+from langadapt.report import results_table
 
 
 def command(
@@ -17,11 +20,7 @@ def command(
     ] = None,
 ) -> None:
     """Run all stages of a recipe; run it again after any interruption and it goes on."""
-    from rich.console import Console
-
     from langadapt.pipeline.run import adapt
-    from langadapt.recipe.recipe import Recipe
-    from langadapt.report import results_table
 
     plan = Recipe.from_yaml(recipe, overrides or ())
     with progress(plan.name) as report:

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from langadapt.cli.progress import progress
+from langadapt.demo import run_demo
+from langadapt.report import results_table
 
 
 def command(
@@ -16,11 +19,6 @@ def command(
     ),
 ) -> None:
     """Adapt a tiny model from English to German: the whole chain on bundled text, offline, on a CPU, in minutes."""
-    from rich.console import Console
-
-    from langadapt.demo import run_demo
-    from langadapt.report import results_table
-
     with progress("demo") as report:
         results = run_demo(out, progress=report)
     console = Console()

@@ -8,6 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from langadapt.costs import devices
+from langadapt.costs.devices import GIB
+from langadapt.errors import ConfigError
+from langadapt.machine import choose_device
+from langadapt.planning.plan import plan_recipe
+from langadapt.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,17 +43,12 @@ def command(
     ] = False,
 ) -> None:
     """Plan a recipe's training from its budget: memory, layout, tokens, dates, cost."""
-    from langadapt.recipe.recipe import Recipe
-
     loaded = Recipe.from_yaml(recipe, overrides or ())
     if pilot and calibrate:
-        from langadapt.errors import ConfigError
-
         raise ConfigError("--calibrate and --pilot answer different questions; give one of them")
     if pilot:
         show_pilot(loaded, as_json)
         return
-    from langadapt.planning.plan import plan_recipe
 
     measured = None
     if calibrate:
@@ -66,10 +71,6 @@ def check_calibration(gpus: str | None, device: str) -> None:
     Raises:
         ConfigError: the GPUs that the recipe names are not those of this machine.
     """
-    from langadapt.costs import devices
-    from langadapt.errors import ConfigError
-    from langadapt.machine import choose_device
-
     if gpus is None:
         return
     planned, here = devices.parse(gpus)[1], "cpu"
@@ -102,10 +103,6 @@ def disk_bytes(made: Plan, settings: TrainSettings) -> int:
 
 def show(made: Plan, measured: dict[str, Any] | None, disk: int) -> None:
     """The plan for people."""
-    from rich.console import Console
-
-    from langadapt.costs.devices import GIB
-
     console = Console(soft_wrap=True, highlight=False)
     console.print(layouts(made))
     best = made.best
@@ -136,11 +133,6 @@ def show(made: Plan, measured: dict[str, Any] | None, disk: int) -> None:
 
 def layouts(made: Plan) -> Table:
     """All combinations under the recipe's precision, and the fastest of every other."""
-    from rich import box
-    from rich.table import Table
-
-    from langadapt.costs.devices import GIB
-
     size = f"{made.parameters / 1e9:.2f} B" if made.parameters > 1e8 else f"{made.parameters / 1e6:.2f} M"
     table = Table(
         title=f"{size} parameters, vocabulary {made.vocabulary:,}, {made.gpus} x {made.device}",
@@ -190,8 +182,6 @@ def show_pilot(recipe: Any, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(advice), indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
 
     console = Console(soft_wrap=True, highlight=False)
     table = Table(title=f"predicted bits per byte after {advice.tokens:,} tokens")

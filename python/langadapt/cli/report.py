@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from langadapt.report import write_report
+
 
 def command(
     run: Annotated[
@@ -14,6 +16,4 @@ def command(
     ],
 ) -> None:
     """Write RUN_DIR/report: one self-contained HTML page and a model card. Prints the page's path."""
-    from langadapt.report import write_report
-
     typer.echo(write_report(run))

@@ -8,6 +8,11 @@ from typing import Annotated
 
 import typer
 
+from langadapt.artefacts.stages import is_running
+from langadapt.errors import ConfigError, TrainingStopped
+from langadapt.recipe.recipe import Recipe
+from langadapt.training.signals import ask_to_anneal
+
 
 def command(
     recipe: Annotated[Path, typer.Argument(help="The recipe (YAML).", show_default=False)],
@@ -37,19 +42,13 @@ def command(
     `anneal` of the larger budget, as if that had been the budget from the start; a budget just above `--from` anneals
     from there. Others rise to the peak again. The extended run's `final` takes the place of the old one.
     """
-    from langadapt.recipe.recipe import Recipe
-
     where = starting_point(extend, start)
     loaded = Recipe.from_yaml(recipe, overrides or ())
     if anneal:
-        from langadapt.artefacts.stages import is_running
-        from langadapt.training.signals import ask_to_anneal
-
         later = "" if is_running(Path(loaded.out)) else "; nothing trains there now, it will when the run goes on"
         for folder in ask_to_anneal(Path(loaded.out)):
             typer.echo(f"asked {folder} to anneal{later}")
         return
-    from langadapt.errors import TrainingStopped
     from langadapt.pipeline.run import train
     from langadapt.training import parallel
 
@@ -66,8 +65,6 @@ def command(
 
 def starting_point(extend: bool, start: str | None) -> bool | int | str:
     """What `--extend` and `--from` ask for together."""
-    from langadapt.errors import ConfigError
-
     if start is None:
         return extend
     if not extend:

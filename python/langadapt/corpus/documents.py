@@ -300,7 +300,7 @@ def build_corpus(
             source.add_to(read)
         report = CorpusReport(**read, **found)
         check_split(report, settings)
-        write_manifest(folder, "corpus", settings, made_from, report.to_dict())
+        write_manifest(folder, "corpus", settings, made_from, summary=report.to_dict())
     return report
 
 

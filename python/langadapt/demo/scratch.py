@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from langadapt.artefacts.folders import new_folder, write_manifest
 from langadapt.artefacts.stages import Run
+from langadapt.corpus.documents import build_corpus
 from langadapt.machine import quiet_transformers
 from langadapt.progress import Progress
 from langadapt.recipe.plain_values import build
@@ -22,7 +24,7 @@ def train_from_scratch(
     (``seed`` and ``shape``, the fields of a ``LlamaConfig``) and ``train`` (:class:`TrainSettings`). A recipe with the
     same ``corpus`` options sets the same documents aside, so nothing that it measures on was trained on here.
     """
-    from langadapt.corpus.documents import build_corpus
+    # Long: the stages of the demo's source model from top to bottom.
     from langadapt.store import tokenize_corpus
     from langadapt.tokenizer.encoder import Tokenizer
     from langadapt.tokenizer.training import train_bpe
@@ -79,7 +81,6 @@ def make_untrained_model(tokenizer: Path, out: Path, settings: Mapping[str, Any]
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from langadapt.artefacts.folders import new_folder, write_manifest
     from langadapt.tokenizer.encoder import Tokenizer
 
     loaded = Tokenizer.from_pretrained(tokenizer)
@@ -98,5 +99,5 @@ def make_untrained_model(tokenizer: Path, out: Path, settings: Mapping[str, Any]
         loaded.save_pretrained(folder)
         model.save_pretrained(folder)
         summary = {"parameters": model.num_parameters()}
-        write_manifest(folder, "untrained", settings, {"tokenizer": loaded.fingerprint}, summary)
+        write_manifest(folder, "untrained", settings, {"tokenizer": loaded.fingerprint}, summary=summary)
     return summary

@@ -117,6 +117,7 @@ def rewrite(
     out: Path,
     replaced: Mapping[str, tuple[int, ...]],
     make: Callable[[str], Tensor],
+    *,
     advance: Callable[[int], None],
 ) -> int:
     """Write ``source`` to ``out`` with some tensors replaced.

@@ -111,7 +111,7 @@ def bake_off(job: Job, corpora: text.Corpora, made: Material) -> Ranking:
             Tokenizer.from_pretrained(made.tokenizer),
             settings.candidates or files.candidates(),
             ProbeText(made.stores, texts["target"], texts.get("source", ()), recipe.evaluate.window),
-            probe_settings(recipe.train, settings.probe_steps),
+            settings=probe_settings(recipe.train, settings.probe_steps),
             swap=swap_options(recipe, SwapOptions.method),
             options=files.options,
             progress=job.progress,

@@ -49,7 +49,7 @@ def calibrate(config: Any, settings: TrainSettings, steps: int = 4) -> dict[str,
     network = models.load(network, settings, processes.device)
     rows = network.get_input_embeddings().weight.shape[0]
     tokens = (steps + 2) * settings.tokens_per_step
-    windows = Windows(NoiseStore(rows, tokens), "noise", settings.sequence_length, None, None, 0)
+    windows = Windows(NoiseStore(rows, tokens), "noise", settings.sequence_length, start=None, end=None, seed=0)
     mixture = Mixture([windows], [1.0], min(settings.sequences_per_step, len(windows)))
     stepper = Stepper(network, mixture, settings, processes)
     times, updates = [], []

@@ -94,9 +94,8 @@ class Law:
 
     def __call__(self, share: float, tokens: float) -> float:
         """Bits per byte after ``tokens`` tokens at ``share``."""
-        columns = basis(
-            np.array([share]), np.array([tokens / self.scale]), self.beta, self.gamma, self.epsilon, self.alpha
-        )
+        exponents = (self.beta, self.gamma, self.epsilon, self.alpha)
+        columns = basis(np.array([share]), np.array([tokens / self.scale]), exponents)
         return float(columns[0] @ np.array([self.floor, self.learnt, self.cost]))
 
 
@@ -119,8 +118,10 @@ class Advice:
     """Length of the run in lengths of a pilot."""
 
 
-def basis(share: Floats, tokens: Floats, beta: float, gamma: float, epsilon: float, alpha: float) -> Floats:
-    """The three terms of the law, ``[points, 3]``; 0.05 units stand for what the model knew before."""
+def basis(share: Floats, tokens: Floats, exponents: tuple[float, float, float, float]) -> Floats:
+    """The three terms of the law, ``[points, 3]``, for its beta, gamma, epsilon and alpha; 0.05 units stand for what
+    the model knew before."""
+    beta, gamma, epsilon, alpha = exponents
     return np.stack(
         [np.ones_like(share), (share * tokens + 0.05) ** -beta, (share + epsilon) ** -gamma * tokens**alpha], axis=1
     )
@@ -148,7 +149,7 @@ def fits(points: Sequence[Point]) -> list[Law]:
     laws = []
     grid = itertools.product((0.1, 0.2, 0.35, 0.5, 0.8), (0.25, 0.5, 1.0), (0.02, 0.1, 0.3), (0.0, 0.15, 0.3))
     for exponents in grid:
-        columns = basis(shares, tokens, *exponents)
+        columns = basis(shares, tokens, exponents)
         solution = non_negative(columns, bits)
         error = float(np.sqrt(np.mean((columns @ solution - bits) ** 2)))
         floor, learnt, cost = solution.tolist()
@@ -171,7 +172,7 @@ def non_negative(columns: Floats, values: Floats) -> Floats:
 
 
 def advise(
-    target: Sequence[Point], source: Sequence[Point], base: float, tokens: int, tolerance: float = TOLERANCE
+    target: Sequence[Point], source: Sequence[Point], base: float, tokens: int, *, tolerance: float = TOLERANCE
 ) -> Advice:
     """Recommend a share of source text for a run of ``tokens`` tokens.
 
@@ -242,7 +243,7 @@ def pilot_recipe(recipe: Recipe, shares: Sequence[float] = SHARES, steps: int = 
             log.info("pilot %d of %d: %g %% source text", number, len(shares), 100 * share)
             weights = {"target": 1 - share, "source": share}
             parts = [StoreShare(stores[side], weight, side) for side, weight in weights.items() if weight > 0]
-            for line in try_share(job, corpora, replace(arm, stores=parts), share, settings):
+            for line in try_share(job, corpora, replace(arm, stores=parts), share, settings=settings):
                 for side, own in weights.items():
                     bits = line.get("validation", {}).get(f"bits_per_byte_{side}")
                     # The validation before the first step is no point of the law.
@@ -271,7 +272,9 @@ def pilot_settings(settings: TrainSettings, steps: int) -> TrainSettings:
     )
 
 
-def try_share(job: Job, corpora: text.Corpora, arm: Arm, share: float, settings: TrainSettings) -> list[dict[str, Any]]:
+def try_share(
+    job: Job, corpora: text.Corpora, arm: Arm, share: float, *, settings: TrainSettings
+) -> list[dict[str, Any]]:
     """The log of one pilot; of its model and its checkpoint, large as they are, nothing is left."""
     out = job.folder / PILOTS / f"share-{share:g}"
     described = describe_run(arm.model, arm.stores, settings)

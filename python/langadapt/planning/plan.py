@@ -12,6 +12,7 @@ from typing import Any
 from langadapt.costs import devices, memory
 from langadapt.costs.flops import Shape
 from langadapt.errors import ConfigError
+from langadapt.models.folder import read_config, resolve_model
 from langadapt.training.options import Option, choose, enumerate_options
 from langadapt.training.schedule import phases
 from langadapt.training.settings import TrainSettings
@@ -88,39 +89,17 @@ def plan(
     Raises:
         ConfigError: nothing fits; the message says what would.
     """
-    count, device = devices.parse(gpus) if gpus else devices.here()
+    # Long: a line for each argument and for each field of the plan.
+    count, device = machine(gpus, settings)
     shape, corpus = Shape.of(config, vocabulary), corpus or Corpus()
-    if settings.sequences_per_step % count:
-        raise ConfigError(
-            f"{settings.sequences_per_step} windows per step (batch_tokens / sequence_length) do not divide among "
-            f"{count} GPUs"
-        )
     options = list(enumerate_options(shape, settings, count, device, measured))
     best, reason = choose(options, settings, shape, count, device)
     notes = approximations(settings, count)
     limit = hours if settings.hours is None else settings.hours
-    steps = budget_steps(settings, best, corpus, limit, notes)
-    seconds = steps * best.step_seconds
-    if limit is not None and seconds > limit * 3600:
-        possible = max(int(limit * 3600 / best.step_seconds), 0)
-        notes.append(
-            f"{steps} steps take {seconds / 3600:.1f} hours, more than the {limit:g} allowed: {possible} steps "
-            f"({possible * settings.tokens_per_step:,} tokens) fit; set hours instead, and the schedule ends in time"
-        )
-    deadline = settings.deadline_timestamp()
-    start = now or datetime.now()
-    if deadline is not None and start.timestamp() + seconds > deadline:
-        notes.append(
-            f"the run would end {timedelta(seconds=round(start.timestamp() + seconds - deadline))} after its deadline"
-        )
+    steps = budget_steps(settings, best, corpus, limit, notes=notes)
+    start, seconds = now or datetime.now(), steps * best.step_seconds
+    notes += shortfalls(settings, corpus, steps, best, limit=limit, start=start)
     tokens = steps * settings.tokens_per_step
-    epochs = tokens / corpus.tokens if corpus.tokens else None
-    if epochs is not None and epochs > 4:
-        notes.append(
-            f"{epochs:.1f} passes over the text: beyond about 4 they teach little (arXiv 2305.16264); add text"
-        )
-    if not corpus.measured:
-        notes.append(f"bytes per token are assumed ({corpus.bytes_per_token:g}) until the text is tokenized")
     return Plan(
         device=device.name,
         device_memory=device.memory,
@@ -133,7 +112,7 @@ def plan(
         steps=steps,
         tokens=tokens,
         text_bytes=int(tokens * corpus.bytes_per_token),
-        epochs=epochs,
+        epochs=tokens / corpus.tokens if corpus.tokens else None,
         hours=seconds / 3600,
         schedule=dates(settings, steps, best.step_seconds, start),
         rates=peaks(settings, vocabulary is not None),
@@ -141,6 +120,21 @@ def plan(
         cost=None if price is None else price * count * seconds / 3600,
         notes=notes,
     )
+
+
+def machine(gpus: str | None, settings: TrainSettings) -> tuple[int, devices.Device]:
+    """How many GPUs a plan is for, and of which kind.
+
+    Raises:
+        ConfigError: the windows of a step do not divide among them.
+    """
+    count, device = devices.parse(gpus) if gpus else devices.here()
+    if settings.sequences_per_step % count:
+        raise ConfigError(
+            f"{settings.sequences_per_step} windows per step (batch_tokens / sequence_length) do not divide among "
+            f"{count} GPUs"
+        )
+    return count, device
 
 
 def approximations(settings: TrainSettings, gpus: int) -> list[str]:
@@ -156,7 +150,32 @@ def approximations(settings: TrainSettings, gpus: int) -> list[str]:
     return notes
 
 
-def budget_steps(settings: TrainSettings, best: Option, corpus: Corpus, hours: float | None, notes: list[str]) -> int:
+def shortfalls(
+    settings: TrainSettings, corpus: Corpus, steps: int, best: Option, *, limit: float | None, start: datetime
+) -> list[str]:
+    """What a user should know of a plan that fits into memory: too little time, too little text, an assumption."""
+    notes, seconds, tokens = [], steps * best.step_seconds, steps * settings.tokens_per_step
+    if limit is not None and seconds > limit * 3600:
+        possible = max(int(limit * 3600 / best.step_seconds), 0)
+        notes.append(
+            f"{steps} steps take {seconds / 3600:.1f} hours, more than the {limit:g} allowed: {possible} steps "
+            f"({possible * settings.tokens_per_step:,} tokens) fit; set hours instead, and the schedule ends in time"
+        )
+    deadline = settings.deadline_timestamp()
+    if deadline is not None and (late := start.timestamp() + seconds - deadline) > 0:
+        notes.append(f"the run would end {timedelta(seconds=round(late))} after its deadline")
+    if corpus.tokens and (epochs := tokens / corpus.tokens) > 4:
+        notes.append(
+            f"{epochs:.1f} passes over the text: beyond about 4 they teach little (arXiv 2305.16264); add text"
+        )
+    if not corpus.measured:
+        notes.append(f"bytes per token are assumed ({corpus.bytes_per_token:g}) until the text is tokenized")
+    return notes
+
+
+def budget_steps(
+    settings: TrainSettings, best: Option, corpus: Corpus, hours: float | None, *, notes: list[str]
+) -> int:
     """Steps that the settings' budget comes to; ``hours`` where they name none."""
     if settings.steps is None and settings.tokens is None:
         if hours is not None and settings.epochs is None:
@@ -199,8 +218,6 @@ def peaks(settings: TrainSettings, swapped: bool) -> dict[str, float]:
 
 def plan_recipe(recipe: Any, measured: Mapping[str, Any] | None = None) -> Plan:
     """Plan the training of a recipe: its model's config, its tokenizer's size, its text."""
-    from langadapt.models.folder import read_config, resolve_model
-
     config = read_config(resolve_model(recipe.model))
     budget = recipe.budget
     return plan(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
+
 from langadapt.report import words
 from langadapt.report.results import results_of
 from langadapt.report.summary import Row, Summary, measured_texts, summarize
@@ -19,8 +21,6 @@ def results_table(results: Mapping[str, Any]) -> Table:
     Args:
         results: as ``adapt`` returns them and ``results.json`` holds them.
     """
-    from rich.table import Table
-
     summary = summarize(results_of(results))
     table = Table(title=summary.name, caption="bits per byte: lower is better; change against the source model")
     table.add_column("model")

@@ -240,7 +240,7 @@ def write_weights(job: Job, out: Path, progress: Progress | None) -> None:
     for file in weight_files(stored.folder):
         copy = out / file.relative_to(stored.folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        size += rewrite(file, copy, shapes, make, advance)
+        size += rewrite(file, copy, shapes, make, advance=advance)
     index = stored.folder / INDEX
     if index.is_file():
         content = json.loads(index.read_text(encoding="utf-8"))

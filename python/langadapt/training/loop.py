@@ -130,7 +130,7 @@ class Trainer:
         self.tokenizer = data.load_tokenizer(job.tokenizer, None)
         self.model = models.load(job.model, job.settings, processes.device)
         ids = self.tokenizer if self.tokenizer is not None else data.load_tokenizer(None, job.model)
-        self.mixture = data.open_mixture(job.stores, self.tokenizer, ids, self.model, job.settings)
+        self.mixture = data.open_mixture(job.stores, self.tokenizer, ids, self.model, settings=job.settings)
         self.bytes_per_token = data.bytes_per_token(self.mixture)
         self.step, self.loss = 0, math.nan
         self.validation: dict[str, float] = {}
@@ -389,9 +389,9 @@ class Trainer:
             if self.processes.is_main:
                 with new_folder(self.out / "final") as folder:
                     files = Path(self.job.model) if isinstance(self.job.model, (str, Path)) else None
-                    models.export(self.model, state, folder, files, self.tokenizer)
+                    models.export(self.model, state, folder, files, tokenizer=self.tokenizer)
                     run = self.job.described
-                    write_manifest(folder, "train", run["settings"], run["inputs"], asdict(result))
+                    write_manifest(folder, "train", run["settings"], run["inputs"], summary=asdict(result))
         except OSError as error:
             raise LangadaptError(
                 f"{self.out / 'final'}: cannot write the trained model: {error.strerror or error}; the last "

@@ -229,7 +229,7 @@ def gather(model: nn.Module, keep: bool) -> dict[str, Tensor]:
     return state
 
 
-def export(model: Any, state: dict[str, Tensor], folder: Path, tokenizer_files: Path | None, tokenizer: Any) -> None:
+def export(model: Any, state: dict[str, Tensor], folder: Path, tokenizer_files: Path | None, *, tokenizer: Any) -> None:
     """Write a Hugging Face folder: bf16 safetensors, config, and the tokenizer's files."""
     from transformers import AutoModelForCausalLM
 

@@ -173,7 +173,7 @@ def choose_method(
             tokenizer,
             list(wish.candidates) or inputs.candidates(),
             text,
-            probe_settings(train, wish.steps),
+            settings=probe_settings(train, wish.steps),
             swap=swap,
             options=inputs.options,
             source_tokenizer=inputs.own,

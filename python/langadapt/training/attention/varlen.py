@@ -76,7 +76,7 @@ def forward(
     """
     tensors = (query, key, value)
     run = through_torch if name == TORCH else through_flash
-    output = run(KERNELS[name], tensors, (bounds, bounds, longest, longest), scale, window)
+    output = run(KERNELS[name], tensors, (bounds, bounds, longest, longest), scale, window=window)
     result: Tensor = output[0] if isinstance(output, tuple) else output
     return result
 
@@ -86,6 +86,7 @@ def through_flash(
     tensors: tuple[Tensor, Tensor, Tensor],
     lengths: tuple[Any, ...],
     scale: float | None,
+    *,
     window: int | None,
 ) -> Any:
     """The packages' common interface."""
@@ -98,6 +99,7 @@ def through_torch(
     tensors: tuple[Tensor, Tensor, Tensor],
     lengths: tuple[Any, ...],
     scale: float | None,
+    *,
     window: int | None,
 ) -> Any:
     """torch's function is young: releases differ in what they take.

@@ -81,6 +81,7 @@ class Windows:
         store: Store,
         name: str,
         length: int,
+        *,
         start: int | None,
         end: int | None,
         seed: int,

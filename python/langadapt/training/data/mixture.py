@@ -13,7 +13,7 @@ from langadapt.training.settings import TrainSettings
 
 
 def open_mixture(
-    shares: Sequence[StoreShare], tokenizer: Any, ids: Any, model: Any, settings: TrainSettings
+    shares: Sequence[StoreShare], tokenizer: Any, ids: Any, model: Any, *, settings: TrainSettings
 ) -> Mixture:
     """Pack all stores. ``tokenizer`` is what the stores must be of, ``ids`` what knows the special tokens.
 
@@ -37,7 +37,9 @@ def open_mixture(
             check_vocabulary(model, int(vocabulary) - 1, f"store {name}")
         # An id without an embedding would end the run in an index error, or in a GPU's assertion.
         entries = int(vocabulary) if vocabulary is not None else int(model.get_input_embeddings().weight.shape[0])
-        sources.append(Windows(store, name, settings.sequence_length, start, end, settings.seed, entries))
+        sources.append(
+            Windows(store, name, settings.sequence_length, start=start, end=end, seed=settings.seed, ids=entries)
+        )
     return Mixture(sources, [share.weight for share in shares], settings.sequences_per_step)
 
 

@@ -60,7 +60,7 @@ def pack(pairs: Integers, length: int, full: float = FULL) -> Packing:
     bins, bin_of = best_fit(rest[remaining], length)
     order = np.argsort(bin_of, kind="stable")
     pieces = Pieces(remaining[order], (whole * length)[remaining[order]], rest[remaining[order]], bin_of[order])
-    pieces = fill_up(pieces, bins, length, full, len(documents))
+    pieces = fill_up(pieces, bins, length, full, full_windows=len(documents))
     used = np.concatenate([np.ones(len(documents), np.int64), np.bincount(pieces.window)])
     return Packing(
         length,
@@ -122,7 +122,7 @@ def best_fit(sizes: Integers, capacity: int) -> tuple[int, Integers]:
     return bins, bin_of
 
 
-def fill_up(pieces: Pieces, bins: int, length: int, full: float, full_windows: int) -> Pieces:
+def fill_up(pieces: Pieces, bins: int, length: int, full: float, *, full_windows: int) -> Pieces:
     """Dissolve the emptiest of ``bins`` windows until all windows together are ``full``, at the price of splits."""
     filled = np.bincount(pieces.window, weights=pieces.lengths, minlength=bins).astype(np.int64)
     order = np.argsort(-filled, kind="stable")
