@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,23 @@ def test_a_broken_configuration_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(DataError, match=r"config\.json"):
         context_length(tmp_path)
+
+
+def test_a_model_that_cannot_be_swapped_is_told_before_the_first_stage(model: Path, monkeypatch) -> None:
+    found = {"model.norm.weight": "computed"}, True
+    monkeypatch.setattr("langadapt.models.embeddings.tables_by_id", lambda skeleton: found)
+    with pytest.raises(ConfigError, match=r"`model.norm.weight` \[32\] is a table by token id"):
+        check_run(recipe(model), model, ["keep", "focus"])
+    check_run(recipe(model), model, ["keep"])
+
+
+def test_room_for_all_copies_is_made_sure_of(model: Path, tmp_path: Path, monkeypatch) -> None:
+    size = (model / "model.safetensors").stat().st_size
+    room = shutil.disk_usage(tmp_path)._replace(free=3 * size - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: room)
+    job = recipe(model, out=str(tmp_path / "run"))
+    check_run(job, model, ["focus"])
+    with pytest.raises(OSError, match="no room"):
+        check_run(job, model, ["focus", "keep"])
+    (tmp_path / "run" / "swapped" / "focus").mkdir(parents=True)
+    check_run(job, model, ["focus", "keep"])

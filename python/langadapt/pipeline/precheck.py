@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from langadapt.artefacts.folders import check_space
 from langadapt.errors import ConfigError
 from langadapt.machine import choose_device
 from langadapt.models.folder import context_length
 from langadapt.recipe.recipe import Recipe
-from langadapt.swap.rows.names import AUTO, check_methods
+from langadapt.swap.rows.names import AUTO, KEEP, check_methods
 from langadapt.training.course import check_deadline
 
 
@@ -29,9 +30,10 @@ def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
     arms = list(arms)
     # A run that is complete may be called again at any time.
     done = {path.parent.name for path in Path(recipe.out).glob("trained/*/final")}
-    if not all(arm in done or (arm == AUTO and done) for arm in arms):
+    left = [arm for arm in arms if arm not in done and not (arm == AUTO and done)]
+    if left:
         check_deadline(recipe.train)
-    check_weights(model)
+    check_model(model, Path(recipe.out), left)
     context, length = context_length(model), recipe.train.sequence_length
     if context is not None and length > context:
         raise ConfigError(f"train.sequence_length: {length} tokens exceed the model's context of {context} ({model})")
@@ -42,9 +44,22 @@ def check_run(recipe: Recipe, model: Path, arms: Iterable[str]) -> None:
             raise ConfigError(f"method `{method}` needs `swap.{needed}`, which the recipe does not set")
 
 
-def check_weights(model: Path) -> None:
-    """Raise DataError unless all files of a model's weights are there and as long as their headers say."""
-    from langadapt.models.weights import read_header, weight_files
+def check_model(model: Path, out: Path, arms: Iterable[str]) -> None:
+    """Make sure of a model's files, that it can be swapped if an arm does, and of room for a copy by each stage.
 
-    for file in weight_files(model):
+    Raises:
+        ConfigError: a table by token id for which no rows can be made.
+        DataError: weights are missing, or not as long as their headers say.
+        OSError: the disk is too full, or nothing may be written there.
+    """
+    from langadapt.models.weights import read_header, weight_files
+    from langadapt.swap.files import read_model
+
+    files = weight_files(model)
+    for file in files:
         read_header(file)
+    if any(arm != KEEP for arm in arms):
+        read_model(model)
+    # Swapped and trained; checkpoints hold more, and are pruned.
+    copies = sum(2 - (arm == KEEP or (out / "swapped" / arm).is_dir()) for arm in arms)
+    check_space(out, copies * sum(file.stat().st_size for file in files))
