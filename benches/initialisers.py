@@ -172,7 +172,7 @@ class Experiment:
             return {"helper_rows": input_rows(self.helper(language))}
         if method == "wechsel":
             files = (self.words("english"), self.words(language), self.dictionary(language))
-            vectors, source_vectors = vectors_from_files(self.base, side.folder / "tokenizer", *files)
+            vectors, source_vectors = vectors_from_files(self.base, side.folder / "tokenizer", files)
             return {"vectors": vectors, "source_vectors": source_vectors}
         return {}
 

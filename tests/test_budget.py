@@ -390,3 +390,9 @@ def test_a_step_takes_as_long_as_its_windows(micro_batch: int) -> None:
     assert made.best.tokens_per_second * made.best.step_seconds == pytest.approx(256 * 4096)
     wanted = settings(batch_sequences=15, micro_batch=4, device="cuda")
     assert layout.layout_of(wanted, ProcessGroup(), "none", "none", 4).windows == 15
+
+
+def test_sizes_given_per_layer_count_as_their_mean() -> None:
+    config = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100, "head_dim": 16}
+    alike = Shape.of(config | {"intermediate_size": 96, "num_key_value_heads": 2})
+    assert Shape.of(config | {"intermediate_size": [64, 128], "num_key_value_heads": [1, 3]}) == alike

@@ -54,6 +54,7 @@ def swap_tokenizer(
             swapped.
         DataError: the model's rows or the vectors are not finite.
     """
+    # Long: a public function, whose arguments and errors are explained; the body has 24 lines.
     swap = swap.updated(options)
     match = match_vocabularies(source_tokenizer, target_tokenizer, fuzzy=swap.fuzzy)
     tables = find_token_tables(skeleton_of(model))

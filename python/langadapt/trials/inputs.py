@@ -103,7 +103,7 @@ class MethodInputs:
             ids, _ = own.encode_batch(first_bytes(source_documents(self), COUNTED_BYTES))
             extra = {"source_counts": np.bincount(ids, minlength=own.vocab_size)}
         elif method == "wechsel" and self.words is not None:
-            target, source = vectors_from_files(self.own, self.tokenizer, *self.words)
+            target, source = vectors_from_files(self.own, self.tokenizer, self.words)
             extra = {"vectors": target, "source_vectors": source}
         elif method == "clp" and self.helper is not None:
             extra = {"helper_rows": input_rows(resolve_model(self.helper))}

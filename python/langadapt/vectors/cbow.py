@@ -69,6 +69,7 @@ def train_vectors(
         ValueError: a setting is out of range, or too few tokens reach ``min_count``.
         MismatchError: the tokenizer is not the store's.
     """
+    # Long: a public function, whose arguments are explained; the body has 16 lines.
     store = open_store(store)
     settings = {"dim": dim, "epochs": epochs, "window": window, "negatives": negative, "min_count": min_count}
     settings |= {"learning_rate": learning_rate, "subsample": subsample, "ngrams": ngrams, "seed": seed}

@@ -96,10 +96,11 @@ class RowPlan:
         n_rows = max(len(self), rows or 0)
         by_rule = self.rule.combine(matrices) if self.rule is not None else [None] * len(matrices)
         return tuple(
-            self._apply(matrix, made, n_rows, seed, scale) for matrix, made in zip(matrices, by_rule, strict=True)
+            self._apply(matrix, made, n_rows, seed=seed, scale=scale)
+            for matrix, made in zip(matrices, by_rule, strict=True)
         )
 
-    def _apply(self, matrix: Tensor, by_rule: Tensor | None, n_rows: int, seed: int, scale: bool) -> Tensor:
+    def _apply(self, matrix: Tensor, by_rule: Tensor | None, n_rows: int, *, seed: int, scale: bool) -> Tensor:
         out = torch.empty((n_rows, matrix.shape[1]), dtype=matrix.dtype, device=matrix.device)
         copied = self.copied
         source = torch.from_numpy(self.ids[self.starts[copied]]).to(matrix.device)
@@ -110,7 +111,7 @@ class RowPlan:
         if by_rule is not None and self.rule is not None:
             out[torch.from_numpy(self.rule.target_ids).to(out.device)] = by_rule.to(out)
         missing = np.concatenate([self.missing, np.arange(len(self), n_rows)])
-        fill_rows(out, missing, matrix, self.fill, seed)
+        fill_rows(out, missing, matrix, self.fill, seed=seed)
         if scale:
             reference = matrix if len(copied) == 0 else out[torch.from_numpy(copied).to(out.device)]
             scale_rows(out, self.combined, float(row_norms(reference).mean()))
@@ -151,7 +152,7 @@ def moments(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(means).cpu(), torch.cat(stds).cpu()
 
 
-def fill_rows(out: Tensor, rows: NDArray[np.int64], matrix: Tensor, fill: Fill, seed: int) -> None:
+def fill_rows(out: Tensor, rows: NDArray[np.int64], matrix: Tensor, fill: Fill, *, seed: int) -> None:
     """Fill ``rows`` of ``out`` from the distribution of the rows of ``matrix``.
 
     One draw per row in the order of the rows, from one generator on the CPU: the rows are the same on every device, and

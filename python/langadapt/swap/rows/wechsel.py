@@ -78,12 +78,12 @@ def aligned_token_vectors(
 
 
 def vectors_from_files(
-    source_tokenizer: Any, target_tokenizer: Any, source_words: Path, target_words: Path, dictionary: Path
+    source_tokenizer: Any, target_tokenizer: Any, words: tuple[Path, Path, Path]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Vectors of all target and of all source tokens in one space, from two files of word vectors and a dictionary."""
     match = match_vocabularies(source_tokenizer, target_tokenizer)
-    source, target = read_word_vectors(source_words), read_word_vectors(target_words)
-    of_source, of_target = aligned_token_vectors(match, source, target, read_dictionary(dictionary))
+    source, target = read_word_vectors(words[0]), read_word_vectors(words[1])
+    of_source, of_target = aligned_token_vectors(match, source, target, read_dictionary(words[2]))
     return of_target, of_source
 
 
