@@ -194,5 +194,5 @@ def test_a_tokenizer_that_cuts_and_pads_counts_like_any_other(tmp_path) -> None:
     for name, tokenizer in (("plain", plain), ("cutting", cutting)):
         tokenizer.save(str(tmp_path / f"{name}.json"))
     texts = ["The house.", " ".join(ENGLISH)]
-    costs = [text_cost(texts, *[read_vocabulary(tmp_path / f"{name}.json")] * 2) for name in ("plain", "cutting")]
+    costs = [text_cost(texts, match_vocabularies(*[tmp_path / f"{name}.json"] * 2)) for name in ("plain", "cutting")]
     assert costs[0] == costs[1]
