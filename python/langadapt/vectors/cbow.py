@@ -71,14 +71,8 @@ def train_vectors(
     """
     # Long: a public function, whose arguments are explained; the body has 16 lines.
     store = open_store(store)
-    settings: dict[str, Any] = {
-        "dim": dim,
-        "epochs": epochs,
-        "window": window,
-        "negatives": negative,
-        "min_count": min_count,
-    }
-    settings |= {"learning_rate": learning_rate, "subsample": subsample, "ngrams": ngrams, "seed": seed}
+    settings: dict[str, Any] = {"dim": dim, "epochs": epochs, "window": window, "negatives": negative, "seed": seed}
+    settings |= {"min_count": min_count, "learning_rate": learning_rate, "subsample": subsample, "ngrams": ngrams}
     settings["threads"] = threads if threads is not None else os.cpu_count() or 1
     vectors, _ = _core.train_cbow(
         store.tokens,
