@@ -19,7 +19,7 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def clustered(count: int, width: int, seed: int) -> torch.Tensor:
-    """Vectors around ten centres, as word vectors are: supports of a dozen or two."""
+    """Vectors around ten centres, as word vectors are: supports of about thirty."""
     return draw(10, width, seed=99)[torch.arange(count) % 10] + 0.6 * draw(count, width, seed=seed)
 
 

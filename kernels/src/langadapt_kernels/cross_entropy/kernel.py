@@ -1,7 +1,8 @@
 """Cross-entropy in Triton: a program has a row, reads it twice and writes its gradient in its place.
 
-The first pass keeps the largest entry and the sum of exponentials lane by lane, and puts lanes together once: a second
-exponential per entry costs less than a reduction per block, for which all warps would wait.
+The first pass keeps the largest entry and the sum of exponentials for each eight neighbours of a block, which one
+thread holds, and puts these together once: a reduction per block would have all warps wait. Instructions are nearly as
+scarce as bytes: the target's share of the gradient is put right at the end instead of being looked for at each entry.
 """
 
 import torch
@@ -33,29 +34,34 @@ def cross_entropy_kernel(
     logits_ptr += row * n
     target = tl.load(target_ptr + row)
     valid = target != ignore_index
-    picked_ptr = logits_ptr + target + tl.arange(0, 1)
-    picked = tl.sum(load_wide(picked_ptr, (target >= 0) & (target < n), False, BF16, tl.float32))
+    inside = (target >= 0) & (target < n)
+    at_target = logits_ptr + target + tl.arange(0, 1)
+    picked = tl.sum(load_wide(at_target, inside & valid, True, BF16, tl.float32))
     lane = tl.arange(0, BLOCK)
-    largest = tl.full([BLOCK], _LOWEST, tl.float32)
-    total = tl.zeros([BLOCK], tl.float32)
+    largest = tl.full([BLOCK // 8], _LOWEST, tl.float32)
+    total = tl.zeros([BLOCK // 8], tl.float32)
     # Of rows that do not count, nothing is read.
     for at in range(0, tl.where(valid, n, 0), BLOCK):
         x = load_wide(logits_ptr + at + lane, at + lane < n, True, BF16, tl.float32)
-        larger = tl.maximum(largest, x)
-        total = total * tl.exp(largest - larger) + tl.exp(x - larger)
+        x = tl.reshape(x, [BLOCK // 8, 8])
+        larger = tl.maximum(largest, tl.max(x, axis=1))
+        total = total * tl.exp(largest - larger) + tl.sum(tl.exp(x - larger[:, None]), axis=1)
         largest = larger
     top = tl.max(largest, axis=0)
     norm = tl.where(valid, tl.sum(total * tl.exp(largest - top), axis=0), 1.0)
-    picked = tl.where((target >= 0) & (target < n), picked, float("nan"))
-    tl.store(loss_ptr + row, tl.where(valid, tl.log(norm) + top - picked, 0.0))
+    loss = tl.where(inside, tl.log(norm) + top - picked, float("nan"))
+    tl.store(loss_ptr + row, tl.where(valid, loss, 0.0))
     if GRADIENT:
-        # The target's logit was read by threads that do not write it.
+        # The target's logit was read by threads that do not write it, and will be written by others again.
         tl.debug_barrier()
+        factor = tl.where(valid, scale / norm, 0.0)
         for at in range(0, n, BLOCK):
             here = at + lane
             x = load_wide(logits_ptr + here, (here < n) & valid, True, BF16, tl.float32)
-            gradient = tl.exp(x - top) * (scale / norm) - tl.where(here == target, scale, 0.0)
-            store_narrow(logits_ptr + here, tl.where(valid, gradient, 0.0), here < n, BF16)
+            store_narrow(logits_ptr + here, tl.exp(x - top) * factor, here < n, BF16)
+        tl.debug_barrier()
+        gradient = tl.full([1], 0.0, tl.float32) + (tl.exp(picked - top) * factor - scale)
+        store_narrow(at_target, gradient, inside & valid, BF16)
 
 
 def cross_entropy_(logits: Tensor, targets: Tensor, *, scale: float, ignore_index: int, gradient: bool) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..sparsemax.reference import sparsemax
 
-# Similarities held at a time (entries), and entries of rows that are held in float32: 64 MB each.
-_BLOCK = 1 << 24
+# Similarities held at a time (entries), and entries of rows that are held in float32: 16 MB each. Supports of more than
+# 64 anchors are looked for in copies of their similarities, one for each doubling.
+_BLOCK = 1 << 22
 
 
 def normalized(vectors: Tensor) -> Tensor:
