@@ -23,11 +23,12 @@ PARTS = {
         "correct stochastic": 40,
         "correct optimizer": 40,
         "correct graph": 40,
-        "correct sparsemax": 90,
+        "correct sparsemax": 75,
+        "correct cross-entropy": 20,
         "correct focus": 50,
         "correct offsets": 40,
     },
-    "ours": {"adamw 1B": 110, "adamw 7B": 60, "focus": 60, "sparsemax": 70, "adamw clip": 60},
+    "ours": {"adamw 1B": 110, "adamw 7B": 60, "focus": 60, "sparsemax": 70, "cross-entropy": 30, "adamw clip": 60},
     "rivals": {
         "adamw rivals 1B": 110,
         "adamw rivals 7B": 90,
@@ -43,7 +44,7 @@ SECTIONS = {"copy": 20} | {name: limit for part in PARTS.values() for name, limi
 
 def measures() -> dict[str, Callable[[Any], None]]:
     """The sections themselves."""
-    from gpu_parts import adamw, correctness, focus
+    from gpu_parts import adamw, correctness, focus, head
     from gpu_parts.measure import copy_bandwidth
 
     return {
@@ -53,6 +54,7 @@ def measures() -> dict[str, Callable[[Any], None]]:
         "correct optimizer": correctness.optimizer,
         "correct graph": correctness.graph,
         "correct sparsemax": correctness.sparsemax_rows,
+        "correct cross-entropy": head.correct,
         "correct focus": correctness.focus,
         "correct offsets": correctness.offsets,
         "adamw 1B": adamw.ours_small,
@@ -66,6 +68,7 @@ def measures() -> dict[str, Callable[[Any], None]]:
         "focus rivals": focus.rivals,
         "focus sweep": focus.sweep,
         "sparsemax": focus.sparsemax_rows,
+        "cross-entropy": head.speed,
     }
 
 
