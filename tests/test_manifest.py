@@ -1,22 +1,26 @@
 """Artefact folders are whole or absent, and a damaged one is named."""
 
 import errno
+import fcntl
 import json
 import os
 from pathlib import Path
 
 import pytest
 
+from langadapt import _core
 from langadapt.artefacts.folders import (
     fingerprint,
+    hash_file,
     new_folder,
     read_manifest,
     remove_leftovers,
     verify,
+    whole_file,
     write_atomically,
     write_manifest,
 )
-from langadapt.errors import DataError
+from langadapt.errors import ConfigError, DataError
 
 
 def make(out: Path, text: str = "hello") -> None:
@@ -130,3 +134,65 @@ def test_empty_folders_and_links_are_written_to(tmp_path: Path) -> None:
     make(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "empty" / "inner" / "data.txt").read_text() == "new"
+
+
+def left_by_a_dead_process(out: Path, ending: str) -> Path:
+    """What a killed writer of ``out`` leaves: no process holds it."""
+    left = out.with_name(f".{out.name}.999999999.{ending}")
+    left.mkdir()
+    (left / "part").write_text("half")
+    return left
+
+
+def test_leftovers_go_and_nothing_else_does(tmp_path: Path) -> None:
+    foreign = [".cache.tmp", ".draft.tmp", ".a.json.tmp", ".a.json.12.tmp.txt", ".other.12.tmp", ".b.a.json.12.tmp"]
+    for name in foreign:
+        (tmp_path / name).write_text("precious")
+    left_by_a_dead_process(tmp_path / "a.json", "tmp")
+    (tmp_path / ".a.json.7.tmp").write_text("half, as an older version wrote it")
+    write_atomically(tmp_path / "a.json", "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", *foreign}
+
+
+def test_what_another_process_is_writing_is_no_leftover(tmp_path: Path) -> None:
+    left = left_by_a_dead_process(tmp_path / "a.json", "tmp")
+    lock = os.open(left, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    write_atomically(tmp_path / "a.json", "whole")
+    assert (left / "part").exists()
+    os.close(lock)
+    write_atomically(tmp_path / "a.json", "whole")
+    assert not left.exists()
+
+
+def test_a_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with new_folder(tmp_path / "out") as folder:
+            (folder / "private").touch(0o600)
+        with whole_file(tmp_path / "file") as file:
+            file.touch(0o600)
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "out" / "private", tmp_path / "file")] == [0o640] * 2
+
+
+def test_nothing_replaces_what_it_is_made_from(tmp_path: Path) -> None:
+    make(tmp_path / "out")
+    with (
+        pytest.raises(ConfigError, match=r"would replace .*data\.txt, which it is to be made from"),
+        new_folder(tmp_path / "out", [tmp_path / "out" / "inner" / "data.txt"]),
+    ):
+        raise AssertionError
+    assert verify(tmp_path / "out")
+
+
+def test_a_file_is_read_once_and_again_after_any_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(_core, "hash_file", lambda file: (read.append(file.name), file.read_text())[1])
+    make(tmp_path / "out")
+    # Renamed since: it is the same file.
+    file = tmp_path / "out" / "inner" / "data.txt"
+    assert [hash_file(file), hash_file(file)] == ["hello"] * 2 and read == ["data.txt"]
+    file.write_text("HELLO")
+    assert hash_file(file) == "HELLO" and read == ["data.txt"] * 2

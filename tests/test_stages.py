@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from langadapt.artefacts.stages import Run
-from langadapt.errors import DataError, LangadaptError
+from langadapt.artefacts.stages import Run, make_once
+from langadapt.errors import ConfigError, DataError, LangadaptError
 from langadapt.pipeline.run import cost
 
 
@@ -105,3 +105,49 @@ def test_gpu_hours_are_of_the_processes_that_trained(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     assert hours("auto") == hours("cuda") == (2.0, 4.0)
     assert hours("cpu") == (None, None)
+
+
+def test_a_single_command_makes_a_thing_once(tmp_path: Path) -> None:
+    text, out, said, made = tmp_path / "in.txt", tmp_path / "out.txt", [], []
+    text.write_text("hello")
+
+    def make() -> dict[str, Any]:
+        made.append(text.read_text())
+        out.write_text(made[-1].upper())
+        return {"characters": len(made[-1])}
+
+    def go(again: bool = False, known: bool = True, **settings: Any) -> dict[str, Any]:
+        inputs = {"text": text} if known else None
+        return make_once("upper", out, make, settings=settings, inputs=inputs, log=said.append, again=again)
+
+    assert go(a=1) == go(a=1) == {"characters": 5} and made == ["hello"]
+    assert said == [f"{out}: up to date"]
+    go(a=2)
+    text.write_text("other")
+    go(a=2)
+    go(a=2, again=True)
+    # What is read from a pipe may be another text each time.
+    go(a=2, known=False)
+    go(a=2)
+    assert made == ["hello", "hello", "other", "other", "other", "other"] and len(said) == 1
+    out.write_text("OTHEX")
+    with pytest.raises(DataError, match=r"out\.txt: altered"):
+        go(a=2)
+    with pytest.raises(ConfigError, match="belongs to, what it is to be made from"):
+        make_once("upper", text, make, settings={}, inputs={"text": text}, log=said.append)
+
+
+def test_a_stamp_knows_only_what_was_made(tmp_path: Path) -> None:
+    """A tokenizer's files may lie among others, which come and go."""
+    (tmp_path / "notes.txt").write_text("mine")
+
+    def make() -> dict[str, Any]:
+        (tmp_path / "made.txt").write_text("made")
+        return {}
+
+    for _ in range(2):
+        make_once("some", tmp_path, make, settings={}, inputs={}, log=lambda _: None)
+        (tmp_path / "notes.txt").write_text("edited")
+    (tmp_path / "made.txt").write_text("edited")
+    with pytest.raises(DataError, match=r"made\.txt: altered"):
+        make_once("some", tmp_path, make, settings={}, inputs={}, log=lambda _: None)

@@ -255,14 +255,16 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
 
 
-def describe_files(path: Path) -> dict[str, dict[str, Any]]:
-    """Sizes and hashes of a file, or of all files below a folder (its manifest left out), by relative name."""
-    if path.is_file():
-        return {"": {"bytes": path.stat().st_size, "xxh3_128": hash_file(path)}}
+def describe_files(path: Path, others: Mapping[Path, int] | None = None) -> dict[str, dict[str, Any]]:
+    """Sizes and hashes of a file, or of all files below a folder, by relative name.
+
+    Its manifest is left out, and ``others`` as long as they have the time of change, in ns, that is given.
+    """
+    files = {"": path} if path.is_file() else {file.relative_to(path).as_posix(): file for file in files_below(path)}
     return {
-        file.relative_to(path).as_posix(): {"bytes": file.stat().st_size, "xxh3_128": hash_file(file)}
-        for file in files_below(path)
-        if file != path / MANIFEST_NAME
+        name: {"bytes": file.stat().st_size, "xxh3_128": hash_file(file)}
+        for name, file in files.items()
+        if name != MANIFEST_NAME and (others or {}).get(file) != file.stat().st_mtime_ns
     }
 
 

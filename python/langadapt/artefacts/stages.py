@@ -72,9 +72,10 @@ def make_once(
         log(f"{output}: up to date")
         return dict(stamp["summary"])
     stamp_of(output).unlink(missing_ok=True)
+    others = {file: file.stat().st_mtime_ns for file in files_below(output)} if output.is_dir() else {}
     summary = dict(make())
     if inputs is not None:
-        write_stamp(stamp_of(output), output, wanted, summary)
+        write_stamp(stamp_of(output), output, wanted, summary, others=others)
     return summary
 
 
@@ -109,10 +110,17 @@ def holds(stamp: Mapping[str, Any], output: Path, wanted: Mapping[str, Any]) -> 
 
 
 def write_stamp(
-    file: Path, output: Path, wanted: Mapping[str, Any], summary: Mapping[str, Any], *, seconds: float = 0.0
+    file: Path,
+    output: Path,
+    wanted: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    *,
+    seconds: float = 0.0,
+    others: Mapping[Path, int] | None = None,
 ) -> None:
-    """Describe what a stage has just made."""
-    stamp = {**wanted, "summary": summary, "seconds": round(seconds, 3), "files": describe_files(output)}
+    """Describe what a stage has just made; ``others`` lay there before, see :func:`describe_files`."""
+    files = describe_files(output, others)
+    stamp = {**wanted, "summary": summary, "seconds": round(seconds, 3), "files": files}
     write_atomically(file, json.dumps(stamp, indent=2, ensure_ascii=False) + "\n")
 
 
