@@ -15,6 +15,7 @@ import langadapt.demo
 from langadapt import _core
 from langadapt.artefacts import folders
 from langadapt.artefacts.stages import Run
+from langadapt.cli.main import main
 from langadapt.pipeline import adapt, train
 from langadapt.recipe.plain_values import build
 from langadapt.recipe.recipe import Recipe
@@ -136,3 +137,36 @@ def test_training_alone_enters_each_stage_once(recipe: Callable[..., Recipe]) ->
         "evaluate-focus-swapped",
         "evaluate-focus-trained",
     }
+
+
+def test_single_commands_make_things_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, place = tmp_path / "model", {name: str(tmp_path / name) for name in ("c", "t", "s", "swapped")}
+    tiny_llama(vocab=257, positions=64).save_pretrained(model)
+    byte_tokenizer(eos_token="<e>").save_pretrained(model)
+    text, vectors = tmp_path / "c" / "train.jsonl.zst", str(tmp_path / "v.safetensors")
+    commands = [
+        ["corpus", "build", str(TEXTS / "german.jsonl"), "--out", place["c"], "--min-chars", "1"],
+        ["tokenizer", "train", str(text), "--vocab-size", "350", "--out", place["t"]],
+        ["tokenize", str(text), "--tokenizer", place["t"], "--out", place["s"]],
+        ["vectors", "train", place["s"], "--out", vectors, "--dim", "8", "--epochs", "1", "--threads", "1"],
+        ["swap", str(model), "--tokenizer", place["t"], "--out", place["swapped"], "--method", "mean", "--seed", "3"],
+    ]
+
+    def run(command: list[str]) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as left:
+            main(command)
+        assert not left.value.code, command
+        return tuple(capsys.readouterr())
+
+    for command in commands:
+        first, second = run(command), run(command)
+        assert "up to date" not in first[1] and "up to date" in second[1]
+        assert second[0] == first[0]
+    commands[0][-1] = "2"
+    commands[-1][-1] = "4"
+    for command in (commands[0], commands[-1]):
+        assert "up to date" not in run(command)[1]
+    with pytest.raises(SystemExit) as left:
+        main(["corpus", "build", str(text), "--out", place["c"]])
+    assert left.value.code == 2 and "would replace" in capsys.readouterr().err
+    assert text.exists()

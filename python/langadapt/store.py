@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt import _core
-from langadapt.artefacts.folders import MANIFEST_NAME, fingerprint, new_folder, read_manifest, verify, write_manifest
+from langadapt.artefacts.folders import MANIFEST_NAME, fingerprints, new_folder, read_manifest, verify, write_manifest
 from langadapt.corpus.documents import Documents, Inputs, Reading
 from langadapt.corpus.samples import batches
 from langadapt.errors import ConfigError, DataError, MismatchError
@@ -150,7 +150,7 @@ def tokenize_corpus(
         summary = write_ids(folder, reading, tokenizer, threads=thread_count(threads), progress=progress)
         # Who reads the ids later may need to know what they stand for.
         (folder / TOKENIZER_FILE).write_bytes(tokenizer.definition)
-        made_from = {"tokenizer": tokenizer.fingerprint} | {name: fingerprint(file) for name, file in files.items()}
+        made_from = fingerprints(files) | {"tokenizer": tokenizer.fingerprint}
         write_manifest(folder, STAGE, {"text_field": text_field}, made_from, summary=summary)
     return TokenStore.open(out)
 

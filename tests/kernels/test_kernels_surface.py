@@ -40,7 +40,13 @@ def test_the_readme_runs():
 
 
 def test_public_names():
-    assert set(langadapt_kernels.__all__) == {"FusedAdamW", "adamw_step", "cross_entropy_", "focus_combine", "sparsemax"}
+    assert set(langadapt_kernels.__all__) == {
+        "FusedAdamW",
+        "adamw_step",
+        "cross_entropy_",
+        "focus_combine",
+        "sparsemax",
+    }
 
 
 def test_a_backend_that_cannot_run_is_an_error(monkeypatch):

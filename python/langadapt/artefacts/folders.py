@@ -243,6 +243,11 @@ def fingerprint(path: Path) -> str:
     return str(_core.hash_bytes("\n".join(lines).encode()))
 
 
+def fingerprints(paths: Mapping[str, Path]) -> dict[str, str]:
+    """:func:`fingerprint` of each."""
+    return {name: fingerprint(path) for name, path in paths.items()}
+
+
 def files_below(folder: Path) -> list[Path]:
     """All files below ``folder`` in a fixed order; hidden ones, which are notes and leftovers, and cards left out."""
     found = (

@@ -23,7 +23,7 @@ from langadapt.artefacts.folders import (
     check_files,
     describe_files,
     files_below,
-    fingerprint,
+    fingerprints,
     hash_file,
     is_described,
     recall_hash,
@@ -90,7 +90,7 @@ def describe_stage(stage: str, settings: Mapping[str, Any], inputs: Mapping[str,
         "stage": stage,
         "langadapt": __version__,
         "settings": dict(settings),
-        "inputs": {name: fingerprint(path) for name, path in inputs.items()},
+        "inputs": fingerprints(inputs),
     }
     plain: dict[str, Any] = json.loads(json.dumps(described))
     return plain

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from langadapt.artefacts.stages import make_once
 from langadapt.cli.compare import show_choices
 from langadapt.cli.options import (
     Fuzzy,
@@ -26,9 +27,11 @@ from langadapt.cli.options import (
     Words,
     warn_renamed,
 )
-from langadapt.cli.progress import progress
+from langadapt.cli.progress import progress, say
+from langadapt.corpus.documents import files_of, read_documents
 from langadapt.errors import ConfigError
 from langadapt.models.folder import resolve_model
+from langadapt.recipe.plain_values import build
 from langadapt.swap.rows.names import AUTO, METHODS
 from langadapt.swap.rows.options import SwapOptions
 
@@ -135,10 +138,49 @@ def command(
         sizes = {"vocab_size": vocab_size, "new_tokens": new_tokens}
         show_choices(inputs, wish, names, out=out, as_json=as_json, swap=swap, **sizes)
         return
-    report = run(
+    report = run_once(
         inputs, swap, wish, auto=method == AUTO, out=None if dry_run else out, trust_remote_code=trust_remote_code
     )
     show(report, as_json)
+
+
+def run_once(
+    inputs: MethodInputs,
+    swap: SwapOptions,
+    wish: ProbeWish,
+    *,
+    auto: bool,
+    out: Path | None,
+    trust_remote_code: bool,
+) -> SwapReport:
+    """What :func:`run` does, or has done before."""
+    from langadapt.swap.report import SwapReport
+
+    if out is None:
+        return run(inputs, swap, wish, auto=auto, out=out, trust_remote_code=trust_remote_code)
+    settings = {name: value for name, value in asdict(swap).items() if value is not None}
+    settings |= {"bake-off": asdict(wish) if auto else None, "source tokenizer": inputs.source_tokenizer}
+    report = make_once(
+        "swap",
+        out,
+        lambda: run(inputs, swap, wish, auto=auto, out=out, trust_remote_code=trust_remote_code).to_dict(),
+        settings={**settings, "tokenizer": inputs.tokenizer, "helper": inputs.helper},
+        inputs=made_from(inputs, wish),
+        log=say,
+    )
+    del report["advice"]
+    return build(SwapReport, report, "")
+
+
+def made_from(inputs: MethodInputs, wish: ProbeWish) -> dict[str, Path] | None:
+    """Files and folders of a swap; none where some of its text cannot be read twice."""
+    texts = [*wish.text, *inputs.source_text]
+    files = files_of(texts) if texts else {}
+    named = {"model": inputs.model, "tokenizer": inputs.tokenizer, "source tokenizer": inputs.source_tokenizer}
+    named |= {"vectors": inputs.vectors, "store": inputs.store, "helper": inputs.helper}
+    named |= {f"words {number}": file for number, file in enumerate(inputs.words or ())}
+    there = {name: Path(place) for name, place in named.items() if place and Path(place).exists()}
+    return None if files is None else {**there, **files}
 
 
 def run(
@@ -151,7 +193,6 @@ def run(
     trust_remote_code: bool,
 ) -> SwapReport:
     """The bake-off, if there is to be one, and the swap; nothing is written without ``out``."""
-    from langadapt.corpus.documents import read_documents
     from langadapt.swap.files import check_out, swap_folder
     from langadapt.trials.inputs import choose_method
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langadapt.artefacts.stages import make_once
 from langadapt.cli.options import AsJson, Inputs, Out, Strict, TextField, TextUnit, Threads, arguments_of, warn_renamed
-from langadapt.cli.progress import progress
+from langadapt.cli.progress import progress, say
+from langadapt.corpus.documents import files_of, read_documents
 from langadapt.errors import ConfigError
+from langadapt.models.folder import tokenizer_file
 
 if TYPE_CHECKING:
     from langadapt.tokenizer.encoder import Tokenizer
@@ -27,7 +30,11 @@ def noun() -> None:
 def finish(tokenizer: Tokenizer, out: Path, as_json: bool, **more: Any) -> None:
     """Write the folder and say what is in it."""
     tokenizer.save_pretrained(out)
-    summary = {"tokenizer": str(out), "vocab_size": tokenizer.vocab_size, "backend": tokenizer.backend, **more}
+    show({"tokenizer": str(out), "vocab_size": tokenizer.vocab_size, "backend": tokenizer.backend, **more}, as_json)
+
+
+def show(summary: dict[str, Any], as_json: bool) -> None:
+    """Print what is in a tokenizer's folder."""
     if as_json:
         typer.echo(json.dumps(summary))
     else:
@@ -96,9 +103,18 @@ def train(
 
     check_out(out)
     arguments = arguments_of(ctx) | {"special_tokens": roles_or_tokens(special_tokens or [])}
-    with progress("train tokenizer") as report:
-        tokenizer = train_bpe(**arguments, progress=report)
-    finish(tokenizer, out, as_json)
+
+    def make() -> dict[str, Any]:
+        with progress("train tokenizer") as report:
+            tokenizer = train_bpe(**arguments, progress=report)
+        tokenizer.save_pretrained(out)
+        return {"vocab_size": tokenizer.vocab_size, "backend": tokenizer.backend}
+
+    files, settings = files_of(inputs), {name: arguments[name] for name in arguments if name != "threads"}
+    if files is not None and like is not None and Path(like).exists():
+        files["like"] = Path(like) if Path(like).is_file() else tokenizer_file(Path(like))
+    summary = make_once("tokenizer", out, make, settings=settings, inputs=files, log=say)
+    show({"tokenizer": str(out), **summary}, as_json)
 
 
 def roles_or_tokens(given: list[str]) -> list[str] | dict[str, str]:
@@ -183,7 +199,6 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Acceptance test: round trip, unreachable and special tokens, digits, white space, chat template, model rows."""
-    from langadapt.corpus.documents import read_documents
     from langadapt.tokenizer.check import check_tokenizer, findings_table
 
     lines = read_documents(text) if text else ()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from langadapt import _core
-from langadapt.artefacts.folders import fingerprint, new_folder, write_manifest
+from langadapt.artefacts.folders import fingerprints, new_folder, write_manifest
 from langadapt.checks import at_least
 from langadapt.corpus.streams import Documents, TextStream, is_stream, open_dataset
 from langadapt.errors import ConfigError, DataError, shorten
@@ -328,4 +328,4 @@ def source_of(reading: Reading) -> tuple[list[str] | TextStream, dict[str, str]]
         if len(names) > 1:
             raise ConfigError(f"{streams[0]}: a `datasets` stream cannot be mixed with other inputs; build them apart")
         return TextStream(open_dataset(streams[0]), reading.text_field, strict=reading.strict), {"stream": streams[0]}
-    return names, {name: fingerprint(file) for name, file in (reading.files() or {}).items()}
+    return names, fingerprints(reading.files() or {})
