@@ -350,12 +350,12 @@ def law_points(error: float = 0.0) -> tuple[list[pilot.Point], list[pilot.Point]
 
 def test_a_law_is_found_again_and_extrapolates() -> None:
     target, source = law_points()
-    law = pilot.fit(target)
+    law = pilot.fits(target)[0]
     assert law.error < 1e-3
     assert law(0.9, 4e7) == pytest.approx(1.0 + 0.3 * (0.9 * 10 + 0.05) ** -0.35, abs=0.02)
-    assert pilot.fit(source).error < 1e-3
+    assert pilot.fits(source)[0].error < 1e-3
     with pytest.raises(ConfigError, match="at least 6 at 3 shares"):
-        pilot.fit(target[:4])
+        pilot.fits(target[:4])[0]
 
 
 def test_advice_takes_the_smallest_share_that_keeps_the_source() -> None:

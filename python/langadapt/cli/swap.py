@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -176,7 +176,8 @@ def made_from(inputs: MethodInputs, wish: ProbeWish) -> dict[str, Path] | None:
     """Files and folders of a swap; none where some of its text cannot be read twice."""
     texts = [*wish.text, *inputs.source_text]
     files = files_of(texts) if texts else {}
-    named = {"model": inputs.model, "tokenizer": inputs.tokenizer, "source tokenizer": inputs.source_tokenizer}
+    named: dict[str, Any] = {"model": inputs.model, "tokenizer": inputs.tokenizer}
+    named["source tokenizer"] = inputs.source_tokenizer
     named |= {"vectors": inputs.vectors, "store": inputs.store, "helper": inputs.helper}
     named |= {f"words {number}": file for number, file in enumerate(inputs.words or ())}
     there = {name: Path(place) for name, place in named.items() if place and Path(place).exists()}

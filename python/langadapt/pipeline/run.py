@@ -112,9 +112,11 @@ def train(recipe: Recipe, *, progress: Progress | None = None, extend: Extend = 
         return corpora, swap.own_arm(job, corpora)
 
     if not processes.is_main:
-        return train_arm(job, *parallel.main_process_first(processes, job.folder, prepare), extend=extend)
+        corpora, arm = parallel.main_process_first(processes, job.folder, prepare)
+        return train_arm(job, corpora, arm, extend=extend)
     with job.run.locked():
-        return trained(job, *parallel.main_process_first(processes, job.folder, prepare), extend)
+        corpora, arm = parallel.main_process_first(processes, job.folder, prepare)
+        return trained(job, corpora, arm, extend)
 
 
 def cost(recipe: Recipe, training: TrainResult, seconds: Mapping[str, float]) -> Cost:

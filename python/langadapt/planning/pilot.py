@@ -127,11 +127,6 @@ def basis(share: Floats, tokens: Floats, exponents: tuple[float, float, float, f
     )
 
 
-def fit(points: Sequence[Point]) -> Law:
-    """The law that fits best; raises like `fits`."""
-    return fits(points)[0]
-
-
 def fits(points: Sequence[Point]) -> list[Law]:
     """The laws that fit best and about as well, best first.
 
@@ -179,7 +174,7 @@ def advise(
     The smallest share that keeps the source language within ``tolerance`` of ``base``, the source model's bits per byte
     on it; where none does, the share at which target and source together are best.
     """
-    law, others = fit(target), fits(source)
+    law, others = fits(target)[0], fits(source)
     tables = [table_of(law, one, tokens) for one in others]
     limit = base * (1 + tolerance)
     chosen = [best_row(table, limit) for table in tables]
