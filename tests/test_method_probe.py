@@ -150,7 +150,7 @@ def test_a_lost_probe_is_a_row_and_not_the_end(work) -> None:  # noqa: F811
 
 def test_a_recipe_may_leave_the_method_to_a_bake_off(work, tmp_path) -> None:  # noqa: F811
     texts = Path(str(files(langadapt.demo))) / "texts"
-    training = {"steps": 2, "sequence_length": 64, "batch_sequences": 2, "learning_rate": 1e-3, "device": "cpu"}
+    training = {"steps": 2, "sequence_length": 32, "batch_sequences": 2, "learning_rate": 1e-3, "device": "cpu"}
     recipe = build(
         Recipe,
         {
