@@ -389,7 +389,7 @@ def test_a_step_takes_as_long_as_its_windows(micro_batch: int) -> None:
     assert made.best.layout.micro_batch == min(micro_batch, 64)
     assert made.best.tokens_per_second * made.best.step_seconds == pytest.approx(256 * 4096)
     wanted = settings(batch_sequences=15, micro_batch=4, device="cuda")
-    assert layout.layout_of(wanted, ProcessGroup(), "none", "none", 4).windows == 15
+    assert layout.layout_of(wanted, ProcessGroup(), "none", "none", micro_batch=4).windows == 15
 
 
 def test_sizes_given_per_layer_count_as_their_mean() -> None:

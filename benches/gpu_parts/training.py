@@ -149,7 +149,7 @@ def planned_memory(form: Any, settings: Any, processes: Any, micro_batch: int) -
     from langadapt.costs.memory import CONTEXT, OVERHEAD, estimate
     from langadapt.training.layout import layout_of
 
-    layout = layout_of(settings, processes, "none", settings.activation_checkpointing, micro_batch)
+    layout = layout_of(settings, processes, "none", settings.activation_checkpointing, micro_batch=micro_batch)
     peak = estimate(form, layout, settings.sequence_length, settings.loss_chunk).peak
     return {"planned_gib": gib(peak), "planned_tensors_gib": gib((peak - CONTEXT) / (1 + OVERHEAD))}
 

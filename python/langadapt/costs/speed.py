@@ -29,7 +29,7 @@ class Speed:
     tokens_per_second: float
     """Of all GPUs together."""
     mfu: float
-    """As :meth:`langadapt.budget.flops.Shape.mfu` counts it."""
+    """As :meth:`langadapt.costs.flops.Shape.mfu` counts it."""
 
 
 def efficiency(width: int, tokens: int, compiled: bool) -> float:
@@ -42,7 +42,7 @@ def efficiency(width: int, tokens: int, compiled: bool) -> float:
 
 
 def predict(
-    shape: Shape, layout: Layout, device: Device, sequence_length: int, compiled: bool, measured: float | None = None
+    shape: Shape, layout: Layout, device: Device, sequence_length: int, *, compiled: bool, measured: float | None = None
 ) -> Speed:
     """Time of one optimizer step. ``measured``: tokens/s of one GPU's forward and backward passes, if known."""
     tokens = layout.micro_batch * sequence_length

@@ -13,7 +13,7 @@ from langadapt.costs import devices, memory
 from langadapt.costs.flops import Shape
 from langadapt.errors import ConfigError
 from langadapt.models.folder import read_config, resolve_model
-from langadapt.training.options import Option, choose, enumerate_options
+from langadapt.training.options import Option, Pricing
 from langadapt.training.schedule import phases
 from langadapt.training.settings import TrainSettings
 
@@ -92,8 +92,9 @@ def plan(
     # Long: a line for each argument and for each field of the plan.
     count, device = machine(gpus, settings)
     shape, corpus = Shape.of(config, vocabulary), corpus or Corpus()
-    options = list(enumerate_options(shape, settings, count, device, measured))
-    best, reason = choose(options, settings, shape, count, device)
+    pricing = Pricing(shape, settings, count, device, measured)
+    options = list(pricing.options())
+    best, reason = pricing.choose(options)
     notes = approximations(settings, count)
     limit = hours if settings.hours is None else settings.hours
     steps = budget_steps(settings, best, corpus, limit, notes=notes)

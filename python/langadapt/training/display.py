@@ -32,7 +32,7 @@ class Display:
             self.task = self.bar.add_task("training", total=1.0, text="")
             self.bar.start()
 
-    def show(self, done: float, step: int, total: int, line: dict[str, Any], left: float | None) -> None:
+    def show(self, done: float, step: int, total: int, line: dict[str, Any], *, left: float | None) -> None:
         """``done`` in [0, 1]; ``line`` is a line of the log, ``left`` the seconds to go."""
         if not self.active:
             return

@@ -16,7 +16,7 @@ from langadapt.costs.devices import Device
 from langadapt.costs.flops import Shape
 from langadapt.costs.memory import Layout, estimate
 from langadapt.costs.speed import RECOMPUTE
-from langadapt.training.options import ROOM, Option, best_of, price_of, sizes
+from langadapt.training.options import ROOM, Option, Pricing, best_of, sizes
 from langadapt.training.parallel import ProcessGroup
 from langadapt.training.settings import TrainSettings
 
@@ -105,13 +105,16 @@ def options(settings: TrainSettings, shape: Shape, processes: ProcessGroup, devi
         if settings.sharding == "auto" and processes.is_distributed
         else (settings.sharding,)
     )
+    pricing = Pricing(shape, settings, processes.size, device)
     return [
-        price_of(shape, layout_of(settings, processes, sharding, how, size), settings, device)
+        pricing.price(layout_of(settings, processes, sharding, how, micro_batch=size))
         for sharding, how, size in itertools.product(shardings, recomputations, many)
     ]
 
 
-def layout_of(settings: TrainSettings, processes: ProcessGroup, sharding: str, recompute: str, size: int) -> Layout:
+def layout_of(
+    settings: TrainSettings, processes: ProcessGroup, sharding: str, activation_checkpointing: str, *, micro_batch: int
+) -> Layout:
     """A layout of these settings as `langadapt.budget` understands it."""
     hybrid, windows = sharding == "hybrid", settings.sequences_per_step // processes.size
     return Layout(
@@ -120,9 +123,9 @@ def layout_of(settings: TrainSettings, processes: ProcessGroup, sharding: str, r
         # Parameters are spread over one node; what is exchanged between nodes is not foreseen.
         gpus=int(os.environ.get("LOCAL_WORLD_SIZE", str(processes.size))) if hybrid else processes.size,
         sharding="full" if hybrid else sharding,
-        activation_checkpointing=recompute,
-        micro_batch=size,
-        micro_batches=-(-windows // size),
+        activation_checkpointing=activation_checkpointing,
+        micro_batch=micro_batch,
+        micro_batches=-(-windows // micro_batch),
         windows=windows,
         accumulate=settings.accumulate,
         compiled=settings.compile,
@@ -134,7 +137,7 @@ def has_room_for_whole_sums(settings: TrainSettings, shape: Shape, processes: Pr
     if processes.device.type != "cuda" or settings.sharding == "none":
         return True
     layout = layout_of(
-        settings, processes, settings.sharding, settings.activation_checkpointing, int(settings.micro_batch)
+        settings, processes, settings.sharding, settings.activation_checkpointing, micro_batch=int(settings.micro_batch)
     )
     needed = estimate(shape, replace(layout, whole_sums=True), settings.sequence_length, settings.loss_chunk).peak
     return needed <= ROOM * torch.cuda.get_device_properties(processes.device).total_memory

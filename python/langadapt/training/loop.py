@@ -152,7 +152,7 @@ class Trainer:
         if self.processes.is_main:
             resume.write_run_file(self.out, self.job.described, self.stepper.shape, self.settings)
         self.display.say(layouts.describe(self.stepper.describe_layout()))
-        journal = Journal(self.out, self.settings, self.step, self.processes.is_main, self.course.origin)
+        journal = Journal(self.out, self.settings, self.step, active=self.processes.is_main, origin=self.course.origin)
         batches = prefetch(self.make_batch, itertools.count(self.step))
         try:
             with Requests(self.out) as requests, contextlib.closing(batches):
@@ -302,7 +302,7 @@ class Trainer:
         journal.write(line)
         total = self.step + self.course.steps_left
         left = self.course.steps_left * (self.course.step_seconds or 0.0)
-        self.display.show(self.course.done, self.step, total, line, left)
+        self.display.show(self.course.done, self.step, total, line, left=left)
         if self.job.progress is not None:
             tokens = self.settings.tokens_per_step
             self.job.progress("training", self.step * tokens, total * tokens, "tokens")
@@ -351,8 +351,10 @@ class Trainer:
             self.loss = math.nan if state["loss"] is None else state["loss"]
             resume.restore_model(reader, self.model)
         phase = self.embeddings_phase if state["phase"] == "embeddings" else main_phase
-        beside = {"swapped": bool(self.job.new_rows), "layout": state.get("layout"), "phase": phase}
-        self.stepper = Stepper(self.model, self.mixture, self.settings, self.processes, **beside)
+        swapped, layout = bool(self.job.new_rows), state.get("layout")
+        self.stepper = Stepper(
+            self.model, self.mixture, self.settings, self.processes, swapped=swapped, layout=layout, phase=phase
+        )
         if found is None:
             return
         resume.restore_optimizer(reader, self.stepper.phase.named, self.stepper.optimizer, state["optimizer_states"])
@@ -365,7 +367,6 @@ class Trainer:
         tokens = self.step * self.settings.tokens_per_step
         slots = self.step * self.settings.sequences_per_step
         total = sum(self.mixture.parts)
-        sources = self.mixture.sources
         return TrainResult(
             out=str(self.out),
             steps=self.step,
@@ -376,9 +377,9 @@ class Trainer:
             tokens_per_second=round(tokens / max(self.course.seconds, 1e-9), 1),
             epochs={
                 windows.name: round(slots * parts / total / len(windows), 4)
-                for windows, parts in zip(sources, self.mixture.parts, strict=True)
+                for windows, parts in zip(self.mixture.sources, self.mixture.parts, strict=True)
             },
-            fullness={windows.name: round(windows.packing.fullness, 5) for windows in sources},
+            fullness={windows.name: round(windows.packing.fullness, 5) for windows in self.mixture.sources},
             layout=self.stepper.describe_layout(),
         )
 

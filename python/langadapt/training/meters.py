@@ -29,7 +29,7 @@ WANDB_IDS = "wandb-ids.json"
 class Journal:
     """The log of a run: one JSON object per line, mirrored to TensorBoard and W&B."""
 
-    def __init__(self, out: Path, settings: TrainSettings, resume_step: int, active: bool, origin: int = 0) -> None:
+    def __init__(self, out: Path, settings: TrainSettings, resume_step: int, *, active: bool, origin: int) -> None:
         """Drop lines after ``resume_step``, whose steps are done again. ``active``: this process writes; ``origin``:
         step from which the run was last extended."""
         self.active = active

@@ -60,75 +60,108 @@ def placements(sharding: str, gpus: int) -> tuple[str, ...]:
     return ("none", "grad-op", "full") if sharding == "auto" else ("full" if sharding == "hybrid" else sharding,)
 
 
-def enumerate_options(
-    shape: Shape, settings: TrainSettings, gpus: int, device: Device, measured: Mapping[str, Any] | None
-) -> Iterator[Option]:
-    """The best micro-batch that fits, or the smallest one, of every combination.
+@dataclass(frozen=True)
+class Pricing:
+    """What layouts of one run need and bring on so many GPUs of one kind."""
 
-    Sums in bf16 save memory and lose digits: they are offered beside the fp32 sums that ``accumulate: auto`` means
-    where these do not fit, or only with a smaller micro-batch.
-    """
-    wanted = (settings.precision, settings.rounding)
-    precisions = PRECISIONS if wanted in PRECISIONS or settings.precision == "fp32" else (*PRECISIONS, wanted)
-    windows = settings.sequences_per_step // gpus
-    many = sizes(windows)
-    if settings.micro_batch != "auto":
-        many = [min(settings.micro_batch, windows)]
-    elif measured is not None and "micro_batch" in measured:
-        # Nothing is known of the others' speed.
-        many = [min(int(measured["micro_batch"]), windows)]
-    for precision, sharding, recompute in itertools.product(precisions, placements("auto", gpus), speed.RECOMPUTE):
-        layout = Layout(
-            *precision, gpus, sharding, recompute, accumulate=settings.accumulate, compiled=settings.compile
-        )
-        found = best_of(sized(shape, layout, settings, device, measured, many), device)
-        yield found
-        if settings.accumulate == "auto" and precision[0] == "pure-bf16":
-            layout = replace(layout, accumulate="bf16")
-            other = best_of(sized(shape, layout, settings, device, measured, many), device)
-            if other.fits and (not found.fits or other.tokens_per_second > ALIKE * found.tokens_per_second):
-                yield other
+    shape: Shape
+    settings: TrainSettings
+    gpus: int
+    device: Device
+    measured: Mapping[str, Any] | None = None
+    """By `langadapt.planning.calibration.calibrate`, where the speed of one layout is known."""
 
+    def price(self, layout: Layout) -> Option:
+        """Memory and speed of one layout; of measured ones only the recomputation is predicted."""
+        length, measured = self.settings.sequence_length, self.measured
+        # Training does the same: gradients are sent once per step where there is room for whole sums.
+        layout = replace(layout, whole_sums=True)
+        needed = memory.estimate(self.shape, layout, length, self.settings.loss_chunk)
+        if needed.peak > ROOM * self.device.memory and layout.sharding != "none":
+            layout = replace(layout, whole_sums=False)
+            needed = memory.estimate(self.shape, layout, length, self.settings.loss_chunk)
+        known = None
+        if measured is not None:
+            known = measured["tokens_per_second"] * speed.RECOMPUTE[measured["activation_checkpointing"]]
+            known /= speed.RECOMPUTE[layout.activation_checkpointing]
+        times = speed.predict(self.shape, layout, self.device, length, compiled=self.settings.compile, measured=known)
+        fits = needed.peak <= self.device.memory
+        return Option(layout, needed, fits, times.tokens_per_second, times.step_seconds, times.mfu)
 
-def sized(
-    shape: Shape,
-    layout: Layout,
-    settings: TrainSettings,
-    device: Device,
-    measured: Mapping[str, Any] | None,
-    many: Sequence[int],
-) -> list[Option]:
-    """A layout with each of several micro-batches."""
-    windows = settings.sequences_per_step // layout.gpus
-    return [
-        price_of(
-            shape,
-            replace(layout, micro_batch=size, micro_batches=-(-windows // size), windows=windows),
-            settings,
-            device,
-            measured,
-        )
-        for size in many
-    ]
+    def best_size(self, layout: Layout) -> Option:
+        """A layout with the best micro-batch that the settings, and what is known of speeds, leave open."""
+        windows = self.settings.sequences_per_step // self.gpus
+        many = sizes(windows)
+        if self.settings.micro_batch != "auto":
+            many = [min(self.settings.micro_batch, windows)]
+        elif self.measured is not None and "micro_batch" in self.measured:
+            # Nothing is known of the others' speed.
+            many = [min(int(self.measured["micro_batch"]), windows)]
+        sized = [replace(layout, micro_batch=size, micro_batches=-(-windows // size), windows=windows) for size in many]
+        return best_of([self.price(layout) for layout in sized], self.device)
 
+    def options(self) -> Iterator[Option]:
+        """The best micro-batch that fits, or the smallest one, of every combination.
 
-def price_of(
-    shape: Shape, layout: Layout, settings: TrainSettings, device: Device, measured: Mapping[str, Any] | None = None
-) -> Option:
-    """Memory and speed of one layout; of measured ones only the recomputation is predicted."""
-    # Training does the same: gradients are sent once per step where there is room for whole sums.
-    layout = replace(layout, whole_sums=True)
-    needed = memory.estimate(shape, layout, settings.sequence_length, settings.loss_chunk)
-    if needed.peak > ROOM * device.memory and layout.sharding != "none":
-        layout = replace(layout, whole_sums=False)
-        needed = memory.estimate(shape, layout, settings.sequence_length, settings.loss_chunk)
-    known = None
-    if measured is not None:
-        known = measured["tokens_per_second"] * speed.RECOMPUTE[measured["activation_checkpointing"]]
-        known /= speed.RECOMPUTE[layout.activation_checkpointing]
-    times = speed.predict(shape, layout, device, settings.sequence_length, settings.compile, known)
-    fits = needed.peak <= device.memory
-    return Option(layout, needed, fits, times.tokens_per_second, times.step_seconds, times.mfu)
+        Sums in bf16 save memory and lose digits: they are offered beside the fp32 sums that ``accumulate: auto`` means
+        where these do not fit, or only with a smaller micro-batch.
+        """
+        settings = self.settings
+        wanted = (settings.precision, settings.rounding)
+        precisions = PRECISIONS if wanted in PRECISIONS or settings.precision == "fp32" else (*PRECISIONS, wanted)
+        common: dict[str, Any] = {"accumulate": settings.accumulate, "compiled": settings.compile}
+        every = itertools.product(precisions, placements("auto", self.gpus), speed.RECOMPUTE)
+        for precision, sharding, checkpointing in every:
+            layout = Layout(*precision, self.gpus, sharding, checkpointing, **common)
+            found = self.best_size(layout)
+            yield found
+            if settings.accumulate == "auto" and precision[0] == "pure-bf16":
+                other = self.best_size(replace(layout, accumulate="bf16"))
+                if other.fits and (not found.fits or other.tokens_per_second > ALIKE * found.tokens_per_second):
+                    yield other
+
+    def choose(self, options: Sequence[Option]) -> tuple[Option, str]:
+        """The best layout under the recipe's precision, and why.
+
+        Raises:
+            ConfigError: none fits.
+        """
+        settings, device = self.settings, self.device
+        precision = "mixed-bf16" if settings.precision == "fp32" else settings.precision
+        wanted = (precision, settings.rounding, settings.accumulate)
+        mine = [
+            option
+            for option in options
+            if (option.layout.precision, option.layout.rounding, option.layout.accumulate) == wanted
+            and option.layout.sharding in placements(settings.sharding, self.gpus)
+            and settings.activation_checkpointing in {"auto", option.layout.activation_checkpointing}
+        ]
+        best = best_of(mine, device)
+        if not best.fits:
+            raise ConfigError(
+                f"nothing fits: even `{best.layout.describe()}` needs {best.memory.peak / GIB:.1f} GiB per GPU, "
+                f"and {device.name} has {device.memory / GIB:.1f}. {self.what_would_fit(options)}"
+            )
+        margin, count = 1 - best.memory.peak / device.memory, sum(option.fits for option in mine)
+        under = f"{precision} {settings.rounding}" if precision == "pure-bf16" else precision
+        reason = f"fastest of the {count} layouts that fit under {under}, with {100 * margin:.0f} % of memory to spare"
+        other = max((option for option in options if option.fits), key=lambda option: option.tokens_per_second)
+        gain = other.tokens_per_second / best.tokens_per_second
+        return best, reason + (f"; `{other.layout.describe()}` would be {gain:.2f} x as fast" if gain > 1.05 else "")
+
+    def what_would_fit(self, options: Sequence[Option]) -> str:
+        """Another precision here, or the smallest number of known GPUs that does."""
+        for option in options:
+            if option.fits:
+                return f"`{option.layout.describe()}` would fit"
+        for count in (1, 2, 4, 8, 16, 32, 64):
+            if count < self.gpus or self.settings.sequences_per_step % count:
+                continue
+            for device in sorted(devices.DEVICES.values(), key=lambda device: device.memory):
+                other = replace(self, gpus=count, device=device, measured=None)
+                if any(option.fits for option in other.options()):
+                    return f"{count} x {device.name} would do; or lower sequence_length"
+        return "Lower sequence_length, or take a smaller model"
 
 
 def best_of(options: Sequence[Option], device: Device) -> Option:
@@ -140,52 +173,3 @@ def best_of(options: Sequence[Option], device: Device) -> Option:
     fastest = max(option.tokens_per_second for option in fitting)
     alike = [option for option in fitting if option.tokens_per_second * ALIKE >= fastest]
     return min(alike, key=lambda option: option.memory.peak)
-
-
-def choose(
-    options: list[Option], settings: TrainSettings, shape: Shape, gpus: int, device: Device
-) -> tuple[Option, str]:
-    """The best layout under the recipe's precision, and why.
-
-    Raises:
-        ConfigError: none fits.
-    """
-    precision = "mixed-bf16" if settings.precision == "fp32" else settings.precision
-    wanted = (precision, settings.rounding, settings.accumulate)
-    mine = [
-        option
-        for option in options
-        if (option.layout.precision, option.layout.rounding, option.layout.accumulate) == wanted
-        and option.layout.sharding in placements(settings.sharding, gpus)
-        and settings.activation_checkpointing in {"auto", option.layout.activation_checkpointing}
-    ]
-    best = best_of(mine, device)
-    if not best.fits:
-        raise ConfigError(
-            f"nothing fits: even `{best.layout.describe()}` needs {best.memory.peak / GIB:.1f} GiB per GPU, "
-            f"and {device.name} has {device.memory / GIB:.1f}. {what_would_fit(shape, settings, gpus, options)}"
-        )
-    margin = 1 - best.memory.peak / device.memory
-    count = sum(option.fits for option in mine)
-    under = f"{precision} {settings.rounding}" if precision == "pure-bf16" else precision
-    reason = f"fastest of the {count} layouts that fit under {under}, with {100 * margin:.0f} % of memory to spare"
-    faster = [option for option in options if option.fits and option.tokens_per_second > 1.05 * best.tokens_per_second]
-    if faster:
-        other = max(faster, key=lambda option: option.tokens_per_second)
-        gain = other.tokens_per_second / best.tokens_per_second
-        reason += f"; `{other.layout.describe()}` would be {gain:.2f} x as fast"
-    return best, reason
-
-
-def what_would_fit(shape: Shape, settings: TrainSettings, gpus: int, options: list[Option]) -> str:
-    """Another precision here, or the smallest number of known GPUs that does."""
-    here = [option for option in options if option.fits]
-    if here:
-        return f"`{here[0].layout.describe()}` would fit"
-    for count in (1, 2, 4, 8, 16, 32, 64):
-        if count < gpus or settings.sequences_per_step % count:
-            continue
-        for device in sorted(devices.DEVICES.values(), key=lambda device: device.memory):
-            if any(option.fits for option in enumerate_options(shape, settings, count, device, None)):
-                return f"{count} x {device.name} would do; or lower sequence_length"
-    return "Lower sequence_length, or take a smaller model"

@@ -185,7 +185,7 @@ def example(vocabulary: int, length: int, device: torch.device) -> tuple[Tensor,
 
 
 @torch.no_grad()
-def leaks(model: nn.Module, vocabulary: int, attention: str, device: torch.device, length: int = 24) -> bool:
+def leaks(model: nn.Module, vocabulary: int, attention: str, device: torch.device, *, length: int = 24) -> bool:
     """Whether the first document of a window changes what the model says about the second.
 
     Raises:
