@@ -364,8 +364,7 @@ class Trainer:
 
     def result(self) -> TrainResult:
         """Numbers of the whole run."""
-        tokens = self.step * self.settings.tokens_per_step
-        slots = self.step * self.settings.sequences_per_step
+        tokens, slots = self.step * self.settings.tokens_per_step, self.step * self.settings.sequences_per_step
         total = sum(self.mixture.parts)
         return TrainResult(
             out=str(self.out),
