@@ -8,6 +8,7 @@ from adamw_cases import DEVICE
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from langadapt_kernels import focus_combine
+from langadapt_kernels.focus import cpu
 
 run = importlib.import_module("langadapt_kernels.focus.run")
 
@@ -37,19 +38,27 @@ def oracle(new: torch.Tensor, anchors: torch.Tensor, rows: torch.Tensor) -> torc
     return (similarity - tau).clamp(min=0) @ rows.double()
 
 
+@pytest.fixture(params=["reference", "triton", "core"])
+def backend(request):
+    """As an argument of `focus_combine`; of the compiled core, which is the choice where it is installed, None."""
+    if request.param != "core":
+        return request.param
+    if DEVICE.type != "cpu" or cpu.core() is None:
+        pytest.skip("a CPU and the compiled core are needed")
+    return None
+
+
 def check(new, anchors, rows, backend, tolerance=1e-5) -> None:
     output = focus_combine(new, anchors, rows, backend=backend)
     assert output.shape == (len(new), rows.shape[1]) and output.dtype == rows.dtype
     torch.testing.assert_close(output.double(), oracle(new, anchors, rows), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_clustered_vectors(backend):
     """Sizes that fill no tile: 11 new tokens, 333 anchors, width 70, rows of 37."""
     check(clustered(11, 70, 1), clustered(333, 70, 2), draw(333, 37, seed=3), backend)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_two_matrices_of_narrow_rows_in_one_call(backend, dtype):
     new, anchors = clustered(3, 64, 1), clustered(130, 64, 2)
@@ -62,21 +71,18 @@ def test_two_matrices_of_narrow_rows_in_one_call(backend, dtype):
     torch.testing.assert_close(wide.double(), oracle(new, anchors, matrices[1]), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_one_anchor_takes_everything(backend):
     rows = draw(1, 5)
     output = focus_combine(draw(3, 4), draw(1, 4, seed=1), rows, backend=backend)
     assert torch.equal(output, rows.expand(3, -1))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_duplicated_anchors_share_alike(backend):
     """Each anchor five times: ties all over the support."""
     new, anchors = clustered(3, 32, 1), clustered(30, 32, 2).repeat(5, 1)
     check(new, anchors, draw(150, 6, seed=3), backend)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_all_equal_rows_zero_vectors_and_opposites(backend):
     """300 equal anchors do not fit the kernel's buffer of 256: the row is left to the reference and stays exact."""
     rows = draw(300, 6, seed=3)
@@ -85,7 +91,6 @@ def test_all_equal_rows_zero_vectors_and_opposites(backend):
     torch.testing.assert_close(output, rows.mean(dim=0).expand(3, -1), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_tiny_and_huge_vectors(backend):
     """Cosines do not depend on lengths, even where squares leave the range of float32."""
     new, anchors = clustered(2, 16, 1), clustered(40, 16, 2)
@@ -169,7 +174,7 @@ class Recorded(TorchDispatchMode):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_rows_left_to_the_reference_take_no_copy_of_the_matrix(backend, monkeypatch):
     """One row with 300 equal anchors among 3,000: of 3,000 x 256 in bfloat16, nothing as large is made of it."""
-    monkeypatch.setattr("langadapt_kernels.focus.reference._BLOCK", 1 << 14)
+    monkeypatch.setattr("langadapt_kernels.focus.reference.BLOCK", 1 << 14)
     anchors = clustered(3000, 16, 2)
     anchors[::10] = anchors[0]
     new = torch.stack((anchors[0], anchors[1]))
@@ -194,16 +199,23 @@ def test_the_reference_multiplies_in_float32_whatever_is_allowed():
         torch.set_float32_matmul_precision("highest")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_no_new_tokens(backend):
     assert focus_combine(draw(0, 4), draw(3, 4), draw(3, 5), backend=backend).shape == (0, 5)
 
 
-def test_reference_works_in_blocks(monkeypatch):
+def test_without_the_core_the_reference_does_its_part(monkeypatch):
+    new, anchors, rows = clustered(5, 16, 1), clustered(70, 16, 2), draw(70, 6, seed=3)
+    monkeypatch.setattr(cpu, "core", lambda: None)
+    if DEVICE.type == "cpu":
+        assert torch.equal(focus_combine(new, anchors, rows), focus_combine(new, anchors, rows, backend="reference"))
+
+
+@pytest.mark.parametrize("backend", ["reference", None])
+def test_blocks_of_new_tokens(backend, monkeypatch):
     new, anchors, rows = clustered(50, 16, 1), clustered(70, 16, 2), draw(70, 6, seed=3)
-    whole = focus_combine(new, anchors, rows, backend="reference")
-    monkeypatch.setattr("langadapt_kernels.focus.reference._BLOCK", 500)
-    torch.testing.assert_close(focus_combine(new, anchors, rows, backend="reference"), whole)
+    whole = focus_combine(new, anchors, rows, backend=backend)
+    monkeypatch.setattr("langadapt_kernels.focus.reference.BLOCK", 500)
+    torch.testing.assert_close(focus_combine(new, anchors, rows, backend=backend), whole)
 
 
 @pytest.mark.parametrize("count", [127, 128, 129])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..backend import choose_backend
-from . import reference
+from . import cpu, reference
 
 __all__ = ["focus_combine"]
 
@@ -44,7 +44,8 @@ def focus_combine(
         anchor_rows: `[n_anchor, d]` rows to combine, float32, bfloat16 or float16; or a tuple of such matrices
             (input and output embeddings; their `d` and dtype may differ), combined with the same weights in one
             go. Sums are float32.
-        backend: "triton", "reference", or None: Triton on CUDA tensors where it is installed, else the reference.
+        backend: "triton", "reference", or None: Triton on CUDA tensors where it is installed, the compiled core of
+            langadapt on a CPU where that is, else the reference.
 
     Returns:
         `[n_new, d]` of the dtype of `anchor_rows`, or a tuple of such. Not differentiable.
@@ -65,6 +66,8 @@ def focus_combine(
             from .run import focus_combine as run
 
             outputs = run(new_vectors, anchor_vectors, matrices)
+        elif backend is None and new_vectors.device.type == "cpu" and cpu.core() is not None:
+            outputs = cpu.focus_combine(new_vectors, anchor_vectors, matrices)
         else:
             outputs = reference.focus_combine(new_vectors, anchor_vectors, matrices)
     return outputs[0] if isinstance(anchor_rows, Tensor) else outputs

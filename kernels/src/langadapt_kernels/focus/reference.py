@@ -12,7 +12,7 @@ from ..sparsemax.reference import sparsemax
 
 # Similarities held at a time (entries), and entries of rows that are held in float32: 16 MB each. Supports of more than
 # 64 anchors are looked for in copies of their similarities, one for each doubling.
-_BLOCK = 1 << 22
+BLOCK = 1 << 22
 
 
 def normalized(vectors: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def focus_combine(new_vectors: Tensor, anchor_vectors: Tensor, anchor_rows: tupl
     """See `langadapt_kernels.focus_combine`; all of `anchor_rows` are combined with the same weights."""
     anchors = normalized(anchor_vectors)
     outputs = tuple(rows.new_empty(len(new_vectors), rows.shape[1]) for rows in anchor_rows)
-    step = max(1, _BLOCK // len(anchors))
+    step = max(1, BLOCK // len(anchors))
     for start in range(0, len(new_vectors), step):
         part = slice(start, start + step)
         with float32_products():
@@ -56,18 +56,18 @@ def focus_combine(new_vectors: Tensor, anchor_vectors: Tensor, anchor_rows: tupl
         counts = (weights > 0).sum(dim=1)
         offsets = counts.cumsum(0) - counts
         for output, rows in zip(outputs, anchor_rows, strict=True):
-            _combine(anchor, weights[row, anchor], offsets, rows, output=output[part])
+            combine(anchor, weights[row, anchor], offsets, rows, output=output[part])
     return outputs
 
 
-def _combine(anchor: Tensor, weight: Tensor, offsets: Tensor, rows: Tensor, *, output: Tensor) -> None:
+def combine(anchor: Tensor, weight: Tensor, offsets: Tensor, rows: Tensor, *, output: Tensor) -> None:
     """Weighted sums in float32 of the rows `anchor`, a sum from each of `offsets` on."""
     if rows.dtype == torch.float32:
         output.copy_(_bags(anchor, weight, offsets, rows))
         return
     # Widened are the rows that are needed, by strips of columns: all at once would take twice the matrix's memory.
     needed, anchor = anchor.unique(return_inverse=True)
-    strip = max(1, _BLOCK // max(len(needed), 1))
+    strip = max(1, BLOCK // max(len(needed), 1))
     for columns, sums in zip(rows.split(strip, dim=1), output.split(strip, dim=1), strict=True):
         sums.copy_(_bags(anchor, weight, offsets, columns[needed].float()))
 
