@@ -29,6 +29,7 @@ from langadapt.cli.options import (
 )
 from langadapt.cli.progress import progress
 from langadapt.models.folder import resolve_model
+from langadapt.report.words import short_count
 from langadapt.swap.rows.names import METHODS
 from langadapt.swap.rows.options import SwapOptions
 
@@ -132,7 +133,6 @@ def show_choices(
 def choices_table(rows: list[dict[str, Any]]) -> Table:
     """Ways to change a vocabulary, side by side."""
     # The report's package takes a quarter of a second, which no other command's help should wait for.
-    from langadapt.report.words import short_count
 
     table = Table(title="Bits per byte after training on the same text", caption="speed: reading text, one pass")
     for name in ("vocabulary", "entries", "weights", "bytes/token", "target", "source", "tokens/s", "bytes/s"):

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from langadapt.cli.options import AsJson, TextField, warn_renamed
 from langadapt.cli.progress import progress
+from langadapt.corpus.documents import read_documents
 from langadapt.errors import ConfigError
+from langadapt.evaluation.suites import evaluate_suites
+from langadapt.machine import choose_device, quiet_transformers
+from langadapt.models.folder import load_model, resolve_model
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,8 +65,6 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Measure models: bits per byte of text, whatever the tokenizer, and suites of tasks through lm-eval."""
-    from rich.console import Console
-
     if old_text:
         warn_renamed("--bytes", "--text")
     named = named_corpora([*(text or ()), *(old_text or ())])
@@ -102,9 +107,6 @@ def named_corpus(text: str) -> tuple[str, str]:
 
 def measure_models(models: Sequence[str], tokenizer: str | None, device: str, measure: Measure) -> dict[str, Any]:
     """What ``measure`` finds of each model, one in memory at a time."""
-    from langadapt.machine import choose_device, quiet_transformers
-    from langadapt.models.folder import load_model, resolve_model
-
     quiet_transformers()
     chosen = choose_device(device)
     results = {}
@@ -118,9 +120,6 @@ def measure_models(models: Sequence[str], tokenizer: str | None, device: str, me
 
 def bits_of(model: Any, tokenizer: str, path: str, text_field: str, **windows: Any) -> dict[str, Any]:
     """Bits per byte of one corpus, with its counts."""
-    from dataclasses import asdict
-
-    from langadapt.corpus.documents import read_documents
     from langadapt.evaluation.bits_per_byte import measure_bits_per_byte
     from langadapt.tokenizer.encoder import Tokenizer
 
@@ -134,15 +133,11 @@ def run_suites(
     model: Any, tokenizer: str, suites: Sequence[str], *, limit: int | None, batch_size: int
 ) -> dict[str, dict[str, float]]:
     """Metrics by task, with the tokenizer as transformers loads it. lm-eval draws its own bars, on stderr."""
-    from langadapt.evaluation.suites import evaluate_suites
-
     return evaluate_suites(model, tokenizer, suites, limit=limit, batch_size=batch_size)
 
 
 def comparison(results: Mapping[str, Any]) -> Table:
     """One row per measure, one column per model, the best value of a row in bold."""
-    from rich.table import Table
-
     table = Table()
     table.add_column("measure")
     for name in results:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from langadapt.cli.options import AsJson, TextField, Threads, arguments_of
 from langadapt.cli.progress import progress
@@ -39,8 +40,6 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Measure how tokenizers cut text, side by side: fertility, parity, bytes per token and the rest."""
-    from rich.console import Console
-
     from langadapt.fertility import measure_fertility
 
     arguments = arguments_of(ctx)

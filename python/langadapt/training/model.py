@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from langadapt.errors import ConfigError, MismatchError
 from langadapt.models.folder import load_model
@@ -175,7 +176,6 @@ def again_in_backward(forward: Any, selective: bool) -> Any:
     A plain function: the compiler does not look into a `functools.partial` of `checkpoint` and, without a word,
     compiles nothing.
     """
-    from torch.utils.checkpoint import checkpoint
 
     def keeping_some(*inputs: Any, **named: Any) -> Any:
         return checkpoint(forward, *inputs, use_reentrant=False, context_fn=keep_expensive, **named)
@@ -209,8 +209,6 @@ def expensive() -> frozenset[Any]:
 
 def keep_expensive() -> Any:
     """Policy of selective recomputation: what costs FLOPs is kept, what costs bandwidth is made again."""
-    from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
-
     kept = expensive()
 
     def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 
 from langadapt.errors import ConfigError, LangadaptError
 from langadapt.machine import choose_device
@@ -197,7 +198,6 @@ def shard_model(model: nn.Module, settings: TrainSettings, processes: ProcessGro
     """Shard the model over all processes with FSDP2, block by block; whether it was."""
     if not processes.is_distributed:
         return False
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     kind = processes.device.type

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from langadapt.errors import ConfigError, MismatchError
+from langadapt.store import TokenStore
+from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training.data.batches import Mixture, Store, StoreShare, Windows
 from langadapt.training.model import check_vocabulary
 from langadapt.training.settings import TrainSettings
@@ -46,8 +48,6 @@ def open_mixture(
 def open_store(share: StoreShare) -> Store:
     """The store of a share, opened if it is a folder."""
     if isinstance(share.path, (str, Path)):
-        from langadapt.store import TokenStore
-
         store: Store = TokenStore.open(share.path)
         return store
     return share.path
@@ -116,7 +116,5 @@ def load_tokenizer(tokenizer: Any, model: Any) -> Any:
 
         return AutoTokenizer.from_pretrained(str(model))
     if isinstance(tokenizer, (str, Path)):
-        from langadapt.tokenizer.encoder import Tokenizer
-
         return Tokenizer.from_pretrained(tokenizer)
     return tokenizer
