@@ -45,12 +45,12 @@ def test_philox_known_answers():
 
 
 def test_random_bits_of_runs_and_of_scattered_elements_agree():
-    run = random_bits(5, 1003, 50, 9, 0, torch.device("cpu"))
+    run = random_bits(5, 1003, 50, 9, stream=0, device=torch.device("cpu"))
     scattered = random_bits_at(5, torch.arange(1003, 1053).flip(0), 9, 0)
     assert torch.equal(run, scattered.flip(0))
-    assert not torch.equal(run, random_bits(5, 1003, 50, 10, 0, torch.device("cpu")))
-    assert not torch.equal(run, random_bits(6, 1003, 50, 9, 0, torch.device("cpu")))
-    assert not torch.equal(run, random_bits(5, 1003, 50, 9, 1, torch.device("cpu")))
+    assert not torch.equal(run, random_bits(5, 1003, 50, 10, stream=0, device=torch.device("cpu")))
+    assert not torch.equal(run, random_bits(6, 1003, 50, 9, stream=0, device=torch.device("cpu")))
+    assert not torch.equal(run, random_bits(5, 1003, 50, 9, stream=1, device=torch.device("cpu")))
 
 
 def test_split_is_lossless_and_its_weight_is_the_nearest():
@@ -94,7 +94,7 @@ def test_stochastic_rounding_is_unbiased_and_exercises_every_bit():
     """Within five standard errors, with the generator's bits; and every bit of the dropped mantissa decides
     roundings."""
     count = 1 << 18
-    noise = random_bits(3, 0, count, 1, 0, torch.device("cpu"))
+    noise = random_bits(3, 0, count, 1, stream=0, device=torch.device("cpu"))
     share = torch.stack([((noise >> bit) & 1).double().mean() for bit in range(16)])
     assert ((share - 0.5).abs() < 5 * 0.5 / math.sqrt(count)).all()
     for bit in range(16):

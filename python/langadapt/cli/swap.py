@@ -101,6 +101,7 @@ def command(
     new_tokens: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Give a model a new tokenizer, ready for `from_pretrained`."""
+    # Long: a line for each flag, and one to hand it on.
     if tokenizer is None and compare is None:
         raise ConfigError("give the new tokenizer's folder as --tokenizer")
     if out is None and not dry_run and compare is None:

@@ -124,6 +124,7 @@ def measure_bits_per_byte(
         DataError: no text at all, or a text that is not valid Unicode.
         MismatchError: the tokenizer has neither BOS nor EOS, or ids that the model does not have.
     """
+    # Long: each argument and each way to fail has its line.
     window, stride = window_and_stride(model, window, stride)
     prefix = prefix_token(tokenizer)
     scorer = Scorer(model, prefix, max(1, batch_tokens // window) * window)

@@ -53,6 +53,7 @@ def measure_fertility(
         ConfigError: no tokenizer, no corpus, an unknown reference.
         FileNotFoundError, DataError: as :func:`langadapt.read_documents`.
     """
+    # Long: each argument and each way to fail has its line.
     how = partial(Reading, text_field=text_field, strict=reference is not None)
     readings = {name: how(inputs) for name, inputs in (corpora or {}).items()}
     readings |= {name: how(texts=documents) for name, documents in (texts or {}).items()}

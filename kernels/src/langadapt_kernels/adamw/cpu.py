@@ -78,7 +78,13 @@ def for_each_block(sizes: Sequence[int], work: Callable[[int, slice, Scratch], f
 
 
 def step_block(
-    entry: Entry, part: slice, scalars: Sequence[Tensor], grad_scale: Tensor | None, scratch: Scratch, count_stale: bool
+    entry: Entry,
+    part: slice,
+    scalars: Sequence[Tensor],
+    grad_scale: Tensor | None,
+    *,
+    scratch: Scratch,
+    count_stale: bool,
 ) -> int:
     """Update a block of one tensor in place; see `reference.adamw_step`.
 
@@ -108,11 +114,11 @@ def step_block(
     weight = _widen(entry, part, scratch)
     before = _patterns(entry, part, copy=True) if count_stale else None
     weight.mul_(decay).sub_(ratio.mul_(step_size))
-    _narrow(entry, part, weight, step, scratch)
+    _narrow(entry, part, weight, step, scratch=scratch)
     if entry.exp_avg.dtype == torch.bfloat16:
         entry.exp_avg[part].copy_(exp_avg)
         if entry.stochastic_variance:
-            _round_stochastic(entry, part, exp_avg_sq, entry.exp_avg_sq[part], step, 1, scratch)
+            _round_stochastic(entry, part, exp_avg_sq, entry.exp_avg_sq[part], step=step, stream=1, scratch=scratch)
         else:
             entry.exp_avg_sq[part].copy_(exp_avg_sq)
     if before is None:
@@ -151,20 +157,20 @@ def _widen(entry: Entry, part: slice, scratch: Scratch) -> Tensor:
     return weight
 
 
-def _narrow(entry: Entry, part: slice, updated: Tensor, step: Tensor, scratch: Scratch) -> None:
+def _narrow(entry: Entry, part: slice, updated: Tensor, step: Tensor, *, scratch: Scratch) -> None:
     """Store the weight, and what is kept beside it. `updated` is destroyed."""
     weight = entry.param[part]
     if weight.dtype == torch.float32:
         return
     if entry.rounding == "stochastic":
-        _round_stochastic(entry, part, updated, weight, step, 0, scratch)
+        _round_stochastic(entry, part, updated, weight, step=step, stream=0, scratch=scratch)
     elif entry.low is None:
         weight.copy_(updated)
     else:
-        _narrow_with_low(entry.rounding, updated, weight, entry.low[part], scratch)
+        _narrow_with_low(entry.rounding, updated, weight, entry.low[part], scratch=scratch)
 
 
-def _narrow_with_low(mode: str, updated: Tensor, weight: Tensor, low: Tensor, scratch: Scratch) -> None:
+def _narrow_with_low(mode: str, updated: Tensor, weight: Tensor, low: Tensor, *, scratch: Scratch) -> None:
     if mode == "kahan":
         weight.copy_(updated)
         missing = updated.sub_(scratch.grad[: len(weight)].copy_(weight))
@@ -191,12 +197,12 @@ def _ordinary(x: Tensor) -> bool:
 
 
 def _round_stochastic(
-    entry: Entry, part: slice, x: Tensor, out: Tensor, step: Tensor, stream: int, scratch: Scratch
+    entry: Entry, part: slice, x: Tensor, out: Tensor, *, step: Tensor, stream: int, scratch: Scratch
 ) -> None:
     """Round float32 `x`, which is destroyed, into bfloat16 `out`."""
     if entry.contiguous_index() and scratch.philox is not None:
         bits = scratch.integers[: len(x)]
-        scratch.philox.random_bits(entry.seed, entry.index.base + part.start, int(step), stream, bits)
+        scratch.philox.random_bits(entry.seed, entry.index.base + part.start, int(step), stream, out=bits)
     else:
         bits = reference.element_bits(entry, part, len(x), step, stream)
     if _ordinary(x):

@@ -30,7 +30,7 @@ def square_sum(entries: Sequence[Entry], rows: Sequence[int], *, backend: str, c
         return _reference_total([entry.grad for entry in entries], {})
     places, count = _places([len(entry.grad) for entry in entries], cache.config)
     partial = torch.empty(count, dtype=torch.float64, device=entries[0].grad.device)
-    _launch_pass(entries, rows, [start for start, _ in places], partial, cache)
+    _launch_pass(entries, rows, [start for start, _ in places], partial, cache=cache)
     return partial.sum()
 
 
@@ -64,7 +64,7 @@ def _reference_sums(grads: Sequence[Tensor]) -> Sequence[float | Tensor]:
 
 
 def _launch_pass(
-    entries: Sequence[Entry], rows: Sequence[int], starts: Sequence[int], partial: Tensor, cache: StepCache
+    entries: Sequence[Entry], rows: Sequence[int], starts: Sequence[int], partial: Tensor, *, cache: StepCache
 ) -> None:
     """Write the partial sums of all entries, each from its place in `starts` on."""
     from .kernel import square_sum_kernel
@@ -196,7 +196,7 @@ class GradientSquares:
         missing = [i for i, done in enumerate(known) if not done]
         if missing:
             starts = [places[i][0] for i in missing]
-            _launch_pass([entries[i] for i in missing], [rows[i] for i in missing], starts, slots.partial, cache)
+            _launch_pass([entries[i] for i in missing], [rows[i] for i in missing], starts, slots.partial, cache=cache)
         if len(params) == len(slots.places):
             return slots.partial.sum()
         merged: list[tuple[int, int]] = []

@@ -100,6 +100,7 @@ class FusedAdamW(Optimizer):
         backend: str | None = None,
         **options: Any,
     ) -> None:
+        # By position: the order of torch.optim.AdamW.
         check_options(options)
         check_settings(
             state_dtype=state_dtype,

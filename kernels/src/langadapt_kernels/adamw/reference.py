@@ -80,11 +80,11 @@ def _narrow(updated: Tensor, entry: Entry, part: slice, step: Tensor) -> tuple[T
     return updated.to(torch.bfloat16), None
 
 
-def element_bits(entry: Entry, part: slice, count: int, step: Tensor, stream: int) -> Tensor:
+def element_bits(entry: Entry, part: slice, count: int, step: Tensor, *, stream: int) -> Tensor:
     """16 random bits (int32) for each of `count` elements of the tensor from `part.start` on."""
     if entry.contiguous_index():
         first = entry.index.base + part.start
-        return random_bits(entry.seed, first, count, step.long(), stream, entry.param.device)
+        return random_bits(entry.seed, first, count, step.long(), stream=stream, device=entry.param.device)
     return random_bits_at(entry.seed, entry.element_places(part.start, part.start + count), step.long(), stream)
 
 

@@ -293,7 +293,9 @@ def _run_reference(
     columns = [row.unbind() for row in table]
     counts = cpu.for_each_block(
         [len(entry.param) for entry in entries],
-        lambda i, part, scratch: cpu.step_block(entries[i], part, columns[i], grad_scale, scratch, count_stale),
+        lambda i, part, scratch: cpu.step_block(
+            entries[i], part, columns[i], grad_scale, scratch=scratch, count_stale=count_stale
+        ),
     )
     for entry, parts in zip(entries, members or (), strict=False):
         if parts:

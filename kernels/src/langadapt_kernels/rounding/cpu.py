@@ -20,7 +20,7 @@ class Philox:
         """`most`: the longest run of elements that will be asked for."""
         self._memory = np.empty((4, 2 * (most // 8 + 2)), np.uint64)
 
-    def random_bits(self, seed: int, first: int, step: int, stream: int, out: Tensor) -> None:
+    def random_bits(self, seed: int, first: int, step: int, stream: int, *, out: Tensor) -> None:
         """Fill `out`, int32 `[n]`, with 16 random bits for each of `n` elements from the model's element `first` on.
 
         See `reference.random_bits`. Words are kept in 64 bits. A product's upper half is no part of its word; it is

@@ -10,7 +10,7 @@ MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # of words 0 and 2
 WEYL = (0x9E3779B9, 0xBB67AE85)  # added to the two halves of the key in every round
 
 
-def philox(seed: int, group: Tensor, step: Tensor | int, stream: int, rounds: int = 10) -> Tensor:
+def philox(seed: int, group: Tensor, step: Tensor | int, stream: int, *, rounds: int = 10) -> Tensor:
     """Philox4x32 words for the counters `(group low, group high, step, stream)`.
 
     Args:
@@ -37,7 +37,7 @@ def philox(seed: int, group: Tensor, step: Tensor | int, stream: int, rounds: in
     return torch.stack((c0, c1, c2, c3), dim=-1)
 
 
-def random_bits(seed: int, first: int, count: int, step: Tensor | int, stream: int, device: torch.device) -> Tensor:
+def random_bits(seed: int, first: int, count: int, step: Tensor | int, *, stream: int, device: torch.device) -> Tensor:
     """16 random bits (int32 in `[0, 65536)`) for each of `count` elements from the model's element `first` on."""
     group = torch.arange(first // 8, (first + count + 7) // 8, device=device)
     words = philox(seed, group, step, stream)
