@@ -204,7 +204,7 @@ def _round_stochastic(
         bits = scratch.integers[: len(x)]
         scratch.philox.random_bits(entry.seed, entry.index.base + part.start, int(step), stream, out=bits)
     else:
-        bits = reference.element_bits(entry, part, len(x), step, stream)
+        bits = reference.element_bits(entry, part, len(x), step, stream=stream)
     if _ordinary(x):
         out.view(torch.int16).copy_(x.view(torch.int32).add_(bits).bitwise_right_shift_(_SIXTEEN))
     else:
