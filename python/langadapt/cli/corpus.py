@@ -7,6 +7,8 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from langadapt.artefacts.stages import make_once
 from langadapt.cli.options import AsJson, Out, Strict, TextField, TextUnit, Threads
@@ -82,7 +84,6 @@ def build(
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
 
     Console().print(table(report))
     for problem in report.first_problems:
@@ -92,8 +93,6 @@ def build(
 
 def table(report: CorpusReport) -> Table:
     """Documents and bytes: read, left out and why, written."""
-    from rich.table import Table
-
     found = Table("", "documents", "MB of text")
     for column in found.columns[1:]:
         column.justify = "right"

@@ -6,6 +6,8 @@ import json
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from langadapt.artefacts.stages import make_once
 from langadapt.cli.options import AsJson, Inputs, Out, Strict, TextField, Threads
@@ -25,9 +27,6 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Tokenize a corpus into a token store: memory-mapped ids, document offsets, manifest."""
-    from rich.console import Console
-    from rich.table import Table
-
     from langadapt.store import tokenize_corpus
     from langadapt.tokenizer.encoder import Tokenizer
 
