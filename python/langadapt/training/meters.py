@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import resource
 import time
 import uuid
 from pathlib import Path
@@ -237,6 +238,4 @@ def peak_memory(device: torch.device) -> int:
     """Peak bytes: of tensors on a GPU, of the whole process on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

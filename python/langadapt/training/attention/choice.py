@@ -76,7 +76,7 @@ def interface(needed: str, run: Callable[..., Tensor]) -> Callable[..., tuple[Te
     """Attention for packed documents behind transformers' attention interface.
 
     ``needed``: the argument of `packed_inputs` without which windows are not packed, and SDPA serves. ``run``: called
-    with query, key, value, all further arguments, scale and sliding window.
+    with query, key, value, all further arguments; ``scale`` and ``window``, the sliding one, by name.
     """
 
     def forward(
@@ -101,7 +101,7 @@ def interface(needed: str, run: Callable[..., Tensor]) -> Callable[..., tuple[Te
         if torch.is_autocast_enabled(query.device.type):
             # Rotary embeddings leave fp32 under autocast, and custom operators are not cast.
             query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))
-        return run(query, key, value, kwargs, scaling, sliding_window), None
+        return run(query, key, value, kwargs, scale=scaling, window=sliding_window), None
 
     return forward
 
@@ -109,7 +109,7 @@ def interface(needed: str, run: Callable[..., Tensor]) -> Callable[..., tuple[Te
 def in_one_row(kernel: str) -> Callable[..., tuple[Tensor, None]]:
     """The interface of a kernel of `varlen_attention`; there is one window, of all documents."""
 
-    def run(query: Tensor, key: Tensor, value: Tensor, given: dict[str, Any], scale: Any, window: Any) -> Tensor:
+    def run(query: Tensor, key: Tensor, value: Tensor, given: dict[str, Any], *, scale: Any, window: Any) -> Tensor:
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
         bounds, longest = given["document_bounds"], given["longest_document"]
         return varlen_attention.forward(kernel, q, k, v, bounds, longest, scale, window)[None]
@@ -120,7 +120,7 @@ def in_one_row(kernel: str) -> Callable[..., tuple[Tensor, None]]:
 def in_pieces() -> Callable[..., tuple[Tensor, None]]:
     """The interface of `piece_attention`."""
 
-    def run(query: Tensor, key: Tensor, value: Tensor, given: dict[str, Any], scale: Any, window: Any) -> Tensor:
+    def run(query: Tensor, key: Tensor, value: Tensor, given: dict[str, Any], *, scale: Any, window: Any) -> Tensor:
         return piece_attention.forward(query, key, value, given["document_pieces"], scale, window)
 
     return interface("document_pieces", run)
@@ -144,6 +144,7 @@ def plain(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """SDPA, for a model that is used, in the middle of its training, on windows that are not packed."""
+    # By position: the order of transformers' attention interface.
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     length = query.shape[2]
