@@ -63,9 +63,9 @@ def read(monkeypatch):
         found.append(len(grads) - len(known))
         return plain_reference(grads, known)
 
-    def launch_pass(entries, *rest):
+    def launch_pass(entries, *rest, **named):
         found.append(len(entries))
-        plain_launch(entries, *rest)
+        plain_launch(entries, *rest, **named)
 
     monkeypatch.setattr(norm, "_reference_total", reference_total)
     monkeypatch.setattr(norm, "_launch_pass", launch_pass)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
+from langadapt.artefacts.folders import write_atomically
 from langadapt.artefacts.stages import make_once
 from langadapt.cli.options import AsJson, Inputs, Out, Strict, TextField, TextUnit, Threads, arguments_of, warn_renamed
 from langadapt.cli.progress import progress, say
@@ -174,7 +176,6 @@ def trim(
     as_json: AsJson = False,
 ) -> None:
     """Drop tokens that a corpus never uses; writes id_map.json beside the tokenizer (new id of each old one, or -1)."""
-    from langadapt.artefacts.folders import write_atomically
     from langadapt.tokenizer.editing import summary_of, trim_tokenizer
 
     check_out(out)
@@ -211,8 +212,6 @@ def check(
         summary = {"tokenizer": tokenizer, "passed": not failed, "findings": [asdict(finding) for finding in findings]}
         typer.echo(json.dumps(summary, ensure_ascii=False))
     else:
-        from rich.console import Console
-
         Console().print(findings_table(findings))
     if failed:
         raise typer.Exit(1)
