@@ -7,8 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,15 +30,6 @@ SELDOM = {"torch.distributed.fsdp", "torch.utils.tensorboard"}
 """Half a second that only several GPUs want; an optional package."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-EXCEPTIONS: dict[str, dict[str, int]] = json.loads(Path(__file__).with_name("house_exceptions.json").read_text())
-"""What was over its budget when these tests came: may shrink, and goes."""
-
-
-def beyond(kind: str, found: Iterable[tuple[str, int]]) -> list[str]:
-    """What exceeds its budget and its exception."""
-    return [f"{place}: {amount}" for place, amount in found if amount > EXCEPTIONS[kind].get(place, 0)]
 
 
 def name_of(file: Path) -> str:
@@ -70,7 +60,7 @@ def test_lengths_of_functions() -> None:
             unlimited = is_kernel(function) or is_command(file, function)
             if length > budget and not (explained and (unlimited or length <= FUNCTION_LIMIT)):
                 too_long.append((f"{name_of(file)} {function.name}", length))
-    assert beyond("functions", too_long) == []
+    assert too_long == []
 
 
 def test_lengths_of_files() -> None:
@@ -80,7 +70,7 @@ def test_lengths_of_files() -> None:
         if (length := len(file.read_text(encoding="utf-8").splitlines())) > FILE_BUDGET
         and REASON not in (ast.get_docstring(tree) or "")
     ]
-    assert beyond("files", too_long) == []
+    assert too_long == []
 
 
 def is_command(file: Path, function: Function) -> bool:
@@ -103,7 +93,7 @@ def test_parameters_by_position() -> None:
                 and NAMED_BY_OTHERS not in (ast.get_source_segment(text, function) or "")
             ):
                 trains.append((f"{name_of(file)} {function.name}", count))
-    assert beyond("parameters", trains) == []
+    assert trains == []
 
 
 WEIGH = """
@@ -174,7 +164,10 @@ def test_lazy_imports_spare_something_heavy() -> None:
     lazy = {module: sorted(set(lazy_imports(tree, trees))) for module, tree in trees.items()}
     weighed = sorted({*trees, *(target for imports in lazy.values() for _, target in imports if is_required(target))})
     weights = weights_of(weighed)
-    needless: Counter[str] = Counter()
-    for module, imports in lazy.items():
-        needless[module] += sum(is_required(target) and weights[target] <= weights[module] for _, target in imports)
-    assert beyond("lazy imports", needless.items()) == []
+    needless = [
+        f"{module}:{line} imports {target}"
+        for module, imports in lazy.items()
+        for line, target in imports
+        if is_required(target) and weights[target] <= weights[module]
+    ]
+    assert needless == []
