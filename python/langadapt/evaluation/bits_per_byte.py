@@ -28,7 +28,7 @@ from torch import nn
 
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.evaluation.suites import evaluate_suites
-from langadapt.models.folder import CONTEXT_FIELDS
+from langadapt.models.folder import stated_context
 from langadapt.progress import Progress
 
 __all__ = ["BitsPerByte", "bits_per_byte", "evaluate_suites", "measure_bits_per_byte"]
@@ -155,7 +155,8 @@ def measure_bits_per_byte(
 
 def window_and_stride(model: nn.Module, window: int | None, stride: int | None) -> tuple[int, int]:
     """Checked values, defaults filled in."""
-    context = context_length(model)
+    config = text_config(model)
+    context = stated_context(vars(config)) if config is not None else None
     if window is None:
         window = min(context or DEFAULT_WINDOW, DEFAULT_WINDOW)
     if window < 1 or (context is not None and window > context):
@@ -165,16 +166,6 @@ def window_and_stride(model: nn.Module, window: int | None, stride: int | None) 
     if not 1 <= stride <= window:
         raise ConfigError(f"stride: {stride} tokens is not within 1 and the window of {window}")
     return window, stride
-
-
-def context_length(model: nn.Module) -> int | None:
-    """Tokens that the model was made for, where its config says so."""
-    config = text_config(model)
-    for name in CONTEXT_FIELDS:
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
 
 
 def text_config(model: nn.Module) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,10 @@ def context_length(model: Path) -> int | None:
     config = config.get("text_config", config)
     if not isinstance(config, dict):
         raise DataError(f"{model / 'config.json'}: not a model's configuration; get the file again")
-    for name in CONTEXT_FIELDS:
-        if isinstance(config.get(name), int) and config[name] > 0:
-            return int(config[name])
-    return None
+    return stated_context(config)
+
+
+def stated_context(config: Mapping[str, Any]) -> int | None:
+    """Tokens that the model of a text config was made for; none where it does not say."""
+    stated = (config.get(name) for name in CONTEXT_FIELDS)
+    return next((int(length) for length in stated if isinstance(length, int) and length > 0), None)

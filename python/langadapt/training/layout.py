@@ -115,7 +115,7 @@ def options(settings: TrainSettings, shape: Shape, processes: ProcessGroup, devi
 def layout_of(
     settings: TrainSettings, processes: ProcessGroup, sharding: str, activation_checkpointing: str, *, micro_batch: int
 ) -> Layout:
-    """A layout of these settings as `langadapt.budget` understands it."""
+    """A layout of these settings as `langadapt.costs` understands it."""
     hybrid, windows = sharding == "hybrid", settings.sequences_per_step // processes.size
     return Layout(
         precision="mixed-bf16" if settings.precision == "fp32" else settings.precision,
