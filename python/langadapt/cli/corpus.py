@@ -13,7 +13,7 @@ from rich.table import Table
 from langadapt.artefacts.stages import make_once
 from langadapt.cli.options import AsJson, Out, Strict, TextField, TextUnit, Threads
 from langadapt.cli.progress import progress, say
-from langadapt.corpus.documents import BuildOptions, CorpusReport, build_corpus, files_of
+from langadapt.corpus.documents import LONGEST_LINE, BuildOptions, CorpusReport, build_corpus, files_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,6 +35,7 @@ Texts = Annotated[
         show_default=False,
     ),
 ]
+MaxLineBytes = Annotated[int, typer.Option(help="Skip longer lines, rows and whole files.")]
 MinChars = Annotated[int | None, typer.Option(help="Leave out shorter documents.")]
 MaxChars = Annotated[int | None, typer.Option(help="Leave out longer documents.")]
 KeepPattern = Annotated[str | None, typer.Option(metavar="REGEX", help="Keep only documents with a match.")]
@@ -60,6 +61,7 @@ def build(
     text_field: TextField = "text",
     text_unit: TextUnit = "line",
     strict: Strict = False,
+    max_line_bytes: MaxLineBytes = LONGEST_LINE,
     min_chars: MinChars = None,
     max_chars: MaxChars = None,
     keep_pattern: KeepPattern = None,

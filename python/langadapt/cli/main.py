@@ -91,13 +91,15 @@ def describe(error: BaseException) -> tuple[str, int]:
         return "no space left on a disk; free some and run the same command again", 1
     if isinstance(error, (LangadaptError, ValueError, OSError)):
         return str(error), 1
+    if isinstance(error, MemoryError):
+        return str(error) or "out of memory", 1
     # Compilers of kernels tell all that they were given, over pages.
     text = str(error)
     text = f"{text[:LONGEST]} ..." if len(text) > LONGEST else text
     return f"{type(error).__name__}: {text} (a defect of langadapt; --debug shows where)", 1
 
 
-def report_error(error: Exception) -> int:
+def report_error(error: BaseException) -> int:
     """Print ``error`` for a user and return the exit code."""
     # Usage errors of the parser; which package defines their class depends on typer's version.
     if hasattr(error, "show") and hasattr(error, "exit_code"):
@@ -138,7 +140,10 @@ def main(arguments: list[str] | None = None) -> None:
     except TrainingStopped as stopped:
         console.print(escape(str(stopped)), style="yellow", highlight=False, soft_wrap=True)
         code = 0
-    except Exception as error:
+    except BaseException as error:
+        # Panics of packages written in Rust are no `Exception`.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         code = report_error(error)
     sys.exit(code if isinstance(code, int) else 0)
 

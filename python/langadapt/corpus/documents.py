@@ -28,6 +28,8 @@ Inputs: TypeAlias = "Paths | Documents"
 
 LONGEST_NAME = 255
 """Bytes of a file's name; longer strings are texts."""
+LONGEST_LINE = 64 << 20
+"""Bytes of a line, a row or a whole file that is one document, unless asked for otherwise; bounds the memory."""
 FOR_TEXTS = "a string names files, for texts pass `iter(texts)`"
 
 
@@ -50,6 +52,8 @@ class Reading:
     """``"line"`` or ``"file"``: what one document is in a ``.txt`` file."""
     strict: bool = False
     """Whether a line without a document is an error."""
+    max_line_bytes: int = LONGEST_LINE
+    """Longer lines, rows, and files as a whole, are counted and skipped."""
 
     def __post_init__(self) -> None:
         if (self.inputs is None) == (self.texts is None):
@@ -79,8 +83,8 @@ class Reading:
 
     @property
     def how(self) -> dict[str, Any]:
-        """Text field, unit and strictness by name, as the core takes them."""
-        return {"text_field": self.text_field, "text_unit": self.text_unit, "strict": self.strict}
+        """All but what is read, by name, as the core takes it."""
+        return {name: getattr(self, name) for name in ("text_field", "text_unit", "strict", "max_line_bytes")}
 
     def stream(self) -> TextStream:
         """The documents from Python."""
@@ -119,7 +123,12 @@ class Reading:
 
 
 def read_documents(
-    inputs: Inputs, *, text_field: str = "text", strict: bool = False, text_unit: str = "line"
+    inputs: Inputs,
+    *,
+    text_field: str = "text",
+    strict: bool = False,
+    text_unit: str = "line",
+    max_line_bytes: int = LONGEST_LINE,
 ) -> Iterator[str]:
     """Iterate over the texts of ``inputs`` in a fixed order, in bounded memory.
 
@@ -133,13 +142,16 @@ def read_documents(
         strict: raise at the first line without a document; otherwise such lines are counted and skipped, and a
             warning at the end names the first.
         text_unit: ``"line"`` or ``"file"``: what one document is in a ``.txt`` file. Blank lines are no documents.
+        max_line_bytes: longer lines and rows, and files that are one document, are counted and skipped.
 
     Raises:
         FileNotFoundError: at once, for a name that does not exist.
         DataError: an unknown ending, a damaged or truncated file, no document at all; with ``strict``, the first line
             without a document. The message names file, line and remedy.
     """
-    return Reading(inputs, text_field=text_field, strict=strict, text_unit=text_unit).documents()
+    at_least(1, max_line_bytes=max_line_bytes)
+    how = {"text_field": text_field, "strict": strict, "text_unit": text_unit, "max_line_bytes": max_line_bytes}
+    return Reading(inputs, **how).documents()  # type: ignore[arg-type]
 
 
 def _texts_from(reader: _core.DocumentReader) -> Iterator[str]:
@@ -200,7 +212,7 @@ class CorpusReport:
     bytes: int
     """Their text."""
     skipped: dict[str, int]
-    """Lines that held no document, by reason: ``malformed_json``, ``missing_text``, ``invalid_utf8``."""
+    """Lines that held no document, by reason: ``malformed_json``, ``missing_text``, ``invalid_utf8``, ``too_long``."""
     first_problems: list[dict[str, Any]] = field(repr=False)
     """The first ten of those: ``path``, ``line`` (1-based; row in Parquet, number in a stream) and ``reason``."""
     dropped: dict[str, int]
@@ -228,6 +240,8 @@ class BuildOptions:
     """What one document is in a ``.txt`` file."""
     strict: bool = False
     """Stop at the first line without a document instead of counting and skipping it."""
+    max_line_bytes: int = LONGEST_LINE
+    """Bytes of a line, a row, or a file that is one document; longer ones are counted and skipped."""
     min_chars: int | None = None
     """Documents of fewer characters are left out."""
     max_chars: int | None = None
@@ -257,6 +271,7 @@ class BuildOptions:
         """Raise ConfigError for a number out of range; ``where`` is put before its name."""
         at_least(0, where, min_chars=self.min_chars, validation_bytes=self.validation_bytes)
         at_least(0, where, validation_documents=self.validation_documents)
+        at_least(1, where, max_line_bytes=self.max_line_bytes)
         at_least(self.min_chars or 0, where, max_chars=self.max_chars)
 
 
@@ -291,7 +306,8 @@ def build_corpus(
     chosen = BuildOptions(**options)
     chosen.check()
     settings = asdict(chosen)
-    reading = Reading(inputs, texts, **{name: settings[name] for name in ("text_field", "text_unit", "strict")})
+    how = ("text_field", "text_unit", "strict", "max_line_bytes")
+    reading = Reading(inputs, texts, **{name: settings[name] for name in how})
     source, made_from = source_of(reading)
     with new_folder(Path(out), made_from if not isinstance(source, TextStream) else ()) as folder:
         found = _core.build_corpus(source, folder, settings | {"threads": thread_count(threads)}, progress)

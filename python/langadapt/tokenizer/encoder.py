@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from langadapt import _core
-from langadapt.errors import ConfigError, shorten
+from langadapt.errors import ConfigError, DataError, shorten
 from langadapt.machine import thread_count
 from langadapt.progress import Progress
 from langadapt.tokenizer.files import (
@@ -28,6 +28,7 @@ from langadapt.tokenizer.files import (
     fetch,
     json_bytes,
     load_package,
+    package_errors,
     read_files,
     write_files,
 )
@@ -278,10 +279,16 @@ class PackageTokenizer:
 
     def __init__(self, definition: bytes, name: str) -> None:
         self._tokenizer = load_package(definition, name)
-        self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1
+        self._failure = f"{name}: the `tokenizers` package cannot encode this text"
+        vocabulary = self._tokenizer.get_vocab()
+        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        # Tables go by id.
+        if self.vocab_size > 4 * len(vocabulary) + (1 << 21):
+            raise DataError(f"{name}: an id of {self.vocab_size - 1} in a vocabulary of {len(vocabulary)} pieces")
 
     def encode(self, text: str, add_special_tokens: bool) -> NDArray[np.uint32]:
-        ids = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        with package_errors(self._failure):
+            ids = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return np.array(ids, dtype=np.uint32)
 
     def encode_batch(
@@ -292,7 +299,9 @@ class PackageTokenizer:
         lengths: list[int] = []
         parts = [np.empty(0, dtype=np.uint32)]
         for start in range(0, len(texts), 256):
-            block = self._tokenizer.encode_batch_fast(texts[start : start + 256], add_special_tokens=add_special_tokens)
+            part = texts[start : start + 256]
+            with package_errors(self._failure):
+                block = self._tokenizer.encode_batch_fast(part, add_special_tokens=add_special_tokens)
             lengths += [len(encoding) for encoding in block]
             parts += [np.array(encoding.ids, dtype=np.uint32) for encoding in block]
             if progress is not None:

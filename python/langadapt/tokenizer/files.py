@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,18 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n"
 
 
+@contextmanager
+def package_errors(what: str) -> Iterator[None]:
+    """A ``DataError`` that begins with ``what`` for errors of the ``tokenizers`` package, its panics included."""
+    try:
+        yield
+    except BaseException as error:
+        # The package raises bare `Exception`; its panics are not even that.
+        if type(error) not in (Exception, UnicodeDecodeError) and type(error).__name__ != "PanicException":
+            raise
+        raise DataError(f"{what}: {error}") from None
+
+
 def load_package(definition: bytes, name: str) -> Any:
     """The ``tokenizers.Tokenizer`` of a ``tokenizer.json``, which neither cuts nor fills up a text.
 
@@ -171,10 +184,8 @@ def load_package(definition: bytes, name: str) -> Any:
     Raises:
         DataError: the package cannot read it.
     """
-    try:
+    with package_errors(f"{name}: the `tokenizers` package cannot read it"):
         package = Package.from_str(definition.decode("utf-8"))
-    except Exception as error:  # The package raises bare `Exception`.
-        raise DataError(f"{name}: the `tokenizers` package cannot read it: {error}") from None
     package.no_truncation()
     package.no_padding()
     return package

@@ -30,6 +30,14 @@ pub enum Error {
     /// An argument is out of range or does not fit another one.
     #[error("{0}")]
     Argument(String),
+    /// The operating system refused memory.
+    #[error("{}: {detail}", path.display())]
+    Memory {
+        /// The file that asks for it.
+        path: PathBuf,
+        /// How much it would have been, and what to do.
+        detail: String,
+    },
     /// The caller's watch answered "stop" (Ctrl-C).
     #[error("interrupted")]
     Interrupted,
@@ -49,6 +57,12 @@ impl Error {
     /// An [`Error::Data`] at a 1-based line of `path`.
     pub fn data_at(path: impl Into<PathBuf>, line: u64, detail: impl Into<String>) -> Self {
         Self::Data { path: path.into(), line: Some(line), detail: detail.into() }
+    }
+
+    /// An [`Error::Memory`] for `bytes` more bytes of the file at `path`.
+    pub fn memory(path: impl Into<PathBuf>, bytes: usize) -> Self {
+        let detail = format!("the system refuses {bytes} more bytes of memory: free some or use fewer threads");
+        Self::Memory { path: path.into(), detail }
     }
 
     /// An [`Error::Argument`].

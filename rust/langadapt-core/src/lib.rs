@@ -16,6 +16,7 @@ pub mod pretokenize;
 pub mod progress;
 pub mod sparsemax;
 pub mod store;
+mod threads;
 pub mod vectors;
 mod words;
 

@@ -113,11 +113,12 @@ pub fn watched<T: Send>(
     let monitor = Monitor::default();
     let finished = (Mutex::new(false), Condvar::new());
     std::thread::scope(|scope| {
-        let worker = scope.spawn(|| {
+        let spawned = std::thread::Builder::new().spawn_scoped(scope, || {
             // The guard also tells of a panic; without it this thread would wait for ever.
             let _guard = Finish(&finished);
             work(&monitor)
         });
+        let worker = spawned.map_err(|error| Error::io("a thread of this process", error))?;
         if feed(&Beside { monitor: &monitor, finished: &finished.0 }).is_break() {
             monitor.stop();
         }

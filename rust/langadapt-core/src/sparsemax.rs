@@ -8,7 +8,7 @@
 //! Cost per row of `n` similarities: one vectorised pass for the maxima of blocks of [`BLOCK`], sparsemax of those
 //! (a subset's threshold never exceeds the whole's), and a pass over the few blocks that reach it.
 
-use crate::{Error, Monitor, Result};
+use crate::{Error, Monitor, Result, threads};
 
 /// Similarities per block maximum.
 const BLOCK: usize = 64;
@@ -79,18 +79,8 @@ pub fn weights<S: Score>(block: Similarities<'_, S>, threads: usize, monitor: &M
         )));
     }
     let share = rows.div_ceil(threads).max(1);
-    let parts: Vec<Result<SparseRows>> = std::thread::scope(|scope| {
-        let handles: Vec<_> = block
-            .scores
-            .chunks(share * anchors)
-            .zip(block.new.chunks(share * dim))
-            .map(|(scores, new)| scope.spawn(move || rows_of(Similarities { scores, new, ..block }, anchors, monitor)))
-            .collect();
-        let join = |handle: std::thread::ScopedJoinHandle<'_, _>| {
-            handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        handles.into_iter().map(join).collect()
-    });
+    let parts = block.scores.chunks(share * anchors).zip(block.new.chunks(share * dim));
+    let parts = threads::each(parts, |(scores, new)| rows_of(Similarities { scores, new, ..block }, anchors, monitor));
     let mut all = SparseRows::default();
     for part in parts {
         let part = part?;

@@ -109,6 +109,7 @@ fn every_format_gives_the_same_documents() {
         ("a.jsonl", lines.clone(), &texts),
         ("a.jsonl.gz", gzip(&lines), &texts),
         ("b.jsonl.gz", in_parts(&lines, 7, gzip), &texts),
+        ("padded.jsonl.gz", in_parts(&lines, 7, |part| [gzip(part), vec![0; 700]].concat()), &texts),
         ("a.jsonl.zst", zstd(&lines), &texts),
         ("b.ndjson.zst", in_parts(&lines, 7, zstd), &texts),
         ("c.json.gz", gzip(&lines), &texts),
@@ -243,7 +244,9 @@ fn names_that_cannot_be_read_say_why() {
     assert!(text.contains("content.jsonl:1: no field `text` (fields: `content`)"), "{text}");
     assert!(error("plain.jsonl.gz", b"{\"text\":\"a\"}\n").contains("no gzip data"));
     assert!(error("packed.jsonl", &gzip(b"{\"text\":\"a\"}\n")).contains("let the name end in `.gz`"));
-    assert!(error("wide.txt", b"\xff\xfea\0b\0").contains("UTF-16"));
+    let array = error("array.json", b"[\n{\"text\":\"a\"},\n{\"text\":\"b\"}\n]\n");
+    assert!(array.contains("array.json:1: a JSON array") && array.contains("jq"), "{array}");
+    assert!(error("old.txt", b"gut\nGr\xfc\xdfe\nsch\xf6n\n").contains("old.txt:2: not UTF-8 at byte 3 (0xfc)"));
     assert!(error("a.parquet", b"PAR1 is not enough").contains("Parquet"));
 }
 
@@ -257,9 +260,19 @@ fn a_folder_with_a_split_stands_for_its_training_part() {
 }
 
 #[test]
+fn windows_beyond_the_default_of_the_library_are_read() {
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(28).unwrap();
+    encoder.write_all(&json_lines(&["a"])).unwrap();
+    let folder = Folder::new();
+    let path = folder.put("a.jsonl.zst", &encoder.finish().unwrap());
+    assert_eq!(read(&[&path], &small(), 1).map_err(|error| error.to_string()).unwrap().0, ["a"]);
+}
+
+#[test]
 fn one_huge_line_is_one_document() {
     let folder = Folder::new();
-    let huge = "lang ä\n".repeat(9 << 20);
+    let huge = "lang ä\n".repeat(7 << 20);
     let path = folder.put("a.jsonl.zst", &zstd(&json_lines(&["before", &huge, "after"])));
     let (texts, _) = read(&[&path], &ReadOptions::default(), 2).unwrap();
     assert_eq!(texts.len(), 3);
@@ -285,16 +298,50 @@ fn closures_may_fail_and_panic() {
     assert!(matches!(fold_documents(&inputs, &small(), 3, &monitor, || (), |(), _| Ok(())), Err(Error::Interrupted)));
 }
 
-fn through(path: &Path, bytes: &[u8], threads: usize, batch_bytes: usize) -> (Vec<String>, ReadReport) {
-    fs::write(path, bytes).unwrap();
-    let options = ReadOptions { batch_bytes, allow_empty: true, ..ReadOptions::default() };
-    read(&[path.to_str().unwrap()], &options, threads).unwrap()
+#[test]
+fn lines_that_are_too_long_are_counted() {
+    let folder = Folder::new();
+    let (long, fits) = ("x".repeat(200_000), "y".repeat(1000));
+    for end in ["\n", "\r\n", "\r"] {
+        let lines = ["a", &long, &fits, &long, &long, "b"].join(end);
+        let json = ["a", &long, &fits].map(|text| serde_json::json!({ "text": text }).to_string()).join(end);
+        let whole = ReadOptions { text_unit: TextUnit::File, ..ReadOptions::default() };
+        for batch_bytes in [1, 100, 64 << 10, 1 << 20] {
+            let options = ReadOptions { batch_bytes, max_line_bytes: 2000, ..ReadOptions::default() };
+            for (name, bytes, expected, skipped) in
+                [("a.txt", &lines, vec!["a", &fits, "b"], vec![2, 4, 5]), ("a.jsonl", &json, vec!["a", &fits], vec![2])]
+            {
+                let (texts, report) = read(&[folder.put(name, bytes.as_bytes())], &options, 2).unwrap();
+                assert_eq!(texts, expected);
+                assert_eq!(report.skipped.too_long, skipped.len() as u64);
+                let lines: Vec<_> = report.first_problems.iter().filter_map(|problem| problem.line).collect();
+                assert_eq!(lines, skipped, "{name} {end:?} {batch_bytes}");
+            }
+            let path = folder.put("whole.txt", lines.as_bytes());
+            let options = ReadOptions { allow_empty: true, text_unit: TextUnit::File, ..options };
+            assert_eq!(read(&[&path], &options, 1).unwrap().1.skipped.too_long, 1);
+            assert_eq!(read(&[&path], &whole, 1).unwrap().0, [lines.as_str()]);
+        }
+    }
 }
 
-/// Lines as plain Rust sees them.
+/// What was read, or the error as the user reads it.
+type Outcome = std::result::Result<(Vec<String>, ReadReport), String>;
+
+fn try_through(path: &Path, bytes: &[u8], threads: usize, batch_bytes: usize) -> Outcome {
+    fs::write(path, bytes).unwrap();
+    let options = ReadOptions { batch_bytes, allow_empty: true, ..ReadOptions::default() };
+    read(&[path.to_str().unwrap()], &options, threads).map_err(|error| error.to_string())
+}
+
+fn through(path: &Path, bytes: &[u8], threads: usize, batch_bytes: usize) -> (Vec<String>, ReadReport) {
+    try_through(path, bytes, threads, batch_bytes).unwrap()
+}
+
+/// Lines as Python's text files have them.
 fn naive_lines(text: &str) -> Vec<String> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned());
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
+    let lines = text.split(['\n', '\r']).map(str::to_owned);
     lines.filter(|line| !line.bytes().all(|byte| byte.is_ascii_whitespace())).collect()
 }
 
@@ -321,7 +368,7 @@ proptest! {
         prop_assume!(!bytes.starts_with(&[0x1f, 0x8b]));
         for name in ["a.txt", "a.jsonl"] {
             let path = folder.0.join(name);
-            prop_assert_eq!(through(&path, &bytes, 1, 1 << 20), through(&path, &bytes, threads, size));
+            prop_assert_eq!(try_through(&path, &bytes, 1, 1 << 20), try_through(&path, &bytes, threads, size));
         }
     }
 
@@ -330,6 +377,17 @@ proptest! {
         let folder = Folder::new();
         let lines = through(&folder.0.join("a.txt"), text.as_bytes(), threads, size).0;
         prop_assert_eq!(lines, naive_lines(&text));
+    }
+
+    #[test]
+    fn utf16_reads_as_utf8_does(
+        text in "[ab \r\nä中\u{1f600}]{1,300}", size in 1usize..100, threads in 1usize..4, big in any::<bool>(),
+    ) {
+        let folder = Folder::new();
+        let to_bytes = if big { u16::to_be_bytes } else { u16::to_le_bytes };
+        let wide: Vec<u8> = "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(to_bytes).collect();
+        let path = folder.0.join("a.txt");
+        prop_assert_eq!(through(&path, &wide, threads, size), through(&path, text.as_bytes(), 1, 1 << 20));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Documents for Python: a background reader behind an iterator, and reports as plain values.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,7 @@ use langadapt_core::{Error, Monitor, Result};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use crate::error::to_python;
+use crate::error::{panicked, to_python};
 use crate::feed::{self, Source};
 use crate::gate::POLL;
 
@@ -28,6 +29,8 @@ pub struct Reading {
     text_field: String,
     strict: bool,
     text_unit: String,
+    #[pyo3(default)]
+    max_line_bytes: Option<usize>,
 }
 
 impl Reading {
@@ -40,7 +43,10 @@ impl Reading {
                 return Err(pyo3::exceptions::PyValueError::new_err(text));
             }
         };
-        Ok(ReadOptions { text_field: self.text_field, strict: self.strict, text_unit, ..ReadOptions::default() })
+        let Self { text_field, strict, max_line_bytes, .. } = self;
+        let usual = ReadOptions::default();
+        let max_line_bytes = max_line_bytes.unwrap_or(usual.max_line_bytes);
+        Ok(ReadOptions { text_field, strict, text_unit, max_line_bytes, ..usual })
     }
 }
 
@@ -50,6 +56,7 @@ pub fn report<'py>(py: Python<'py>, report: &ReadReport) -> PyResult<Bound<'py, 
     skipped.set_item("malformed_json", report.skipped.malformed_json)?;
     skipped.set_item("missing_text", report.skipped.missing_text)?;
     skipped.set_item("invalid_utf8", report.skipped.invalid_utf8)?;
+    skipped.set_item("too_long", report.skipped.too_long)?;
     let problems = PyList::empty(py);
     for problem in &report.first_problems {
         let entry = PyDict::new(py);
@@ -83,7 +90,8 @@ fn texts_of(batch: &Batch) -> Texts {
 
 enum Message {
     Texts(Texts),
-    End(Result<ReadReport>),
+    /// The report, or an error; instead of both, a panic.
+    End(PyResult<Result<ReadReport>>),
 }
 
 /// Reads documents on threads of its own; an iterator of lists of texts.
@@ -103,13 +111,16 @@ impl DocumentReader {
         let monitor = Arc::new(Monitor::default());
         let (sender, messages) = sync_channel(WAITING);
         let watch = Arc::clone(&monitor);
-        std::thread::spawn(move || {
+        let reader = std::thread::Builder::new().spawn(move || {
             let map = |(): &mut (), batch: &Batch| Ok(texts_of(batch));
             // The receiver is gone once Python has dropped the iterator.
             let emit = |texts| sender.send(Message::Texts(texts)).map_err(|_| Error::Interrupted);
-            let end = map_documents(&inputs, &options, THREADS, &watch, || (), map, emit);
+            let read = || map_documents(&inputs, &options, THREADS, &watch, || (), map, emit);
+            // Nothing of what a panic left half done is used again.
+            let end = catch_unwind(AssertUnwindSafe(read)).map_err(|payload| panicked(payload.as_ref()));
             let _ = sender.send(Message::End(end));
         });
+        reader.map_err(|error| to_python(py, Error::io("a thread of this process", error)))?;
         Ok(Self { messages: Mutex::new(messages), monitor, report: Mutex::new(None) })
     }
 
@@ -125,11 +136,12 @@ impl DocumentReader {
         loop {
             match py.detach(|| lock(&self.messages).recv_timeout(POLL)) {
                 Ok(Message::Texts(texts)) => return to_list(py, &texts).map(Some),
-                Ok(Message::End(Ok(report))) => {
+                Ok(Message::End(Ok(Ok(report)))) => {
                     *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
                     return Ok(None);
                 }
-                Ok(Message::End(Err(error))) => return Err(to_python(py, error)),
+                Ok(Message::End(Ok(Err(error)))) => return Err(to_python(py, error)),
+                Ok(Message::End(Err(panic))) => return Err(panic),
                 Err(RecvTimeoutError::Timeout) => py.check_signals()?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
             }

@@ -6,6 +6,7 @@
 //! held while waiting for the interpreter.
 
 use std::ops::ControlFlow;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use langadapt_core::progress::{Beside, watched};
 use langadapt_core::{Monitor, Progress, Result};
 use pyo3::prelude::*;
 
-use crate::error::to_python;
+use crate::error::{panicked, to_python};
 
 /// Ctrl-C is answered within this time plus the workers' longest stretch without a check.
 pub const POLL: Duration = Duration::from_millis(40);
@@ -46,11 +47,14 @@ pub fn run_fed<T: Send>(
     };
     let progress = progress.as_ref();
     let feed = |beside: &Beside<'_>| go_on(feed(&mut Watch { beside, progress, looked: Instant::now() }));
-    let outcome = py.detach(|| watched(POLL, feed, |reading| go_on(look(progress, reading)), work));
+    let watched = || watched(POLL, feed, |reading| go_on(look(progress, reading)), work);
+    // Nothing of what a panic left half done is used again.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| py.detach(watched)));
     match (raised.into_inner().unwrap_or_else(PoisonError::into_inner), outcome) {
         (Some(error), _) => Err(error),
-        (None, Ok(value)) => Ok(value),
-        (None, Err(error)) => Err(to_python(py, error)),
+        (None, Ok(Ok(value))) => Ok(value),
+        (None, Ok(Err(error))) => Err(to_python(py, error)),
+        (None, Err(payload)) => Err(panicked(payload.as_ref())),
     }
 }
 

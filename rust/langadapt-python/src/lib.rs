@@ -49,6 +49,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::error::quiet_panics();
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -69,10 +69,12 @@ impl Finder {
 
     /// The sections of `text` in order; they cover it, except for what `lstrip` and `rstrip` swallow.
     ///
-    /// A token with `rstrip` that is followed by an added token of white space makes that white space count twice, as
-    /// it does in `tokenizers`.
+    /// As in `tokenizers`: an added token of white space that a token with `rstrip` has swallowed counts twice; with
+    /// `lstrip` of its own nothing is left of it, and it is none.
     pub fn split(&self, text: &str, mut each: impl FnMut(Section)) {
         let mut done = 0;
+        // The white space that was swallowed last: no stretch of it is walked twice.
+        let mut swallowed = 0..0;
         for found in self.automaton.find_iter(text) {
             let token = &self.tokens[found.pattern().as_usize()];
             let (mut start, mut end) = (found.start(), found.end());
@@ -80,15 +82,25 @@ impl Finder {
                 continue;
             }
             if token.lstrip {
-                start = text[..start].trim_end_matches(|c| self.is_white(c)).len().max(done);
+                let before = &text[done.min(start)..start];
+                start = (start - before.len() + before.trim_end_matches(|c| self.is_white(c)).len()).max(done);
             }
             if token.rstrip {
-                end = text.len() - text[end..].trim_start_matches(|c| self.is_white(c)).len();
+                if !(swallowed.start..=swallowed.end).contains(&end) {
+                    swallowed = end..text.len() - text[end..].trim_start_matches(|c| self.is_white(c)).len();
+                }
+                end = swallowed.end;
+            }
+            // More than the whole token was swallowed; `tokenizers` 0.23 panics here.
+            if start > end {
+                continue;
             }
             if done < start {
                 each(Section::Text(done, start));
             }
-            each(Section::Token(token.id));
+            if start < end {
+                each(Section::Token(token.id));
+            }
             done = end;
         }
         if done != text.len() {
@@ -161,5 +173,19 @@ mod tests {
     fn single_words_stand_alone() {
         let word = AddedToken { single_word: true, ..token("cat", 0) };
         assert_eq!(split(vec![word], "cat cats, concat _cat-cat"), ["#0", " cats, concat _cat-", "#0"]);
+    }
+
+    #[test]
+    fn white_space_that_was_swallowed_is_no_token_of_its_own() {
+        let mask = AddedToken { rstrip: true, ..token("<m>", 0) };
+        let spaces = AddedToken { lstrip: true, ..token("  ", 1) };
+        assert_eq!(split(vec![mask.clone(), spaces], "<m>  <m>a"), ["#0", "#0", "a"]);
+        assert_eq!(split(vec![mask, token("  ", 1)], "<m>  <m>a"), ["#0", "#1", "#0", "a"]);
+    }
+
+    #[test]
+    fn long_white_space_takes_linear_time() {
+        let space = AddedToken { lstrip: true, rstrip: true, ..token(" ", 0) };
+        assert_eq!(split(vec![space], &" ".repeat(1 << 20)), ["#0"]);
     }
 }

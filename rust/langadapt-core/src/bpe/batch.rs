@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use super::encode::NativeTokenizer;
 use super::huge;
 use super::piece_cache::Cache;
-use crate::{Monitor, Result};
+use crate::{Monitor, Result, threads};
 
 /// Text given to a thread at a time: long enough to make hand-over free, short enough to share work out evenly and to
 /// see a stop soon.
@@ -183,7 +183,8 @@ impl NativeTokenizer {
             }
             Ok(runs)
         };
-        let mut runs = on_threads(threads, work)?;
+        let runs: Result<Vec<_>> = threads::each(0..threads, work).into_iter().collect();
+        let mut runs: Vec<Run> = runs?.into_iter().flatten().collect();
         runs.sort_by_key(|run| run.chunks.start);
         Ok(join(runs))
     }
@@ -206,23 +207,6 @@ impl NativeTokenizer {
         self.encode_into(text, cache, out);
         out.extend_from_slice(suffix);
     }
-}
-
-/// What `work` makes on so many threads, this one among them.
-fn on_threads(threads: usize, work: impl Fn(usize) -> Result<Vec<Run>> + Sync) -> Result<Vec<Run>> {
-    std::thread::scope(|scope| {
-        let work = &work;
-        let helpers: Vec<_> = (1..threads).map(|thread| scope.spawn(move || work(thread))).collect();
-        let mut runs = work(0);
-        for helper in helpers {
-            let theirs = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            runs = runs.and_then(|mut runs| {
-                runs.append(&mut theirs?);
-                Ok(runs)
-            });
-        }
-        runs
-    })
 }
 
 /// The chunks that one thread works on first. A thread that is through with its own goes on with those of others.

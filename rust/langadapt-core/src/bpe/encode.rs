@@ -20,6 +20,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -76,6 +77,7 @@ pub struct NativeTokenizer {
     prepend: bool,
     replace: bool,
     added: Vec<AddedToken>,
+    added_ids: HashMap<String, u32>,
     /// Added tokens that match text as it is.
     raw: Option<Finder>,
     /// Added tokens that match normalized text.
@@ -101,6 +103,12 @@ impl NativeTokenizer {
             Ok(spec) => spec,
             Err(reason) => return Ok(Load::Foreign(reason)),
         };
+        // Tables go by id: what a few pieces can make them hold is bounded.
+        let (count, largest) = spec.model.vocab.iter().fold((0, 0), |(n, largest), (_, id)| (n + 1, id.max(largest)));
+        if largest as usize >= ID_LIMIT && largest as usize / 4 >= count {
+            let detail = format!("an id of {largest} in a vocabulary of {count} pieces: the file is damaged");
+            return Err(Error::data(path, detail));
+        }
         let vocab = Vocab::new(spec.model.vocab.iter());
         let merges = resolve_merges(&spec, &vocab).map_err(|detail| Error::data(path, detail))?;
         Ok(match Self::build(spec, vocab, &merges) {
@@ -130,6 +138,7 @@ impl NativeTokenizer {
             forms: spec.forms,
             prepend: spec.prepend,
             replace: spec.replace,
+            added_ids: added.iter().map(|token| (token.content.clone(), token.id)).collect(),
             added,
             raw: None,
             normalized: None,
@@ -149,7 +158,7 @@ impl NativeTokenizer {
         self.raw = Finder::new(raw, &patterns, true)?;
         let patterns: Vec<String> =
             normalized.iter().map(|token| self.normalize(&token.content).into_owned()).collect();
-        if (1..patterns.len()).any(|at| patterns[..at].contains(&patterns[at])) {
+        if patterns.iter().collect::<HashSet<_>>().len() < patterns.len() {
             return Err(Error::argument("two added tokens are the same once normalized"));
         }
         if self.replace {
@@ -249,7 +258,7 @@ impl NativeTokenizer {
 
     /// The id of a string, as written in the file.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        let added = self.added.iter().find(|added| added.content == token).map(|added| added.id);
+        let added = self.added_ids.get(token).copied();
         added.or_else(|| self.vocab.id(token.as_bytes()))
     }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::report::{Fault, Kind};
-use super::{ReadOptions, Texts, json};
+use super::{ReadOptions, Texts, json, line_ends};
+use crate::{Error, Result};
 
 /// Consecutive documents of one file. The text lies in one buffer that is used again for the next batch.
 #[derive(Debug, Default)]
@@ -76,34 +77,44 @@ impl Batch {
     }
 
     /// `room` more writable bytes behind what is filled.
-    pub(super) fn spare(&mut self, room: usize) -> &mut [u8] {
-        if self.buffer.len() < self.filled + room {
+    pub(super) fn spare(&mut self, room: usize) -> Result<&mut [u8]> {
+        if let Some(more) = (self.filled + room).checked_sub(self.buffer.len()) {
+            self.buffer.try_reserve(more).map_err(|_| Error::memory(self.path.as_path(), more))?;
             self.buffer.resize(self.filled + room, 0);
         }
-        &mut self.buffer[self.filled..self.filled + room]
+        Ok(&mut self.buffer[self.filled..self.filled + room])
     }
 
     /// Copies `bytes` behind what is filled.
-    pub(super) fn append(&mut self, bytes: &[u8]) {
-        self.spare(bytes.len()).copy_from_slice(bytes);
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.spare(bytes.len())?.copy_from_slice(bytes);
         self.filled += bytes.len();
+        Ok(())
     }
 
     /// Appends one document, or a fault at `line` if it is not UTF-8.
-    pub(super) fn push(&mut self, bytes: &[u8], line: u64) {
+    pub(super) fn push(&mut self, bytes: &[u8], line: u64) -> Result<()> {
         let start = self.filled;
-        self.append(bytes);
+        self.append(bytes)?;
         self.add(start..self.filled, Some(line), false);
+        Ok(())
+    }
+
+    /// Counts a line, or a file as a whole, that is longer than `max` bytes.
+    pub(super) fn push_too_long(&mut self, line: Option<u64>, max: usize) {
+        let reason = format!("longer than {max} bytes (`max_line_bytes`)");
+        self.faults.push((line, Fault::new(Kind::TooLong, reason)));
     }
 
     /// Appends documents that are known to be text.
-    pub(super) fn fill(&mut self, texts: &Texts) {
+    pub(super) fn fill(&mut self, texts: &Texts) -> Result<()> {
         let mut start = self.filled;
-        self.append(texts.text.as_bytes());
+        self.append(texts.text.as_bytes())?;
         for end in &texts.ends {
             self.spans.push(start..end + self.filled - texts.text.len());
             start = self.spans[self.spans.len() - 1].end;
         }
+        Ok(())
     }
 
     /// Finds the documents in what is filled.
@@ -111,17 +122,18 @@ impl Batch {
         let valid = || simdutf8::basic::from_utf8(&self.buffer[..self.filled]).is_ok();
         match self.framing {
             Framing::Rows => {}
+            Framing::Whole if self.filled > options.max_line_bytes => self.push_too_long(None, options.max_line_bytes),
+            Framing::Whole if self.filled == 0 => {}
             Framing::Whole => self.add(0..self.filled, None, false),
             Framing::JsonLines => {
                 let valid = valid();
-                self.for_each_line(|batch, span, line| batch.parse_json(span, line, valid, &options.text_field));
+                self.for_each_line(options, |batch, span, line| {
+                    batch.parse_json(span, line, valid, &options.text_field);
+                });
             }
             Framing::TextLines => {
                 let valid = valid();
-                self.for_each_line(|batch, mut span, line| {
-                    if batch.buffer[span.clone()].last() == Some(&b'\r') {
-                        span.end -= 1;
-                    }
+                self.for_each_line(options, |batch, span, line| {
                     if options.keep_blank_lines || !batch.buffer[span.clone()].trim_ascii().is_empty() {
                         batch.add(span, Some(line), valid);
                     }
@@ -130,12 +142,16 @@ impl Batch {
         }
     }
 
-    fn for_each_line(&mut self, mut each: impl FnMut(&mut Self, Range<usize>, u64)) {
+    fn for_each_line(&mut self, options: &ReadOptions, mut each: impl FnMut(&mut Self, Range<usize>, u64)) {
         let (mut at, mut line) = (0, self.first_line);
         while at < self.filled {
-            let end = memchr::memchr(b'\n', &self.buffer[at..self.filled]).map_or(self.filled, |n| at + n);
-            each(self, at..end, line);
-            at = end + 1;
+            let (length, whole) = line_ends::split(&self.buffer[at..self.filled]);
+            if length > options.max_line_bytes {
+                self.push_too_long(Some(line), options.max_line_bytes);
+            } else {
+                each(self, at..at + length, line);
+            }
+            at += whole;
             line += 1;
         }
     }
@@ -163,15 +179,11 @@ impl Batch {
     }
 }
 
-fn check_utf8(bytes: &[u8]) -> Result<(), Fault> {
+fn check_utf8(bytes: &[u8]) -> std::result::Result<(), Fault> {
     if simdutf8::basic::from_utf8(bytes).is_ok() {
         return Ok(());
     }
     let at = std::str::from_utf8(bytes).err().map_or(0, |error| error.valid_up_to());
-    let remedy = if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
-        "; the file looks like UTF-16, convert it with `iconv -f UTF-16 -t UTF-8`"
-    } else {
-        "; convert the file to UTF-8 or leave the line out"
-    };
-    Err(Fault::new(Kind::InvalidUtf8, format!("not UTF-8 at byte {} (0x{:02x}){remedy}", at + 1, bytes[at])))
+    let what = format!("not UTF-8 at byte {} (0x{:02x})", at + 1, bytes[at]);
+    Err(Fault::new(Kind::InvalidUtf8, format!("{what}; convert the file to UTF-8 or leave the line out")))
 }

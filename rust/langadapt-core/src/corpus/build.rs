@@ -106,7 +106,7 @@ pub fn build(
     };
     let sift = |(): &mut (), batch: &Batch| sift_batch(&settings.filters, hashes.as_ref(), batch, monitor);
     let read = map_documents(inputs, options, threads, monitor, || (), sift, |sifted| builder.take(&sifted, monitor))?;
-    builder.finish(read, LineWriter::create(folder.join("validation.jsonl.zst"), threads)?, monitor)
+    builder.finish(read, || LineWriter::create(folder.join("validation.jsonl.zst"), threads), monitor)
 }
 
 fn sift_batch(filters: &Filters, hashes: Option<&MinHash>, batch: &Batch, monitor: &Monitor) -> Result<Sifted> {
@@ -158,7 +158,12 @@ impl Builder {
         Ok(())
     }
 
-    fn finish(mut self, read: ReadReport, mut validation: LineWriter, monitor: &Monitor) -> Result<BuildReport> {
+    fn finish(
+        mut self,
+        read: ReadReport,
+        validation: impl FnOnce() -> Result<LineWriter>,
+        monitor: &Monitor,
+    ) -> Result<BuildReport> {
         if self.documents == 0 {
             let (all, why) = (read.documents, self.dropped.describe());
             return Err(Error::argument(format!(
@@ -167,8 +172,11 @@ impl Builder {
         }
         let (held, left) = self.split.finish();
         left.iter().try_for_each(|document| self.train.put(document, monitor))?;
+        let train = self.train.finish()?;
+        // Only now, as both files' compressing threads together may be more than the system gives.
+        let mut validation = validation()?;
         held.iter().try_for_each(|document| validation.put(document, monitor))?;
-        Ok(BuildReport { read, dropped: self.dropped, train: self.train.finish()?, validation: validation.finish()? })
+        Ok(BuildReport { read, dropped: self.dropped, train, validation: validation.finish()? })
     }
 }
 
@@ -182,11 +190,23 @@ struct LineWriter {
 impl LineWriter {
     fn create(path: PathBuf, threads: usize) -> Result<Self> {
         let fail = |error| Error::io(&path, error);
-        let mut encoder = Encoder::new(File::create(&path).map_err(fail)?, LEVEL).map_err(fail)?;
-        encoder.include_checksum(true).map_err(fail)?;
+        let start = |workers: u32| {
+            let mut encoder = Encoder::new(File::create(&path)?, LEVEL)?;
+            encoder.include_checksum(true)?;
+            encoder.multithread(workers)?;
+            encoder.set_parameter(CParameter::JobSize(JOB))?;
+            // Starts the workers now, while threads may still be had.
+            encoder.write(&[]).map(|_| encoder)
+        };
         // Never zero: without workers zstd makes other bytes than with any number of them.
-        encoder.multithread(u32::try_from(threads.max(1)).unwrap_or(1)).map_err(fail)?;
-        encoder.set_parameter(CParameter::JobSize(JOB)).map_err(fail)?;
+        let mut workers = u32::try_from(threads.max(1)).unwrap_or(1);
+        let encoder = loop {
+            match start(workers) {
+                Err(error) if workers == 1 || error.raw_os_error().is_some() => return Err(fail(error)),
+                Err(_) => workers /= 2,
+                Ok(encoder) => break encoder,
+            }
+        };
         Ok(Self { path, encoder, count: SplitCount::default() })
     }
 

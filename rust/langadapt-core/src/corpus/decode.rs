@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use flate2::bufread::MultiGzDecoder;
 use zstd::stream::read::Decoder as ZstdDecoder;
 
+use super::gzip::Members;
 use super::inputs::Codec;
 use crate::{Error, Monitor, Result};
 
@@ -23,6 +23,10 @@ pub(super) struct Decoded {
     stream: Box<dyn Read + Send>,
     /// Bytes taken from the file so far, as they lie on the disk.
     consumed: Arc<AtomicU64>,
+    /// Bytes of `consumed` that [`Self::take_consumed`] has told.
+    told: u64,
+    /// Bytes that the file had when it was opened; 0 for a pipe.
+    promised: u64,
     name: &'static str,
 }
 
@@ -30,11 +34,18 @@ impl Decoded {
     /// Opens the file at `path`, `-` for the standard input.
     pub fn open(path: &Path, codec: Codec, monitor: &Monitor) -> Result<Self> {
         let fail = |error| Error::io(path, error);
+        let mut promised = 0;
         let file: Box<dyn Read + Send> = if path.as_os_str() == "-" {
-            Box::new(Pipe::new(io::stdin()))
+            Box::new(Pipe::new(io::stdin()).map_err(fail)?)
         } else {
             let file = File::open(path).map_err(fail)?;
-            if file.metadata().map_err(fail)?.is_file() { Box::new(file) } else { Box::new(Pipe::new(file)) }
+            let about = file.metadata().map_err(fail)?;
+            if about.is_file() {
+                promised = about.len();
+                Box::new(file)
+            } else {
+                Box::new(Pipe::new(file).map_err(fail)?)
+            }
         };
         let consumed = Arc::new(AtomicU64::new(0));
         let mut reader = BufReader::with_capacity(BUFFER, Counted { file, consumed: Arc::clone(&consumed) });
@@ -43,16 +54,19 @@ impl Decoded {
         check(path, codec, actual, magic.get_ref())?;
         let input = magic.chain(reader);
         let (stream, name): (Box<dyn Read + Send>, _) = match actual {
-            Codec::Gzip => (Box::new(MultiGzDecoder::new(input)), "gzip"),
+            Codec::Gzip => (Box::new(Members::new(input)), "gzip"),
             Codec::Zstd => (Box::new(zstd_decoder(input).map_err(fail)?), "zstd"),
             _ => (Box::new(input), ""),
         };
-        Ok(Self { stream, consumed, name })
+        Ok(Self { stream, consumed, told: 0, promised, name })
     }
 
     /// Bytes taken from the disk since the last call.
-    pub fn take_consumed(&self) -> u64 {
-        self.consumed.swap(0, Ordering::Relaxed)
+    pub fn take_consumed(&mut self) -> u64 {
+        let consumed = self.consumed.load(Ordering::Relaxed);
+        let news = consumed - self.told;
+        self.told = consumed;
+        news
     }
 
     /// Fills `out` as far as the file goes; fewer bytes than `out.len()` only at its end.
@@ -60,6 +74,9 @@ impl Decoded {
         let mut filled = 0;
         while filled < out.len() {
             match self.stream.read(&mut out[filled..]) {
+                Ok(0) if self.consumed.load(Ordering::Relaxed) < self.promised => {
+                    return Err(Error::data(path, "became shorter while it was read: read it again once it is whole"));
+                }
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -75,14 +92,23 @@ impl Decoded {
             return Error::io(path, error);
         }
         let name = self.name;
-        Error::data(
-            path,
-            if error.kind() == io::ErrorKind::UnexpectedEof {
+        let text = error.to_string();
+        // zstd says what is wrong in words alone.
+        let detail = match text.as_str() {
+            _ if error.kind() == io::ErrorKind::UnexpectedEof => {
                 format!("truncated {name} stream: the file is incomplete, copy or download it again")
-            } else {
-                format!("damaged {name} stream ({error}): copy or download the file again")
-            },
-        )
+            }
+            said if said.contains("not enough memory") => {
+                let detail = "the system refuses the memory of its window: free some or compress it without `--long`";
+                return Error::Memory { path: path.into(), detail: detail.into() };
+            }
+            said if said.contains("ictionary") => "compressed with a dictionary, which is not read here".to_owned(),
+            said if said.contains("too much memory") => {
+                format!("compressed with a window of more than 2^{WINDOW_LOG_MAX} bytes, which is not read here")
+            }
+            said => format!("damaged {name} stream ({said}): copy or download the file again"),
+        };
+        Error::data(path, detail)
     }
 }
 
@@ -114,9 +140,9 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn new(mut source: impl Read + Send + 'static) -> Self {
+    fn new(mut source: impl Read + Send + 'static) -> io::Result<Self> {
         let (sender, blocks) = sync_channel(4);
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             loop {
                 let mut block = vec![0; BUFFER];
                 let news = match source.read(&mut block) {
@@ -132,8 +158,8 @@ impl Pipe {
                     break;
                 }
             }
-        });
-        Self { blocks, block: Cursor::default() }
+        })?;
+        Ok(Self { blocks, block: Cursor::default() })
     }
 }
 

@@ -1,14 +1,16 @@
 //! One string field out of one JSON line, without building the rest.
 //!
 //! The line is checked against the whole grammar (RFC 8259), so that a torn or garbled line is noticed even where the
-//! damage lies outside the text. Two liberties against `serde_json`: numbers of any size are skipped, and a lone
-//! surrogate escape is an error only inside the text field. The last of repeated keys wins, as in Python.
+//! damage lies outside the text. Three liberties against `serde_json`: numbers of any size are skipped, `NaN`
+//! and `Infinity` are too, and a lone surrogate escape is an error only inside the text field. The last of repeated
+//! keys wins, as in Python.
 //!
 //! Escapes are undone in place: every escape is longer than the UTF-8 it stands for, so the text shrinks inside the
 //! line's own bytes, and a text without escapes is not touched at all.
 
 use std::ops::Range;
 
+use super::line_ends;
 use super::report::{Fault, Kind};
 
 /// Containers inside containers; deeper lines are refused. One bit each in a `u128`.
@@ -30,6 +32,14 @@ pub(super) fn extract(line: &mut [u8], field: &str) -> Result<Range<usize>, Faul
             Err(Fault::new(Kind::MalformedJson, format!("malformed JSON at byte {at} of the line: {what}")))
         }
     }
+}
+
+/// Whether a file that begins with `head` is an array of objects. An array in one line before lines of objects is not:
+/// it is one bad line.
+pub(super) fn is_array(head: &[u8]) -> bool {
+    let text = head.trim_ascii_start();
+    let (first, rest) = text.split_at(line_ends::split(text).0);
+    text.starts_with(b"[") && !(first.trim_ascii_end().ends_with(b"]") && rest.trim_ascii_start().starts_with(b"{"))
 }
 
 /// Appends the line `{"text": ...}` with its line feed.
@@ -183,6 +193,9 @@ impl Scanner<'_> {
                 Some(b't') => self.skip_word(b"true")?,
                 Some(b'f') => self.skip_word(b"false")?,
                 Some(b'n') => self.skip_word(b"null")?,
+                // Not JSON, but what Python's `json` writes.
+                Some(b'N') => self.skip_word(b"NaN")?,
+                Some(b'I') => self.skip_word(b"Infinity")?,
                 _ => return Err("expected a value"),
             }
             if !self.close_or_next(&mut kinds, &mut depth)? {
@@ -232,6 +245,9 @@ impl Scanner<'_> {
     fn skip_number(&mut self) -> Scan<()> {
         if self.bytes[self.at] == b'-' {
             self.at += 1;
+            if self.bytes.get(self.at) == Some(&b'I') {
+                return self.skip_word(b"Infinity");
+            }
         }
         if self.bytes.get(self.at) == Some(&b'0') {
             self.at += 1;

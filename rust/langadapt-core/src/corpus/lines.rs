@@ -1,110 +1,171 @@
-//! A file as batches that end at line ends.
+//! A file as batches that end at line ends: LF, CR LF or CR, as Python's text files have them.
 
+use std::io::{Cursor, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::batch::{Batch, Framing};
 use super::decode::Decoded;
+use super::encoding::{self, HEAD, Utf16};
 use super::inputs::{Format, Source};
-use super::{ReadOptions, TextUnit};
-use crate::{Monitor, Result};
+use super::{ReadOptions, TextUnit, json, line_ends};
+use crate::{Error, Monitor, Result};
 
 /// Bytes between two looks at the monitor: below 50 ms of decompression.
 const LONGEST_STEP: usize = 8 << 20;
-
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// Reads one JSON Lines or text file.
 pub(super) struct LineReader {
     input: Decoded,
     path: Arc<PathBuf>,
-    framing: Option<Framing>,
-    /// A byte order mark has been looked for: only the first one is a mark.
-    begun: bool,
+    format: Format,
+    framing: Framing,
+    /// The first bytes, which tell what the file is; not read yet where there is none.
+    head: Option<Cursor<Vec<u8>>>,
+    utf16: Option<Utf16>,
     /// The start of a line whose end has not been read yet.
     carry: Vec<u8>,
     line: u64,
     at_end: bool,
     batch_bytes: usize,
+    max_line_bytes: usize,
     text_unit: TextUnit,
 }
 
 impl LineReader {
     pub fn open(source: &Source, options: &ReadOptions, monitor: &Monitor) -> Result<Self> {
-        let framing = match source.format {
-            Format::JsonLines => Some(Framing::JsonLines),
-            Format::Text => Some(text_framing(options.text_unit)),
-            _ => None,
-        };
         Ok(Self {
             input: Decoded::open(&source.path, source.codec, monitor)?,
             path: Arc::new(source.path.clone()),
-            framing,
-            begun: false,
+            format: source.format,
+            framing: Framing::JsonLines,
+            head: None,
+            utf16: None,
             carry: Vec::new(),
             line: 1,
             at_end: false,
-            // The first step has to hold the whole mark.
-            batch_bytes: options.batch_bytes.max(BYTE_ORDER_MARK.len()),
+            batch_bytes: options.batch_bytes.max(1),
+            max_line_bytes: options.max_line_bytes,
             text_unit: options.text_unit,
         })
     }
 
-    /// Fills `batch` with whole lines, at least one; false at the end of the file.
+    /// Fills `batch` with whole lines, at least one; false at the end of the file. Lines that are too long are faults.
     pub fn read(&mut self, batch: &mut Batch, monitor: &Monitor) -> Result<bool> {
-        batch.start(self.framing.unwrap_or_default(), &self.path, self.line);
+        if self.head.is_none() {
+            self.begin(monitor)?;
+        }
+        batch.start(self.framing, &self.path, self.line);
         if self.at_end {
             return Ok(false);
         }
-        batch.append(&self.carry);
+        batch.append(&self.carry)?;
         self.carry.clear();
-        loop {
-            let before = batch.filled;
+        let mut searched = batch.filled;
+        while !self.at_end {
             // A line longer than a batch would otherwise be searched again and again in small steps.
-            let room = self.batch_bytes.max((before / 2).min(LONGEST_STEP));
-            let got = self.input.fill(&self.path, batch.spare(room), monitor)?;
+            let room = self.batch_bytes.max((batch.filled / 2).min(LONGEST_STEP));
+            self.fill(batch, room, monitor)?;
+            if self.at_end || self.cut(batch, searched)? {
+                break;
+            }
+            searched = batch.filled;
+            if batch.filled > self.max_line_bytes {
+                self.skip_line(batch, monitor)?;
+                searched = 0;
+            }
+        }
+        self.line += line_ends::count(&batch.buffer[..batch.filled]);
+        Ok(batch.filled > 0 || !batch.faults.is_empty())
+    }
+
+    /// Looks at the first bytes: mark, encoding, and the format of a pipe.
+    fn begin(&mut self, monitor: &Monitor) -> Result<()> {
+        let mut head = vec![0; HEAD];
+        let got = self.input.fill(&self.path, &mut head, monitor)?;
+        head.truncate(got);
+        let (utf16, mark) = encoding::detect(&head, got < HEAD)
+            .map_err(|(line, reason)| Error::data_at(self.path.as_path(), line, reason))?;
+        head.drain(..mark);
+        self.utf16 = utf16;
+        if let Some(utf16) = &mut self.utf16 {
+            let mut text = Vec::new();
+            utf16.push(&head, &mut text);
+            head = text;
+        }
+        let first = head.trim_ascii_start().first();
+        self.framing = match (self.format, self.text_unit) {
+            (Format::JsonLines, _) => Framing::JsonLines,
+            (Format::Sniff, _) if first == Some(&b'{') => Framing::JsonLines,
+            (_, TextUnit::Line) => Framing::TextLines,
+            (_, TextUnit::File) => Framing::Whole,
+        };
+        if self.framing == Framing::JsonLines && json::is_array(&head) {
+            let detail = "a JSON array, where every line should be an object of its own (JSON Lines); \
+                          `jq -c '.[]' ARRAY.json > LINES.jsonl` makes it so";
+            return Err(Error::data_at(self.path.as_path(), 1, detail));
+        }
+        self.head = Some(Cursor::new(head));
+        Ok(())
+    }
+
+    /// Reads `room` bytes of the file, fewer at its end.
+    fn fill(&mut self, batch: &mut Batch, mut room: usize, monitor: &Monitor) -> Result<()> {
+        if let Some(head) = &mut self.head {
+            let got = head.read(batch.spare(room)?).unwrap_or(0);
             batch.filled += got;
-            monitor.advance(self.input.take_consumed())?;
+            room -= got;
+        }
+        if room > 0 {
+            let got = self.input.fill(&self.path, batch.spare(room)?, monitor)?;
             self.at_end = got < room;
-            if before == 0 {
-                self.look_at_start(batch);
-            }
-            if self.at_end {
-                break;
-            }
-            if self.framing != Some(Framing::Whole)
-                && let Some(end) = memchr::memrchr(b'\n', &batch.buffer[before..batch.filled])
-            {
-                self.carry.extend_from_slice(&batch.buffer[before + end + 1..batch.filled]);
-                batch.filled = before + end + 1;
-                break;
+            if let Some(utf16) = &mut self.utf16 {
+                let mut text = Vec::new();
+                utf16.push(&batch.buffer[batch.filled..batch.filled + got], &mut text);
+                if self.at_end {
+                    utf16.finish(&mut text);
+                }
+                batch.append(&text)?;
+            } else {
+                batch.filled += got;
             }
         }
-        self.line += memchr::memchr_iter(b'\n', &batch.buffer[..batch.filled]).count() as u64;
-        Ok(batch.filled > 0)
+        monitor.advance(self.input.take_consumed())
     }
 
-    /// Drops a byte order mark, and tells the format of a pipe.
-    fn look_at_start(&mut self, batch: &mut Batch) {
-        if !std::mem::replace(&mut self.begun, true) && batch.buffer[..batch.filled].starts_with(BYTE_ORDER_MARK) {
-            batch.buffer.copy_within(BYTE_ORDER_MARK.len()..batch.filled, 0);
-            batch.filled -= BYTE_ORDER_MARK.len();
+    /// Keeps what follows the last line end for the next batch; false where there is none behind `searched`.
+    fn cut(&mut self, batch: &mut Batch, searched: usize) -> Result<bool> {
+        if self.framing == Framing::Whole {
+            return Ok(false);
         }
-        if batch.filled == 0 && !self.at_end {
-            return;
-        }
-        let first = batch.buffer[..batch.filled].trim_ascii_start().first();
-        let framing = *self.framing.get_or_insert(match first {
-            Some(b'{') => Framing::JsonLines,
-            _ => text_framing(self.text_unit),
-        });
-        batch.framing = framing;
+        // What was searched may end in a CR, of which it is known only now whether an LF follows.
+        let from = searched.saturating_sub(1);
+        let Some(end) = line_ends::last(&batch.buffer[from..batch.filled]) else { return Ok(false) };
+        let rest = &batch.buffer[from + end..batch.filled];
+        self.carry.try_reserve(rest.len()).map_err(|_| Error::memory(self.path.as_path(), rest.len()))?;
+        self.carry.extend_from_slice(rest);
+        batch.filled = from + end;
+        Ok(true)
     }
-}
 
-fn text_framing(unit: TextUnit) -> Framing {
-    match unit {
-        TextUnit::Line => Framing::TextLines,
-        TextUnit::File => Framing::Whole,
+    /// Drops the line that fills `batch` and goes on; what follows it begins the batch.
+    fn skip_line(&mut self, batch: &mut Batch, monitor: &Monitor) -> Result<()> {
+        let is_whole = self.framing == Framing::Whole;
+        batch.push_too_long((!is_whole).then_some(self.line), self.max_line_bytes);
+        while !self.at_end {
+            let begins_cr = batch.buffer[..batch.filled].last() == Some(&b'\r');
+            batch.filled = 0;
+            batch.append(if begins_cr { b"\r" } else { b"" })?;
+            self.fill(batch, self.batch_bytes, monitor)?;
+            if !is_whole && let Some(end) = line_ends::first(&batch.buffer[..batch.filled], self.at_end) {
+                batch.buffer.copy_within(end..batch.filled, 0);
+                batch.filled -= end;
+                self.line += 1;
+                batch.first_line = self.line;
+                return Ok(());
+            }
+        }
+        batch.filled = 0;
+        Ok(())
     }
 }

@@ -4,7 +4,8 @@
 //! [`map_documents`] run a closure over all documents on several threads. A document is one line of a JSON Lines or
 //! text file, one whole text file ([`TextUnit::File`]) or one row of a Parquet file.
 //!
-//! **Promises.** Memory is bounded by a few [`ReadOptions::batch_bytes`] per thread plus the longest document. Results
+//! **Promises.** Memory is bounded by a few [`ReadOptions::batch_bytes`] per thread plus the longest document,
+//! of at most [`ReadOptions::max_line_bytes`]. Results
 //! and the first error do not depend on the number of threads. Nothing is lost silently: a truncated or damaged
 //! compressed stream is an error, a line that holds no document is counted and the first ten are named.
 //!
@@ -16,9 +17,12 @@ mod batch;
 mod build;
 mod decode;
 mod duplicates;
+mod encoding;
 mod feed;
+mod gzip;
 mod inputs;
 mod json;
+mod line_ends;
 mod lines;
 mod ngrams;
 mod parquet;
@@ -63,6 +67,8 @@ pub struct ReadOptions {
     pub allow_empty: bool,
     /// Bytes of input that make one [`Batch`].
     pub batch_bytes: usize,
+    /// Longer lines, whole files and rows hold no document: they are counted and skipped.
+    pub max_line_bytes: usize,
     /// Name of the phase that the monitor reports.
     pub phase: &'static str,
 }
@@ -77,6 +83,7 @@ impl Default for ReadOptions {
             allow_empty: false,
             // Half a MiB stays in a core's second-level cache from decompression to the last use.
             batch_bytes: 512 << 10,
+            max_line_bytes: 64 << 20,
             phase: "read",
         }
     }

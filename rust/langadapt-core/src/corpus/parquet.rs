@@ -15,6 +15,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, FileReader, Length};
 use parquet::file::serialized_reader::SerializedFileReader;
 
+use super::ReadOptions;
 use super::batch::{Batch, Framing};
 use super::report::{Fault, Kind};
 use crate::{Error, Monitor, Result};
@@ -97,6 +98,9 @@ impl ParquetFile {
             return Ok(open);
         }
         let opened = Arc::new(open(&self.path)?);
+        if reader_bytes(&self.path)? != self.bytes {
+            return Err(Error::data(self.path.as_path(), "changed while it was read: read it again once it is whole"));
+        }
         *reader = Arc::downgrade(&opened);
         Ok(opened)
     }
@@ -109,7 +113,7 @@ fn reader_bytes(path: &Path) -> Result<u64> {
 fn open(path: &Path) -> Result<SerializedFileReader<Shared>> {
     let file = File::open(path).map_err(|error| Error::io(path, error))?;
     let bytes = file.metadata().map_err(|error| Error::io(path, error))?.len();
-    let shared = Shared { file: Arc::new(file), bytes };
+    let shared = Shared { path: Arc::new(path.to_owned()), file: Arc::new(file), bytes };
     guarded(|| SerializedFileReader::new(shared)).map_err(|error| explain(path, error))
 }
 
@@ -133,7 +137,16 @@ fn guarded<T>(work: impl FnOnce() -> parquet::errors::Result<T>) -> parquet::err
 }
 
 fn explain(path: &Path, error: ParquetError) -> Error {
-    Error::data(path, format!("damaged or truncated Parquet file ({error}): copy or download it again"))
+    let said = error.to_string();
+    match error {
+        ParquetError::External(source) if source.is::<Error>() => match source.downcast::<Error>() {
+            Ok(ours) => *ours,
+            Err(other) => Error::data(path, other.to_string()),
+        },
+        ParquetError::NYI(_) => Error::data(path, format!("a kind of Parquet that is not read here ({said})")),
+        _ if said.contains("ncrypt") => Error::data(path, "an encrypted Parquet file, which is not read here"),
+        _ => Error::data(path, format!("damaged or truncated Parquet file ({said}): copy or download it again")),
+    }
 }
 
 /// One row group's text column.
@@ -150,10 +163,10 @@ pub(super) struct RowGroupReader {
 
 impl RowGroupReader {
     /// Fills `batch` with documents; false at the end of the row group.
-    pub fn read(&mut self, batch: &mut Batch, batch_bytes: usize, monitor: &Monitor) -> Result<bool> {
+    pub fn read(&mut self, batch: &mut Batch, options: &ReadOptions, monitor: &Monitor) -> Result<bool> {
         batch.start(Framing::Rows, &self.file.path, self.row);
         let (mut levels, mut values) = (Vec::<i16>::with_capacity(ROWS), Vec::<ByteArray>::with_capacity(ROWS));
-        while self.left > 0 && batch.filled < batch_bytes {
+        while self.left > 0 && batch.filled < options.batch_bytes {
             levels.clear();
             values.clear();
             let max = ROWS.min(usize::try_from(self.left).unwrap_or(ROWS));
@@ -163,28 +176,38 @@ impl RowGroupReader {
                 let text = format!("row {} is missing although the footer promises it", self.row);
                 return Err(explain(&self.file.path, ParquetError::EOF(text)));
             }
-            self.push(batch, rows, &levels, &values);
+            self.push(batch, rows, &levels, &values, options.max_line_bytes)?;
             self.left -= rows as u64;
             monitor.advance(self.bytes * rows as u64 / self.rows)?;
         }
         Ok(self.row > batch.first_line)
     }
 
-    fn push(&mut self, batch: &mut Batch, rows: usize, levels: &[i16], values: &[ByteArray]) {
+    fn push(
+        &mut self,
+        batch: &mut Batch,
+        rows: usize,
+        levels: &[i16],
+        values: &[ByteArray],
+        max_bytes: usize,
+    ) -> Result<()> {
         let mut values = values.iter();
         for n in 0..rows {
             let is_null = self.max_def_level > 0 && levels.get(n).is_none_or(|&level| level < self.max_def_level);
             match if is_null { None } else { values.next() } {
-                Some(value) => batch.push(value.data(), self.row),
+                Some(value) if value.len() > max_bytes => batch.push_too_long(Some(self.row), max_bytes),
+                Some(value) => batch.push(value.data(), self.row)?,
                 None => batch.faults.push((Some(self.row), Fault::new(Kind::MissingText, "the text is null"))),
             }
             self.row += 1;
         }
+        Ok(())
     }
 }
 
 /// A file read at offsets: `File` itself has one position, which threads would pull away from one another.
 struct Shared {
+    path: Arc<PathBuf>,
     file: Arc<File>,
     bytes: u64,
 }
@@ -203,7 +226,14 @@ impl ChunkReader for Shared {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<bytes::Bytes> {
-        let mut buffer = vec![0; length];
+        // What a damaged footer names is not reserved unless the file can hold it.
+        if start.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
+            return Err(ParquetError::EOF(format!("{length} bytes at {start} in a file of {}", self.bytes)));
+        }
+        let mut buffer = Vec::new();
+        let refused = |_| ParquetError::External(Box::new(Error::memory(self.path.as_path(), length)));
+        buffer.try_reserve_exact(length).map_err(refused)?;
+        buffer.resize(length, 0);
         self.file.read_exact_at(&mut buffer, start).map_err(|error| ParquetError::External(Box::new(error)))?;
         Ok(buffer.into())
     }

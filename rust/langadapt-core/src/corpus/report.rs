@@ -25,12 +25,14 @@ pub struct Skipped {
     pub missing_text: u64,
     /// Not UTF-8.
     pub invalid_utf8: u64,
+    /// Longer than a line may be.
+    pub too_long: u64,
 }
 
 impl Skipped {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.malformed_json + self.missing_text + self.invalid_utf8
+        self.malformed_json + self.missing_text + self.invalid_utf8 + self.too_long
     }
 
     pub(super) fn count(&mut self, kind: Kind) {
@@ -38,6 +40,7 @@ impl Skipped {
             Kind::MalformedJson => self.malformed_json += 1,
             Kind::MissingText => self.missing_text += 1,
             Kind::InvalidUtf8 => self.invalid_utf8 += 1,
+            Kind::TooLong => self.too_long += 1,
         }
     }
 }
@@ -63,6 +66,7 @@ pub(super) enum Kind {
     MalformedJson,
     MissingText,
     InvalidUtf8,
+    TooLong,
 }
 
 /// A problem at a place inside a batch.

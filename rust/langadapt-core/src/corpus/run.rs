@@ -10,15 +10,17 @@
 //! whatever the threads did.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, scope};
 use std::time::Duration;
 
 use super::batch::Batch;
 use super::report::{Problem, REMEMBERED, ReadReport};
 use super::units::{Reader, Unit, plan};
 use super::{Inputs, ReadOptions};
-use crate::{Error, Monitor, Result};
+use crate::{Error, Monitor, Result, threads};
 
 /// How long a thread without work sleeps before it asks whether to stop.
 const NAP: Duration = Duration::from_millis(20);
@@ -45,20 +47,10 @@ pub fn fold_documents<S: Send>(
     fold: impl Fn(&mut S, &Batch) -> Result<()> + Sync,
 ) -> Result<(Vec<S>, ReadReport)> {
     let crew = Crew::<()>::new(inputs, options, threads, monitor, None)?;
-    let states = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.max(1))
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut state = make();
-                    crew.work(|batch| fold(&mut state, batch), |(), _| ());
-                    state
-                })
-            })
-            .collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+    let states = threads::each(0..threads.max(1), |_| {
+        let mut state = make();
+        crew.work(|batch| fold(&mut state, batch), |(), _| ());
+        state
     });
     Ok((states, crew.finish()?))
 }
@@ -81,19 +73,28 @@ pub fn map_documents<S: Send, T: Send>(
 ) -> Result<ReadReport> {
     let threads = threads.max(1);
     let crew = Crew::new(inputs, options, threads, monitor, Some(Window { ahead: 3 * threads + 2, spared: threads }))?;
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let mut state = make();
-                crew.work(|batch| map(&mut state, batch), |result, key| crew.deliver(key, result));
-            });
-        }
+    let mut emit = |result| emit(result).unwrap_or_else(|error| crew.fail((0, 0), error));
+    scope(|scope| {
         let _guard = StopOnPanic(&crew);
-        while let Some(result) = crew.next_in_order() {
-            if let Err(error) = emit(result) {
-                crew.fail((0, 0), error);
-            }
+        let work = || {
+            let mut state = make();
+            crew.work(|batch| map(&mut state, batch), |result, key| crew.deliver(key, result));
+        };
+        let workers: Vec<_> = (0..threads).map_while(|_| Builder::new().spawn_scoped(scope, work).ok()).collect();
+        if workers.is_empty() {
+            let mut state = make();
+            let hand_on = |result, key| {
+                crew.deliver(key, result);
+                while let Some(result) = crew.next_in_order(false) {
+                    emit(result);
+                }
+            };
+            crew.work(|batch| map(&mut state, batch), hand_on);
         }
+        while let Some(result) = crew.next_in_order(true) {
+            emit(result);
+        }
+        workers.into_iter().for_each(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
     });
     crew.finish()
 }
@@ -136,7 +137,7 @@ struct Board<'a, T> {
     turn: Key,
     ready: BTreeMap<Key, T>,
     ended: BTreeMap<usize, u64>,
-    /// Batches read and not yet emitted.
+    /// Batches taken to be read and neither emitted yet, nor found to be past the end of their unit, nor failed.
     pending: usize,
 }
 
@@ -185,7 +186,7 @@ impl<'a, T: Send> Crew<'a, T> {
     }
 
     /// What every worker does until nothing is left.
-    fn work<R>(&self, mut apply: impl FnMut(&Batch) -> Result<R>, deliver: impl Fn(R, Key)) {
+    fn work<R>(&self, mut apply: impl FnMut(&Batch) -> Result<R>, mut deliver: impl FnMut(R, Key)) {
         let _guard = StopOnPanic(self);
         let mut batch = Batch::default();
         while let Some((key, reader)) = self.take() {
@@ -316,8 +317,8 @@ impl<'a, T: Send> Crew<'a, T> {
         self.changed.notify_all();
     }
 
-    /// Waits for the next result in document order; `None` after the last, or at the first failure.
-    fn next_in_order(&self) -> Option<T> {
+    /// The next result in document order; `None` after the last, or at the first failure. `waits`: until it is there.
+    fn next_in_order(&self, waits: bool) -> Option<T> {
         let mut board = self.board();
         loop {
             let (unit, next) = board.turn;
@@ -338,6 +339,9 @@ impl<'a, T: Send> Crew<'a, T> {
                 drop(board);
                 self.changed.notify_all();
                 return Some(result);
+            }
+            if !waits {
+                return None;
             }
             board = self.nap(board);
         }

@@ -56,11 +56,11 @@ impl Reader<'_> {
     pub fn read(&mut self, batch: &mut Batch, options: &ReadOptions, monitor: &Monitor) -> Result<bool> {
         match self {
             Reader::Lines(lines) => lines.read(batch, monitor),
-            Reader::RowGroup(rows) => rows.read(batch, options.batch_bytes, monitor),
+            Reader::RowGroup(rows) => rows.read(batch, options, monitor),
             Reader::Feed(feed, name, taken) => {
                 let Some(texts) = feed.pop(monitor)? else { return Ok(false) };
                 batch.start(Framing::Rows, name, *taken + 1);
-                batch.fill(&texts);
+                batch.fill(&texts)?;
                 *taken += texts.ends.len() as u64;
                 monitor.advance(texts.text.len() as u64)?;
                 Ok(true)

@@ -17,7 +17,7 @@ use super::rows::{SharedRows, padded, scale};
 use super::sampling::{Alias, Random, keep_probability};
 use super::subwords::Subwords;
 use super::{Settings, TokenVectors};
-use crate::{Error, Monitor, Result};
+use crate::{Error, Monitor, Result, threads};
 
 /// fastText ends a line after this many tokens; no window crosses the cut. Also the stretch between two looks at the
 /// monitor (about 10 ms of work).
@@ -104,12 +104,7 @@ fn in_threads<I: Send, O: Send>(
     items: impl Iterator<Item = I>,
     work: impl Fn(I) -> Result<O> + Sync,
 ) -> Result<Vec<O>> {
-    let work = &work;
-    std::thread::scope(|scope| {
-        let handles: Vec<_> = items.map(|item| scope.spawn(move || work(item))).collect();
-        let outcomes: Vec<_> = handles.into_iter().map(|handle| handle.join()).collect();
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    })
+    threads::each(items, work).into_iter().collect()
 }
 
 struct Model<'a> {

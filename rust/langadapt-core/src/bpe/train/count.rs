@@ -5,7 +5,7 @@ use super::words::WordCounts;
 use crate::bpe::normalize::{Form, apply_all};
 use crate::corpus::{Inputs, ReadOptions, ReadReport, fold_documents};
 use crate::pretokenize::Pattern;
-use crate::{Monitor, Result};
+use crate::{Monitor, Result, threads};
 
 /// Documents above this many bytes are counted with looks at the monitor in between; smaller ones take 30 ms at most.
 const LARGE: usize = 4 << 20;
@@ -159,16 +159,10 @@ pub fn count_texts<T: AsRef<str> + Sync>(
         Ok(counted)
     };
     let share = texts.len().div_ceil(threads.max(1)).max(1);
-    let states = std::thread::scope(|scope| {
-        let workers: Vec<_> = texts.chunks(share).map(|texts| scope.spawn(|| count(texts))).collect();
-        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| {
-            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        workers.into_iter().map(join).collect::<Result<Vec<_>>>()
-    })?;
+    let states = threads::each(texts.chunks(share), count);
     let mut all = Counted::default();
     for state in states {
-        all.absorb(state);
+        all.absorb(state?);
     }
     Ok(all)
 }

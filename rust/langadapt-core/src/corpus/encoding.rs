@@ -1,0 +1,194 @@
+//! What the bytes of a text are: UTF-8, with or without a mark, or UTF-16 with one. All else is refused.
+//!
+//! Python's own tools need to be told what a file holds; here it is told by its first [`HEAD`] bytes. Without a mark
+//! nothing but UTF-8 is certain, so nothing else is converted.
+
+use super::line_ends;
+
+/// Bytes that are looked at.
+pub(super) const HEAD: usize = 64 << 10;
+
+/// What is put where UTF-16 is broken: no UTF-8 has it, so that the line is counted as one that holds no text.
+const BROKEN: u8 = 0xFF;
+
+/// The line, and what is wrong with it.
+pub(super) type Refusal = (u64, String);
+
+/// The decoder of a text that begins with `head`, where it is no UTF-8, and the length of its mark; `is_all`: nothing
+/// follows.
+pub(super) fn detect(head: &[u8], is_all: bool) -> Result<(Option<Utf16>, usize), Refusal> {
+    match head {
+        [0xEF, 0xBB, 0xBF, ..] => Ok((None, 3)),
+        [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => Err((1, remedy("UTF-32", "UTF-32"))),
+        [0xFF, 0xFE, ..] => Ok((Some(Utf16::new(u16::from_le_bytes)), 2)),
+        [0xFE, 0xFF, ..] => Ok((Some(Utf16::new(u16::from_be_bytes)), 2)),
+        _ => match wide(head).or_else(|| legacy(head, is_all)) {
+            Some(refusal) => Err(refusal),
+            None => Ok((None, 0)),
+        },
+    }
+}
+
+fn remedy(what: &str, name: &str) -> String {
+    format!("not UTF-8 but {what}: convert the file with `iconv -f {name} -t UTF-8`")
+}
+
+/// Whether zero bytes betray characters of two or four bytes: they are many, or they are some and all in one half of
+/// the pairs.
+fn wide(head: &[u8]) -> Option<Refusal> {
+    let zeros = |parity: usize| head.iter().skip(parity).step_by(2).filter(|byte| **byte == 0).count();
+    memchr::memchr(0, head)?;
+    let (even, odd) = (zeros(0), zeros(1));
+    let (few, many) = (even.min(odd), even.max(odd));
+    if many < 4 || many * 32 < head.len() {
+        return None;
+    }
+    let name = if odd > even { "UTF-16LE" } else { "UTF-16BE" };
+    if few * 16 <= many {
+        return Some((1, remedy(&format!("what looks like {name} without a mark"), name)));
+    }
+    (many * 8 >= head.len()).then(|| (1, "not UTF-8 but binary data, or UTF-32 without a mark".to_owned()))
+}
+
+/// Whether lines that are no UTF-8 are too many to be accidents, in a text that has no line of UTF-8 but ASCII.
+fn legacy(head: &[u8], is_all: bool) -> Option<Refusal> {
+    if simdutf8::basic::from_utf8(head).is_ok() {
+        return None;
+    }
+    // The last line may be cut anywhere.
+    let end = if is_all { head.len() } else { memchr::memrchr2(b'\n', b'\r', head).unwrap_or(0) };
+    let (mut lines, mut broken, mut first) = (0u64, 0u64, None);
+    let mut start = 0;
+    while start < end {
+        let (length, whole) = line_ends::split(&head[start..end]);
+        let line = &head[start..start + length];
+        lines += u64::from(!line.trim_ascii().is_empty());
+        match std::str::from_utf8(line) {
+            Ok(text) if !text.is_ascii() => return None,
+            Ok(_) => {}
+            Err(error) => {
+                broken += 1;
+                let at = error.valid_up_to();
+                first.get_or_insert((1 + line_ends::count(&head[..start]), at, line[at]));
+            }
+        }
+        start += whole;
+    }
+    let (number, at, byte) = first.filter(|_| broken * 10 >= lines)?;
+    let place = format!("not UTF-8 at byte {} (0x{byte:02x}), as {broken} of {lines} lines", at + 1);
+    Some((
+        number,
+        format!("{place}: if it is Latin-1 or Windows-1252, convert the file with `iconv -f WINDOWS-1252 -t UTF-8`"),
+    ))
+}
+
+/// UTF-16 to UTF-8, in pieces of any length.
+pub(super) struct Utf16 {
+    unit: fn([u8; 2]) -> u16,
+    half: Option<u8>,
+    high: Option<u16>,
+}
+
+impl Utf16 {
+    fn new(unit: fn([u8; 2]) -> u16) -> Self {
+        Self { unit, half: None, high: None }
+    }
+
+    /// Appends what `bytes` stand for.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        for &byte in bytes {
+            match self.half.take() {
+                None => self.half = Some(byte),
+                Some(first) => self.push_unit((self.unit)([first, byte]), out),
+            }
+        }
+    }
+
+    fn push_unit(&mut self, unit: u16, out: &mut Vec<u8>) {
+        if (0xDC00..0xE000).contains(&unit)
+            && let Some(high) = self.high.take()
+        {
+            let code = 0x10000 + ((u32::from(high) - 0xD800) << 10) + (u32::from(unit) - 0xDC00);
+            return push_char(code, out);
+        }
+        if self.high.take().is_some() {
+            out.push(BROKEN);
+        }
+        match unit {
+            0xD800..0xDC00 => self.high = Some(unit),
+            _ => push_char(u32::from(unit), out),
+        }
+    }
+
+    /// Appends what stands for a text that ends amid a character.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        if self.half.take().is_some() || self.high.take().is_some() {
+            out.push(BROKEN);
+        }
+    }
+}
+
+fn push_char(code: u32, out: &mut Vec<u8>) {
+    match char::from_u32(code) {
+        Some(character) => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        None => out.push(BROKEN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn refused(head: &[u8]) -> Refusal {
+        detect(head, true).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_certain_is_read() {
+        for head in ["", "a", "Gr\u{fc}\u{df}e\n", "\u{feff}a", "a\0b\n", "\u{4e2d}\u{6587}"] {
+            assert!(detect(head.as_bytes(), true).is_ok_and(|(utf16, _)| utf16.is_none()), "{head:?}");
+        }
+        // One broken line in many, or beside good ones, is an accident.
+        assert!(detect(&[b"ascii\n".repeat(20).as_slice(), b"br\xf6ken\n"].concat(), true).is_ok());
+        assert!(detect("gut: \u{f6}\n".bytes().chain(*b"br\xf6ken\n").collect::<Vec<_>>().as_slice(), true).is_ok());
+        // The head may end amid a character.
+        assert!(detect(&"\u{4e2d}".as_bytes()[..2], false).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_is_refused_with_its_place() {
+        let wide: Vec<u8> = "{\"text\": \"abc\"}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(refused(&wide).1.contains("UTF-16LE without a mark"));
+        assert!(refused(&wide[1..]).1.contains("UTF-16BE without a mark"));
+        assert!(refused(b"\xff\xfe\0\0a\0\0\0").1.contains("UTF-32"));
+        assert!(
+            refused(&"abcdef".chars().flat_map(|c| u32::from(c).to_le_bytes()).collect::<Vec<_>>()).1.contains("32")
+        );
+        let (line, reason) = refused(b"ascii\r\n\r\nGr\xfc\xdfe\r\n");
+        assert!(line == 3 && reason.contains("byte 3 (0xfc)"), "{line} {reason}");
+    }
+
+    proptest! {
+        #[test]
+        fn utf16_in_pieces(text in any::<String>(), size in 1usize..9, big in any::<bool>()) {
+            let to_bytes = if big { u16::to_be_bytes } else { u16::to_le_bytes };
+            let bytes: Vec<u8> = text.encode_utf16().flat_map(to_bytes).collect();
+            let mut decoder = Utf16::new(if big { u16::from_be_bytes } else { u16::from_le_bytes });
+            let mut out = Vec::new();
+            bytes.chunks(size).for_each(|part| decoder.push(part, &mut out));
+            decoder.finish(&mut out);
+            prop_assert_eq!(out, text.into_bytes());
+        }
+
+        #[test]
+        fn broken_utf16_is_no_utf8(units in prop::collection::vec(0xD7F0u16..0xE010, 1..9)) {
+            let mut decoder = Utf16::new(u16::from_le_bytes);
+            let mut out = Vec::new();
+            units.iter().for_each(|unit| decoder.push(&unit.to_le_bytes(), &mut out));
+            decoder.finish(&mut out);
+            prop_assert_eq!(String::from_utf8(out).ok(), String::from_utf16(&units).ok());
+        }
+    }
+}

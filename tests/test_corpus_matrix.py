@@ -1,0 +1,190 @@
+"""The same text in three doors: however a text is packed, encoded and cut into lines, every reader gives what Python's
+own tools give, or refuses the file in one line that names it."""
+
+import gzip
+import io
+import itertools
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from sample_tokenizers import byte_level
+
+from langadapt import Tokenizer, build_corpus, read_documents, tokenize_corpus
+from langadapt.errors import DataError
+
+GERMAN = ["Die Straße führt über die Brücke.", "plain words only", "größer, schöner", "zwei  Wörter\t", "Ärger"]
+TEXTS = [*GERMAN, "中文 und 😀"]
+Log = pytest.LogCaptureFixture
+
+ENDS = {"lf": "\n", "crlf": "\r\n", "cr": "\r"}
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be"]
+MARKS = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}
+
+
+def members(data: bytes, pack: Callable[[bytes], bytes]) -> bytes:
+    """In three pieces that end anywhere."""
+    size = len(data) // 3 + 1
+    return b"".join(pack(data[at : at + size]) for at in range(0, len(data), size))
+
+
+def zst(data: bytes) -> bytes:
+    return pyarrow.compress(data, codec="zstd", asbytes=True)
+
+
+def skippable(number: int) -> bytes:
+    return struct.pack("<II", 0x184D2A50 + number, 9) + b"skip this"
+
+
+PACKINGS: dict[str, Callable[[bytes], bytes]] = {
+    "": lambda data: data,
+    ".gz": gzip.compress,
+    ".members.gz": lambda data: members(data, gzip.compress),
+    ".padded.gz": lambda data: gzip.compress(data) + bytes(1000),
+    ".between.gz": lambda data: members(data, lambda part: gzip.compress(part) + bytes(3)),
+    ".zst": zst,
+    ".frames.zst": lambda data: members(data, zst),
+    ".skip.zst": lambda data: skippable(0) + members(data, lambda part: zst(part) + skippable(15)),
+}
+
+
+def file_name(form: str, packing: str) -> str:
+    """The packing's own words come before the ending of the form."""
+    *words, ending = packing.split(".") if packing else [""]
+    return "a" + "".join(words) + f".{form}" + (f".{ending}" if ending else "")
+
+
+def lines_of(texts: list[str], form: str) -> list[str]:
+    return texts if form == "txt" else [json.dumps({"id": 1, "text": text}, ensure_ascii=False) for text in texts]
+
+
+def joined(lines: list[str], end: str) -> str:
+    if end == "mixed":
+        return "".join(line + ending for line, ending in zip(lines, itertools.cycle(ENDS.values())))
+    return "".join(line + ENDS[end] for line in lines)
+
+
+def as_python_reads(text: str, form: str) -> list[str]:
+    lines = [line.removesuffix("\n") for line in io.StringIO(text, newline=None) if line.strip()]
+    return lines if form == "txt" else [json.loads(line)["text"] for line in lines]
+
+
+def put(folder: Path, form: str, packing: str, data: bytes) -> Path:
+    path = folder / file_name(form, packing)
+    path.write_bytes(PACKINGS[packing](data))
+    return path
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_what_is_certain_is_read(tmp_path: Path, packing: str, encoding: str) -> None:
+    for form, end, longer in itertools.product(("jsonl", "txt"), [*ENDS, "mixed"], (1, 600)):
+        text = joined(lines_of(TEXTS * longer, form), end)
+        path = put(tmp_path, form, packing, MARKS.get(encoding, b"") + text.encode(encoding))
+        assert list(read_documents(path)) == as_python_reads(text, form), (form, end)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_what_is_not_is_refused_by_name_and_place(tmp_path: Path, packing: str) -> None:
+    encodings = ("latin-1", "cp1252", "utf-16-le", "utf-16-be", "utf-32")
+    for form, encoding in itertools.product(("jsonl", "txt"), encodings):
+        data = joined(lines_of(GERMAN, form), "lf").encode(encoding)
+        path = put(tmp_path, form, packing, data)
+        with pytest.raises(DataError, match=r":1: not UTF-8") as refusal:
+            list(read_documents(path))
+        message = str(refusal.value)
+        assert path.name in message and "iconv" in message and "\n" not in message
+
+
+def test_one_broken_line_is_skipped_and_named(tmp_path: Path, caplog: Log) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("Grüße\n".encode() + b"sch\xf6n\n" + "Wörter\n".encode())
+    assert list(read_documents(path)) == ["Grüße", "Wörter"]
+    assert "a.txt:2: not UTF-8" in caplog.text
+
+
+def test_utf16_that_ends_amid_a_character(tmp_path: Path, caplog: Log) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xff\xfe" + "whole\nbroken".encode("utf-16-le")[:-1])
+    assert list(read_documents(path)) == ["whole"]
+    assert "a.txt:2: not UTF-8" in caplog.text
+
+
+def test_zero_bytes_are_what_python_makes_of_them(tmp_path: Path, caplog: Log) -> None:
+    texts = ["ab\0c", "Grüße", "\0"]
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(texts), encoding="utf-8")
+    assert list(read_documents(path)) == texts
+    escaped = tmp_path / "a.jsonl"
+    escaped.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    assert list(read_documents(escaped)) == texts
+    raw = tmp_path / "b.jsonl"
+    raw.write_bytes(b'{"text": "a\0b"}\n{"text": "good"}\n')
+    assert list(read_documents(raw)) == ["good"]
+    assert "control character" in caplog.text
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "brotli", "lz4", "lz4_raw", "zstd"])
+def test_parquet_codecs(tmp_path: Path, codec: str) -> None:
+    texts = [*TEXTS, "ab\0c", "two\r\nlines"] * 50
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"n": list(range(len(texts))), "text": texts})
+    for options in ({}, {"use_dictionary": False, "data_page_version": "2.0"}, {"row_group_size": 7}):
+        pyarrow.parquet.write_table(table, path, compression=codec, **options)
+        assert list(read_documents(path)) == texts
+
+
+def test_three_doors(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(byte_level(TEXTS, 300).to_str().encode())
+    expected = [*TEXTS, "noch eine Zeile"]
+    text = joined(lines_of(expected, "txt"), "mixed")
+    for packing in (".padded.gz", ".skip.zst"):
+        path = put(tmp_path, "txt", packing, b"\xff\xfe" + text.encode("utf-16-le"))
+        report = build_corpus(path, tmp_path / "corpus", validation_share=0)
+        assert report.documents == len(expected)
+        assert list(read_documents(tmp_path / "corpus")) == expected
+        store = tokenize_corpus(path, tokenizer, tmp_path / "store")
+        assert [store[n].tolist() for n in range(len(store))] == [tokenizer.encode(one).tolist() for one in expected]
+
+
+def test_not_a_number_costs_nothing_where_nobody_asks(tmp_path: Path, caplog: Log) -> None:
+    rows = [{"text": "a", "score": float("nan")}, {"score": [-float("inf"), float("inf")], "text": "b"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert list(read_documents(path, strict=True)) == ["a", "b"]
+    path.write_text('{"text": NaN}\n{"text": "c"}\n')
+    assert list(read_documents(path)) == ["c"]
+    assert "is a number, not a string" in caplog.text
+
+
+def test_an_array_gets_a_hint(tmp_path: Path) -> None:
+    rows = [{"text": "a"}, {"text": "b"}]
+    path = tmp_path / "a.json"
+    for text in (json.dumps(rows), json.dumps(rows, indent=1), "[" + ",\n".join(map(json.dumps, rows)) + "]"):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"a\.json:1: a JSON array.*jq"):
+            list(read_documents(path))
+
+
+def test_a_line_has_a_limit(tmp_path: Path, caplog: Log) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("short\n" + "x" * 300_000 + "\nlast\n")
+    assert list(read_documents(path, max_line_bytes=1000)) == ["short", "last"]
+    assert "a.txt:2: longer than 1000 bytes" in caplog.text
+    report = build_corpus(path, tmp_path / "corpus", max_line_bytes=1000, validation_share=0)
+    assert (report.documents, report.skipped["too_long"]) == (2, 1)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a line of text\n" * 1_000_000)
+    documents = read_documents(path)
+    next(documents)
+    with path.open("r+b") as file:
+        file.truncate(15 * 900_000)
+    with pytest.raises(DataError, match="became shorter"):
+        list(documents)

@@ -1,0 +1,111 @@
+"""What a system may refuse and what a file may name: the work goes on with what there is, or ends with one line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow
+import pytest
+from sample_tokenizers import byte_level
+
+from langadapt import Tokenizer, build_corpus
+from langadapt.errors import DataError
+
+AS_NOBODY = """
+import os, resource, sys
+from langadapt import Tokenizer, build_corpus, train_bpe, tokenize_corpus
+folder, spare = sys.argv[1], int(sys.argv[2])
+os.chdir(folder)
+tokenizer = Tokenizer.from_pretrained("tokenizer.json")
+tasks = len(os.listdir("/proc/self/task")) + spare
+resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
+os.setuid(65534)
+build_corpus("a.jsonl", "corpus", threads=40)
+tokenize_corpus("a.jsonl", tokenizer, "store", threads=40)
+train_bpe("a.jsonl", vocab_size=300, threads=40)
+tokenizer.encode_batch(["Wort"] * 1000, threads=40)
+"""
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder in which anybody may write."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the limit of processes counts those of a user that has no others")
+@pytest.mark.parametrize("spare", [2, 6])
+def test_refused_threads_cost_only_time(open_folder: Path, spare: int) -> None:
+    texts = [f"Satz {n} über Brücken und Häuser" for n in range(30_000)]
+    (open_folder / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    byte_level(texts[:100], 300).save(str(open_folder / "tokenizer.json"))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", AS_NOBODY, str(open_folder), str(spare)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    build_corpus(open_folder / "a.jsonl", open_folder / "usual")
+    for name in ("train.jsonl.zst", "validation.jsonl.zst"):
+        assert (open_folder / "corpus" / name).read_bytes() == (open_folder / "usual" / name).read_bytes()
+
+
+WITH_LITTLE_MEMORY = """
+import resource, sys
+from langadapt import read_documents
+now = 1024 * int(open("/proc/self/status").read().split("VmSize:")[1].split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (now + (700 << 20),) * 2)
+print(list(read_documents(sys.argv[1])))
+"""
+
+
+def test_a_line_larger_than_the_memory_is_skipped(tmp_path: Path) -> None:
+    def packed(data: bytes) -> bytes:
+        return pyarrow.compress(data, codec="zstd", asbytes=True)
+
+    path = tmp_path / "a.jsonl.zst"
+    middle = packed(b"x" * (8 << 20)) * 192
+    path.write_bytes(packed(b'{"text": "first"}\n{"text": "') + middle + packed(b'"}\n{"text": "last"}\n'))
+    command = [sys.executable, "-c", WITH_LITTLE_MEMORY, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, "['first', 'last']"), done.stderr
+
+
+def test_an_id_without_pieces_below_it_is_refused() -> None:
+    definition = json.loads(byte_level(["ein Text"], 300).to_str())
+    definition["model"]["vocab"]["zz"] = 2**32 - 1
+    with pytest.raises(DataError, match="id of 4294967295 in a vocabulary of"):
+        Tokenizer(json.dumps(definition).encode())
+
+
+def test_a_panic_of_the_package_is_one_line() -> None:
+    definition = json.loads(byte_level(["ein Text"], 300).to_str())
+    added = {"single_word": False, "normalized": False, "special": False}
+    definition["added_tokens"] += [
+        {"id": 9000, "content": "<m>", "lstrip": False, "rstrip": True, **added},
+        {"id": 9001, "content": "  ", "lstrip": True, "rstrip": False, **added},
+    ]
+    definition["normalizer"] = {"type": "Lowercase"}
+    tokenizer = Tokenizer(json.dumps(definition).encode())
+    assert tokenizer.backend == "tokenizers"
+    with pytest.raises(DataError, match="bad split"):
+        tokenizer.encode("<m>   x")
+
+
+def test_many_added_tokens_and_long_ones_take_linear_time() -> None:
+    definition = json.loads(byte_level(["ein Text"], 300).to_str())
+    rest = {"lstrip": False, "rstrip": False, "single_word": False, "special": False}
+    many = [{"id": 400 + n, "content": f"<{n}>", "normalized": n % 2 == 0, **rest} for n in range(60_000)]
+    long = {"id": 70_000, "content": "ab" * 300_000, "normalized": False, **rest}
+    definition["added_tokens"] += [*many, long]
+    tokenizer = Tokenizer(json.dumps(definition).encode())
+    assert tokenizer.backend == "native"
+    ids = tokenizer.encode("<7>" * 50_000 + "ab" * 299_999)
+    assert len(ids) > 50_000
+    assert [tokenizer.token_to_id(f"<{n}>") for n in range(0, 60_000, 7)].count(None) == 0
