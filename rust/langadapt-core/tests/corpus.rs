@@ -1,83 +1,12 @@
 //! Reading: every format gives the same documents, at any number of threads, and damage is never silent.
 
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+mod corpora;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use std::io::Write;
+
+use corpora::{Folder, gzip, in_parts, json_lines, read, zstd};
 use langadapt_core::corpus::{Batch, Inputs, ReadOptions, ReadReport, TextUnit, fold_documents, map_documents};
 use langadapt_core::{Error, Monitor, Result};
-use proptest::prelude::*;
-
-/// A folder that vanishes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("langadapt-corpus-{}-{n}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn put(&self, name: &str, bytes: &[u8]) -> String {
-        let path = self.0.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, bytes).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn name(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn json_lines(texts: &[impl AsRef<str>]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (n, text) in texts.iter().enumerate() {
-        writeln!(out, "{}", serde_json::json!({"id": n, "text": text.as_ref(), "tags": ["a", {"b": null}]})).unwrap();
-    }
-    out
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zstd(bytes: &[u8]) -> Vec<u8> {
-    zstd::stream::encode_all(bytes, 1).unwrap()
-}
-
-/// Compressed in several members or frames that end anywhere.
-fn in_parts(bytes: &[u8], parts: usize, compress: fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
-    bytes.chunks(bytes.len() / parts + 1).flat_map(compress).collect()
-}
-
-/// In order, through `map_documents`.
-fn read(names: &[impl AsRef<str>], options: &ReadOptions, threads: usize) -> Result<(Vec<String>, ReadReport)> {
-    let (inputs, monitor) = (Inputs::expand(names)?, Monitor::default());
-    let mut all = Vec::new();
-    let map = |(): &mut (), batch: &Batch| Ok(batch.texts().map(str::to_owned).collect::<Vec<_>>());
-    let collect = |texts| {
-        all.extend(texts);
-        Ok(())
-    };
-    let report = map_documents(&inputs, options, threads, &monitor, || (), map, collect)?;
-    assert_eq!(report.documents, all.len() as u64);
-    assert_eq!(report.bytes, all.iter().map(|text: &String| text.len() as u64).sum::<u64>());
-    Ok((all, report))
-}
 
 /// In any order, through `fold_documents`.
 fn fold(names: &[impl AsRef<str>], options: &ReadOptions, threads: usize) -> Result<(Vec<String>, ReadReport)> {
@@ -322,80 +251,5 @@ fn lines_that_are_too_long_are_counted() {
             assert_eq!(read(&[&path], &options, 1).unwrap().1.skipped.too_long, 1);
             assert_eq!(read(&[&path], &whole, 1).unwrap().0, [lines.as_str()]);
         }
-    }
-}
-
-/// What was read, or the error as the user reads it.
-type Outcome = std::result::Result<(Vec<String>, ReadReport), String>;
-
-fn try_through(path: &Path, bytes: &[u8], threads: usize, batch_bytes: usize) -> Outcome {
-    fs::write(path, bytes).unwrap();
-    let options = ReadOptions { batch_bytes, allow_empty: true, ..ReadOptions::default() };
-    read(&[path.to_str().unwrap()], &options, threads).map_err(|error| error.to_string())
-}
-
-fn through(path: &Path, bytes: &[u8], threads: usize, batch_bytes: usize) -> (Vec<String>, ReadReport) {
-    try_through(path, bytes, threads, batch_bytes).unwrap()
-}
-
-/// Lines as Python's text files have them.
-fn naive_lines(text: &str) -> Vec<String> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
-    let lines = text.split(['\n', '\r']).map(str::to_owned);
-    lines.filter(|line| !line.bytes().all(|byte| byte.is_ascii_whitespace())).collect()
-}
-
-#[test]
-fn a_mark_in_the_smallest_batches() {
-    let folder = Folder::new();
-    assert_eq!(through(&folder.0.join("a.txt"), "\u{feff}".as_bytes(), 1, 1).0, [""; 0]);
-    assert_eq!(through(&folder.0.join("a.txt"), "\u{feff}a\nb".as_bytes(), 1, 1).0, ["a", "b"]);
-    assert_eq!(through(&folder.0.join("a.txt"), "\u{feff}\u{feff}a".as_bytes(), 1, 1).0, ["\u{feff}a"]);
-    assert_eq!(through(&folder.0.join("a.txt"), "\u{feff}\u{feff}".as_bytes(), 1, 1).0, ["\u{feff}"]);
-}
-
-fn any_byte() -> impl Strategy<Value = u8> {
-    prop_oneof![Just(b'\n'), Just(b'a'), Just(b'"'), any::<u8>()]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    /// Any bytes at all: the batches' borders and the threads change nothing.
-    #[test]
-    fn any_bytes_read_alike(bytes in prop::collection::vec(any_byte(), 4..300), size in 1usize..100, threads in 1usize..4) {
-        let folder = Folder::new();
-        prop_assume!(!bytes.starts_with(&[0x1f, 0x8b]));
-        for name in ["a.txt", "a.jsonl"] {
-            let path = folder.0.join(name);
-            prop_assert_eq!(try_through(&path, &bytes, 1, 1 << 20), try_through(&path, &bytes, threads, size));
-        }
-    }
-
-    #[test]
-    fn text_lines_equal_the_naive_split(text in "[ab \r\n\u{feff}ä]{0,200}", size in 1usize..100, threads in 1usize..4) {
-        let folder = Folder::new();
-        let lines = through(&folder.0.join("a.txt"), text.as_bytes(), threads, size).0;
-        prop_assert_eq!(lines, naive_lines(&text));
-    }
-
-    #[test]
-    fn utf16_reads_as_utf8_does(
-        text in "[ab \r\nä中\u{1f600}]{1,300}", size in 1usize..100, threads in 1usize..4, big in any::<bool>(),
-    ) {
-        let folder = Folder::new();
-        let to_bytes = if big { u16::to_be_bytes } else { u16::to_le_bytes };
-        let wide: Vec<u8> = "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(to_bytes).collect();
-        let path = folder.0.join("a.txt");
-        prop_assert_eq!(through(&path, &wide, threads, size), through(&path, text.as_bytes(), 1, 1 << 20));
-    }
-
-    #[test]
-    fn any_texts_survive(texts in prop::collection::vec(any::<String>(), 1..20), size in 1usize..100, threads in 1usize..4) {
-        let folder = Folder::new();
-        let bytes = json_lines(&texts);
-        prop_assert_eq!(&through(&folder.0.join("a.jsonl"), &bytes, threads, size).0, &texts);
-        prop_assert_eq!(&through(&folder.0.join("a.jsonl.zst"), &in_parts(&bytes, 3, zstd), threads, size).0, &texts);
-        prop_assert_eq!(&through(&folder.0.join("a.jsonl.gz"), &in_parts(&bytes, 3, gzip), threads, size).0, &texts);
     }
 }
