@@ -57,8 +57,7 @@ def test_lengths_of_functions() -> None:
             length = lines_of(function)
             budget = KERNEL_BUDGET if is_kernel(function) else FUNCTION_BUDGET
             explained = any(REASON in line for line in lines[function.lineno - 1 : function.end_lineno])
-            unlimited = is_kernel(function) or is_command(file, function)
-            if length > budget and not (explained and (unlimited or length <= FUNCTION_LIMIT)):
+            if length > budget and not (explained and (is_kernel(function) or length <= FUNCTION_LIMIT)):
                 too_long.append((f"{name_of(file)} {function.name}", length))
     assert too_long == []
 

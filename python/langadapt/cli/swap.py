@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,6 +71,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON."
 
 
 def command(
+    ctx: typer.Context,
     model: Model,
     *,
     tokenizer: NewTokenizer = None,
@@ -101,48 +103,55 @@ def command(
     new_tokens: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Give a model a new tokenizer, ready for `from_pretrained`."""
-    # Long: a line for each flag, and one to hand it on.
+    # Long: a line for each flag.
     if tokenizer is None and compare is None:
         raise ConfigError("give the new tokenizer's folder as --tokenizer")
     if out is None and not dry_run and compare is None:
         raise ConfigError("give --out FOLDER, or --dry-run to write nothing")
-    from langadapt.trials.inputs import MethodInputs, ProbeWish
-
     if calibrate:
         warn_renamed("--calibrate", "--scale-rows")
-    swap = SwapOptions(
-        method=SwapOptions.method if method == AUTO else method,
-        output_method=output_method,
-        seed=seed,
-        pad_to_multiple_of=pad_to_multiple_of,
-        scale_rows=scale_rows or calibrate,
-        fuzzy=fuzzy,
-        weighting=weighting,
-    )
-    inputs = MethodInputs(
-        model=resolve_model(model),
-        tokenizer=tokenizer or "",
-        vectors=vectors,
-        store=store,
-        words=words,
-        helper=helper,
-        source_text=source_text or (),
-        seed=seed,
-        source_tokenizer=source_tokenizer,
-    )
-    wish = ProbeWish(probe_steps, probe_tokens, probe_rate, candidates or (), text or ())
+    swap, inputs, wish = options_of(ctx.params), inputs_of(ctx.params), wish_of(ctx.params)
     if compare is not None:
-        warn_renamed("swap --compare", "tokenizer compare")
-        if method == AUTO:
-            raise ConfigError("a comparison of vocabularies needs one method for all, such as `--method focus`")
-        names = [name.strip() for name in compare.split(",") if name.strip()]
-        sizes = {"vocab_size": vocab_size, "new_tokens": new_tokens}
-        show_choices(inputs, wish, names, out=out, as_json=as_json, swap=swap, **sizes)
+        show_comparison(inputs, wish, swap, ctx.params)
         return
-    report = run_once(
-        inputs, swap, wish, auto=method == AUTO, out=None if dry_run else out, trust_remote_code=trust_remote_code
-    )
-    show(report, as_json)
+    places: dict[str, Any] = {"out": None if dry_run else out, "trust_remote_code": trust_remote_code}
+    show(run_once(inputs, swap, wish, auto=method == AUTO, **places), as_json)
+
+
+def options_of(flags: Mapping[str, Any]) -> SwapOptions:
+    """The options of the swap among the command's flags; those of a bake-off's methods begin with the default one."""
+    given = {field.name: flags[field.name] for field in fields(SwapOptions) if field.name in flags}
+    del given["vectors"]
+    method = SwapOptions.method if flags["method"] == AUTO else flags["method"]
+    return SwapOptions(**{**given, "method": method, "scale_rows": flags["scale_rows"] or flags["calibrate"]})
+
+
+def inputs_of(flags: Mapping[str, Any]) -> MethodInputs:
+    """The files among the command's flags."""
+    from langadapt.trials.inputs import MethodInputs
+
+    given = {field.name: flags[field.name] for field in fields(MethodInputs) if field.name in flags}
+    texts = flags["source_text"] or ()
+    given |= {"model": resolve_model(flags["model"]), "tokenizer": flags["tokenizer"] or "", "source_text": texts}
+    return MethodInputs(**given)
+
+
+def wish_of(flags: Mapping[str, Any]) -> ProbeWish:
+    """What the command's flags ask of a bake-off."""
+    from langadapt.trials.inputs import ProbeWish
+
+    steps, tokens, rate = (flags[f"probe_{name}"] for name in ("steps", "tokens", "rate"))
+    return ProbeWish(steps, tokens, rate, flags["candidates"] or (), flags["text"] or ())
+
+
+def show_comparison(inputs: MethodInputs, wish: ProbeWish, swap: SwapOptions, flags: Mapping[str, Any]) -> None:
+    """What `tokenizer compare` does, by the flags of the last release."""
+    warn_renamed("swap --compare", "tokenizer compare")
+    if flags["method"] == AUTO:
+        raise ConfigError("a comparison of vocabularies needs one method for all, such as `--method focus`")
+    names = [name.strip() for name in flags["compare"].split(",") if name.strip()]
+    rest = {name: flags[name] for name in ("out", "as_json", "vocab_size", "new_tokens")}
+    show_choices(inputs, wish, names, swap=swap, **rest)
 
 
 def run_once(
