@@ -27,12 +27,9 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(("chunk", "kernel"), [(1, False), (7, False), (16, False), (100, False), (7, True)])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_chunked_loss_and_gradients_equal_torch_in_fp32(
-    chunk: int, kernel: bool, with_bias: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunked_loss_and_gradients_equal_torch_in_fp32(chunk: int, kernel: bool, with_bias: bool) -> None:
     if kernel:
         pytest.importorskip("triton")
-    monkeypatch.setattr(loss_module, "takes_kernel", lambda hidden: kernel)
     torch.manual_seed(0)
     hidden = torch.randn(16, 8, requires_grad=True)
     weight = torch.randn(20, 8, requires_grad=True)
@@ -40,7 +37,7 @@ def test_chunked_loss_and_gradients_equal_torch_in_fp32(
     targets = torch.randint(20, (16,))
     targets[3] = targets[9] = -100
     inputs = [tensor for tensor in (hidden, weight, bias) if tensor is not None]
-    loss, losses = ChunkedCrossEntropy.apply(hidden, weight, bias, targets, 0.25, chunk)
+    loss, losses = ChunkedCrossEntropy.apply(hidden, weight, bias, targets, 0.25, chunk, kernel)
     mine = torch.autograd.grad(3 * loss, inputs)
     plain = cross_entropy(linear(hidden, weight, bias), targets, ignore_index=-100, reduction="none")
     want = torch.autograd.grad(3 * 0.25 * plain.sum(), inputs)
@@ -50,17 +47,16 @@ def test_chunked_loss_and_gradients_equal_torch_in_fp32(
 
 
 @pytest.mark.parametrize("kernel", [False, True])
-def test_chunked_loss_in_bf16_errs_no_more_than_torch(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_loss_in_bf16_errs_no_more_than_torch(kernel: bool) -> None:
     if kernel:
         pytest.importorskip("triton")
-    monkeypatch.setattr(loss_module, "takes_kernel", lambda hidden: kernel)
     torch.manual_seed(0)
     hidden, weight = torch.randn(64, 32), torch.randn(100, 32) / 4
     targets = torch.randint(100, (64,))
     truth = torch.autograd.grad(cross_entropy(linear(hidden.requires_grad_(), weight), targets), hidden)[0]
     low = hidden.detach().bfloat16().requires_grad_()
     plain = torch.autograd.grad(cross_entropy(linear(low, weight.bfloat16()).float(), targets), low)[0]
-    loss, _ = ChunkedCrossEntropy.apply(low, weight.bfloat16(), None, targets, 1 / 64, 16)
+    loss, _ = ChunkedCrossEntropy.apply(low, weight.bfloat16(), None, targets, 1 / 64, 16, kernel)
     mine = torch.autograd.grad(loss, low)[0]
     assert (mine - truth).norm() <= 1.1 * (plain - truth).norm()
 
@@ -111,6 +107,16 @@ def test_training_with_ligers_loss(tmp_path: Path) -> None:
     train(tmp_path / "liger", loss_chunk="liger", steps=2, log_every=1)
     train(tmp_path / "ours", steps=2, log_every=1)
     assert losses(tmp_path / "liger") == pytest.approx(losses(tmp_path / "ours"), rel=2e-3)
+
+
+def test_training_with_the_fused_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    train(tmp_path / "fused", loss_chunk="fused", steps=2, log_every=1)
+    train(tmp_path / "plain", steps=2, log_every=1)
+    assert losses(tmp_path / "fused") == pytest.approx(losses(tmp_path / "plain"), rel=2e-3)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(ConfigError, match="loss_chunk: fused needs a GPU"):
+        train(tmp_path / "refused", loss_chunk="fused")
 
 
 def test_ligers_loss_is_refused_where_it_cannot_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,7 @@ PARTS: dict[str, tuple[Case, ...]] = {
         Case("mixed 7b, full recompute", "7b", 120, MIXED | ONE | FULL),
         Case("pure 7b, selective", "7b", 100, PURE | ONE | SUMS | {"activation_checkpointing": "selective"}),
         Case("pure 7b, fp32 sums", "7b", 100, PURE | ONE | FULL),
+        Case("pure 7b, fused loss", "7b", 100, PURE | ONE | SUMS | {"loss_chunk": "fused"}),
     ),
     "ways": (
         Case("pure 1b, not compiled", "1b", 70, PURE | EIGHT | {"compile": False, "micro_batch": 4}),

@@ -188,7 +188,7 @@ def loss_bytes(shape: Shape, tokens: int, loss_chunk: int | str) -> int:
         # Its chunks of bf16 logits are as large as the hidden states, rounded up to a power of two of tokens.
         chunk = 1 << max(-(-tokens * shape.width // shape.vocabulary) - 1, 0).bit_length()
         return min(chunk, tokens) * shape.vocabulary * 2 + 4 * shape.width * tokens + 6 * shape.embedding_parameters
-    chunk = min(chunk_tokens(shape.vocabulary, "cuda") if loss_chunk == "auto" else int(loss_chunk), tokens)
+    chunk = min(loss_chunk if isinstance(loss_chunk, int) else chunk_tokens(shape.vocabulary, "cuda"), tokens)
     several = chunk < tokens
     head = shape.embedding_parameters * ((4 + 2 + 2) if several else 2 + 2)
     return chunk * shape.vocabulary * (4 + 2 + 2) + 2 * shape.width * tokens + head

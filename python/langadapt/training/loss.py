@@ -27,11 +27,6 @@ from langadapt_kernels import cross_entropy_
 from langadapt_kernels.backend import choose_backend, interpreting
 
 
-def takes_kernel(hidden: Tensor) -> bool:
-    """Whether softmax, loss and gradient are one launch over the logits: 6 bytes for each in bf16 instead of 44."""
-    return choose_backend(None, hidden.device) == "triton" and hidden.dtype != torch.float64
-
-
 def plain_losses_(narrow: Tensor, wide: Tensor, target: Tensor, *, scale: float, gradient: bool) -> Tensor:
     """As ``langadapt_kernels.cross_entropy_`` of the logits ``narrow``, with fp32 memory of their size for use.
 
@@ -53,11 +48,21 @@ def plain_losses_(narrow: Tensor, wide: Tensor, target: Tensor, *, scale: float,
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum over tokens of cross-entropy times ``scale``; gradients are made in the forward pass."""
+    """Sum over tokens of cross-entropy times ``scale``; gradients are made in the forward pass.
+
+    With ``kernel``, softmax, loss and gradient are one launch: 6 bytes for each logit in bf16 instead of 44.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        scale: float,
+        chunk: int,
+        kernel: bool,
     ) -> tuple[Tensor, Tensor]:
         """hidden ``[n, d]``, weight ``[v, d]``, bias ``[v]``, targets ``[n]`` -> (scaled sum, losses fp32 ``[n]``)."""
         need = ctx.needs_input_grad
@@ -69,7 +74,6 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         dbias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and need[2] else None
         # Memory for all chunks: on a CPU fresh pages cost as much as the arithmetic.
         rows = min(chunk, len(hidden))
-        kernel = takes_kernel(hidden)
         narrow_rows = torch.empty(rows, len(weight), dtype=hidden.dtype, device=hidden.device)
         wide_rows = torch.empty(0 if kernel else rows, len(weight), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(hidden), chunk):
@@ -109,6 +113,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             None,
             None,
             None,
+            None,
         )
 
 
@@ -121,6 +126,14 @@ LIGER = "0.8.5"
 def numbers(release: str) -> list[int]:
     """Of a version, without what makes it a candidate or a build of somebody's own."""
     return [int(part) for part in re.match(r"[\d.]*", release)[0].split(".") if part]  # type: ignore[index]
+
+
+def check_fused(device: torch.device) -> None:
+    """Raise where the kernel of `langadapt-kernels` cannot run."""
+    try:
+        choose_backend("triton", device)
+    except (RuntimeError, ValueError):
+        raise ConfigError("loss_chunk: fused needs a GPU and Triton; set loss_chunk: auto") from None
 
 
 def liger_loss(device: torch.device) -> Callable[..., Tensor]:
@@ -150,13 +163,17 @@ class HeadLoss:
     """Takes over ``model``'s output head; `__call__` gives the loss of a batch."""
 
     def __init__(self, model: Any, chunk: int | str) -> None:
-        """``chunk``: tokens per chunk, ``auto``, 0 for the plain way, or ``liger`` for Liger's kernel."""
+        """``chunk``: tokens per chunk, ``auto``, 0 for the plain way, or a kernel: ``fused``, ``liger``."""
         self.model = model
         self.head = model.get_output_embeddings()
         self.vocabulary = self.head.weight.shape[0] if isinstance(self.head, nn.Linear) else 0
-        self.liger = liger_loss(self.head.weight.device) if chunk == "liger" else None
+        device = self.head.weight.device
+        self.liger = liger_loss(device) if chunk == "liger" else None
+        self.fused = chunk == "fused"
+        if self.fused:
+            check_fused(device)
         if isinstance(chunk, str):
-            chunk = chunk_tokens(self.vocabulary, self.head.weight.device.type)
+            chunk = chunk_tokens(self.vocabulary, device.type)
         self.chunk = int(chunk) if self.vocabulary else 0
         self.pending: tuple[Tensor, float] | None = None
         self.result: tuple[Tensor, Tensor] | None = None
@@ -179,7 +196,9 @@ class HeadLoss:
             losses = self.liger(weight, flat, targets.reshape(-1), bias)
             loss, losses = losses.sum() * scale, losses.detach()
         else:
-            loss, losses = ChunkedCrossEntropy.apply(flat, weight, bias, targets.reshape(-1), scale, self.chunk)
+            loss, losses = ChunkedCrossEntropy.apply(
+                flat, weight, bias, targets.reshape(-1), scale, self.chunk, self.fused
+            )
         self.result = (loss, losses)
         # Not a view: FSDP hooks its backward pass to what leaves the model, and warns of views.
         return loss.reshape(1, 1, 1).clone()

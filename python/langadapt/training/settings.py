@@ -140,9 +140,10 @@ class PrecisionSettings:
     attention: Literal["auto", "flash", "varlen", "flex", "sdpa"] = "auto"
     """Kernel for packed documents: FlashAttention's (package `flash-attn`), torch's own, FlexAttention, or SDPA with a
     mask; auto = the fastest that agrees with `sdpa` on this machine."""
-    loss_chunk: int | Literal["auto", "liger"] = "auto"
+    loss_chunk: int | Literal["auto", "fused", "liger"] = "auto"
     """Tokens whose logits are held at once; auto = 32 MB of logits (and 512 tokens), 256 MB on a GPU; 0 = the
-    model's own loss; liger = the kernel of the package `liger-kernel`, which chooses its chunks itself."""
+    model's own loss; fused = as auto, with one kernel of `langadapt-kernels` for softmax, loss and gradient, which no
+    GPU has timed yet; liger = the kernel of the package `liger-kernel`, which chooses its chunks itself."""
 
     def check(self) -> None:
         """What is for bf16 weights is not asked of others."""
