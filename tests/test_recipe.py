@@ -1,6 +1,7 @@
 """Recipes: defaults, overrides, and errors that name the key and the remedy."""
 
 import importlib
+import time
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,38 @@ def test_keys_of_earlier_releases_are_taken_with_a_note(tmp_path, caplog) -> Non
     assert "`swap.calibrate` is called `swap.scale_rows` now" in caplog.text
     with pytest.raises(ConfigError, match="give one of them"):
         build(Recipe, content | {"swap": {"calibrate": True, "scale_rows": True}}, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("compare: " + 5000 * "[" + 5000 * "]", "nested too deeply"),
+        (
+            "x0: &b0 {a: 1}\n"
+            + "".join(f"x{n}: &b{n} {{<<: [{', '.join(10 * [f'*b{n - 1}'])}]}}\n" for n in range(1, 9)),
+            "aliases",
+        ),
+        (
+            "x0: &b0 [a]\n" + "".join(f"x{n}: &b{n} [{', '.join(10 * [f'*b{n - 1}'])}]\n" for n in range(1, 9)),
+            "aliases",
+        ),
+        ("x: &x [*x]\n", "aliases"),
+    ],
+)
+def test_yaml_that_stands_for_too_much_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=message) as error:
+        Recipe.from_yaml(file)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
+    assert time.monotonic() - started < 5
+
+
+def test_merge_keys_and_aliases_within_reason_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "name: x\nmodel: m\nout: o\ncorpus: {target: &files [a.txt], source: *files}\ntrain: &train {steps: 3}\n"
+    )
+    recipe = Recipe.from_yaml(file)
+    assert recipe.corpus.source == ["a.txt"] and recipe.train.steps == 3

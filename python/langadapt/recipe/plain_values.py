@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 Section = TypeVar("Section")
 
+MOST_VALUES = 100_000
+"""In a recipe whose aliases are written out: ten lines of YAML can stand for more than any memory holds."""
+
 
 class UniqueKeys(yaml.SafeLoader):
     """YAML in which a key may stand once: of two, the first would be lost without a word."""
@@ -35,6 +38,37 @@ class UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def spelt_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values below ``node`` if each alias were written out; what holds itself comes to too many. ``known``: by id."""
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES + 1
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        below = parts if isinstance(node, yaml.CollectionNode) else ()
+        known[id(node)] = 1 + sum(spelt_out(part, known) for part in below)
+    return known[id(node)]
+
+
+def parse(text: str) -> Any:
+    """The one value in a YAML text.
+
+    Raises:
+        ConfigError: a key is there twice, or the text stands for more than a recipe may say.
+        yaml.YAMLError: it is no YAML.
+    """
+    loader = UniqueKeys(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if spelt_out(node, {}) > MOST_VALUES:
+            raise ConfigError(
+                f"its aliases (`*name`) stand for more than {MOST_VALUES:,} values; write out what is meant"
+            )
+        return loader.construct_document(node)
+    except RecursionError:
+        raise ConfigError("nested too deeply; a recipe has sections and lists in them, no more") from None
+
+
 def read_mapping(path: str | Path, overrides: Iterable[str]) -> dict[str, Any]:
     """The mapping in a YAML file, with :func:`apply_override` applied.
 
@@ -43,7 +77,7 @@ def read_mapping(path: str | Path, overrides: Iterable[str]) -> dict[str, Any]:
         FileNotFoundError: no such file.
     """
     try:
-        content = UniqueKeys(Path(path).read_text(encoding="utf-8")).get_single_data()
+        content = parse(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {str(error).replace(chr(10), ' ')}") from None
     except ConfigError as error:
@@ -63,8 +97,8 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     if not separator or not dotted:
         raise ConfigError(f"--set {override}: expected KEY=VALUE, such as train.steps=100")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse(text)
+    except (yaml.YAMLError, ConfigError):
         raise ConfigError(f"--set {override}: the value is not valid YAML") from None
     *parents, last = dotted.split(".")
     place: Any = content
