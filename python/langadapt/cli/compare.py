@@ -26,12 +26,13 @@ from langadapt.cli.options import (
     TrustCode,
     Weighting,
     Words,
+    inputs_of,
+    options_of,
+    wish_of,
 )
 from langadapt.cli.progress import progress
-from langadapt.models.folder import resolve_model
 from langadapt.report.words import short_count
 from langadapt.swap.rows.names import METHODS
-from langadapt.swap.rows.options import SwapOptions
 
 if TYPE_CHECKING:
     from langadapt.trials.inputs import MethodInputs, ProbeWish
@@ -61,6 +62,7 @@ Steps = Annotated[int, typer.Option(help="Training steps, counted with the model
 
 
 def command(
+    ctx: typer.Context,
     model: Model,
     choices: Choices = None,
     *,
@@ -85,27 +87,8 @@ def command(
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Compare ways to change a model's vocabulary: all get the same text to train on and to be measured on."""
-    from langadapt.trials.inputs import MethodInputs, ProbeWish
-
-    inputs = MethodInputs(
-        model=resolve_model(model),
-        tokenizer="",
-        words=words,
-        helper=helper,
-        source_text=source_text or (),
-        seed=seed,
-        source_tokenizer=source_tokenizer,
-    )
-    wish = ProbeWish(probe_steps, probe_tokens, probe_rate, (), text)
-    options: dict[str, Any] = {"vocab_size": vocab_size, "new_tokens": new_tokens}
-    options["swap"] = SwapOptions(
-        method=method,
-        seed=seed,
-        pad_to_multiple_of=pad_to_multiple_of,
-        scale_rows=scale_rows,
-        fuzzy=fuzzy,
-        weighting=weighting,
-    )
+    inputs, wish = inputs_of(ctx.params), wish_of(ctx.params)
+    options: dict[str, Any] = {"vocab_size": vocab_size, "new_tokens": new_tokens, "swap": options_of(ctx.params)}
     ways = choices or ("replace", "extend", "trim")
     show_choices(inputs, wish, ways, out=out, as_json=as_json, trust_remote_code=trust_remote_code, **options)
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from langadapt.cli.progress import console
+from langadapt.models.folder import resolve_model
+from langadapt.swap.rows.options import SwapOptions
+
+if TYPE_CHECKING:
+    from langadapt.trials.inputs import MethodInputs, ProbeWish
 
 Inputs = Annotated[
     list[str],
@@ -50,6 +57,31 @@ TrustCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run model 
 def arguments_of(ctx: typer.Context) -> dict[str, Any]:
     """A command's parameters by name, but where its result goes: the arguments of the function that it stands for."""
     return {name: value for name, value in ctx.params.items() if name not in ("out", "as_json")}
+
+
+def options_of(flags: Mapping[str, Any]) -> SwapOptions:
+    """The options of the swap among a command's flags."""
+    given = {field.name: flags[field.name] for field in fields(SwapOptions) if field.name in flags}
+    given.pop("vectors", None)  # a file, which the inputs of the method open
+    return SwapOptions(**{**given, "scale_rows": flags["scale_rows"] or flags.get("calibrate", False)})
+
+
+def inputs_of(flags: Mapping[str, Any]) -> MethodInputs:
+    """The files among the command's flags."""
+    from langadapt.trials.inputs import MethodInputs
+
+    given = {field.name: flags[field.name] for field in fields(MethodInputs) if field.name in flags}
+    texts = flags["source_text"] or ()
+    given |= {"model": resolve_model(flags["model"]), "tokenizer": flags.get("tokenizer") or "", "source_text": texts}
+    return MethodInputs(**given)
+
+
+def wish_of(flags: Mapping[str, Any]) -> ProbeWish:
+    """What the command's flags ask of a bake-off."""
+    from langadapt.trials.inputs import ProbeWish
+
+    steps, tokens, rate = (flags[f"probe_{name}"] for name in ("steps", "tokens", "rate"))
+    return ProbeWish(steps, tokens, rate, flags.get("candidates") or (), flags["text"] or ())
 
 
 def warn_renamed(old: str, new: str) -> None:

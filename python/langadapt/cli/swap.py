@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,12 +26,14 @@ from langadapt.cli.options import (
     TrustCode,
     Weighting,
     Words,
+    inputs_of,
+    options_of,
     warn_renamed,
+    wish_of,
 )
 from langadapt.cli.progress import progress, say
 from langadapt.corpus.documents import files_of, read_documents
 from langadapt.errors import ConfigError
-from langadapt.models.folder import resolve_model
 from langadapt.recipe.plain_values import build
 from langadapt.swap.rows.names import AUTO, METHODS
 from langadapt.swap.rows.options import SwapOptions
@@ -110,38 +112,14 @@ def command(
         raise ConfigError("give --out FOLDER, or --dry-run to write nothing")
     if calibrate:
         warn_renamed("--calibrate", "--scale-rows")
-    swap, inputs, wish = options_of(ctx.params), inputs_of(ctx.params), wish_of(ctx.params)
+    # A bake-off names the method itself, when it is over.
+    swap = options_of({**ctx.params, "method": SwapOptions.method if method == AUTO else method})
+    inputs, wish = inputs_of(ctx.params), wish_of(ctx.params)
     if compare is not None:
         show_comparison(inputs, wish, swap, ctx.params)
         return
     places: dict[str, Any] = {"out": None if dry_run else out, "trust_remote_code": trust_remote_code}
     show(run_once(inputs, swap, wish, auto=method == AUTO, **places), as_json)
-
-
-def options_of(flags: Mapping[str, Any]) -> SwapOptions:
-    """The options of the swap among the command's flags; those of a bake-off's methods begin with the default one."""
-    given = {field.name: flags[field.name] for field in fields(SwapOptions) if field.name in flags}
-    del given["vectors"]
-    method = SwapOptions.method if flags["method"] == AUTO else flags["method"]
-    return SwapOptions(**{**given, "method": method, "scale_rows": flags["scale_rows"] or flags["calibrate"]})
-
-
-def inputs_of(flags: Mapping[str, Any]) -> MethodInputs:
-    """The files among the command's flags."""
-    from langadapt.trials.inputs import MethodInputs
-
-    given = {field.name: flags[field.name] for field in fields(MethodInputs) if field.name in flags}
-    texts = flags["source_text"] or ()
-    given |= {"model": resolve_model(flags["model"]), "tokenizer": flags["tokenizer"] or "", "source_text": texts}
-    return MethodInputs(**given)
-
-
-def wish_of(flags: Mapping[str, Any]) -> ProbeWish:
-    """What the command's flags ask of a bake-off."""
-    from langadapt.trials.inputs import ProbeWish
-
-    steps, tokens, rate = (flags[f"probe_{name}"] for name in ("steps", "tokens", "rate"))
-    return ProbeWish(steps, tokens, rate, flags["candidates"] or (), flags["text"] or ())
 
 
 def show_comparison(inputs: MethodInputs, wish: ProbeWish, swap: SwapOptions, flags: Mapping[str, Any]) -> None:
