@@ -66,10 +66,10 @@ def spoken(hint: Any) -> str:
     if origin is typing.Literal:
         return ("one of " if len(parts) > 1 else "") + ", ".join(f"`{part}`" for part in parts)
     if origin in (list, tuple):
-        return f"list of {WORDS[parts[0]]}s"
+        return f"list of {WORDS.get(parts[0], 'section')}s"
     if origin is dict:
         return f"mapping of {WORDS[parts[0]]}s to {WORDS[parts[1]]}s"
-    return WORDS[hint]
+    return "section" if dataclasses.is_dataclass(hint) else WORDS[hint]
 
 
 def table(kind: type, fields: list[dataclasses.Field[Any]]) -> str:
@@ -94,7 +94,18 @@ def page() -> str:
         for group in bases if len(bases) > 1 else [kind]:
             heading = f"**{about(group)}**\n\n" if group is not kind else ""
             parts.append(heading + table(group, list(dataclasses.fields(group))))
+            for inner, section in sections_in(group):
+                parts.append(
+                    f"**`{name}.{inner}`**: {about(section)}\n\n" + table(section, list(dataclasses.fields(section)))
+                )
     return "\n".join(parts)
+
+
+def sections_in(kind: type) -> list[tuple[str, type]]:
+    """Settings of a section that may be a section themselves, with their classes."""
+    hints = typing.get_type_hints(kind)
+    found = [(field.name, part) for field in dataclasses.fields(kind) for part in typing.get_args(hints[field.name])]
+    return [(name, part) for name, part in found if dataclasses.is_dataclass(part)]
 
 
 def about(kind: type) -> str:

@@ -153,10 +153,18 @@ class Experiment:
         side = Job(recipe, Run(Path(recipe.out), logging.info), self.base)
         with side.run.locked():
             corpora = text.corpora(side)
-            tokenizer = text.tokenizer(side, corpora["target"])
-            text.vectors(side, text.store(side, corpora["target"], tokenizer))
-            text.store(side, corpora["target"], self.base)
+            tokenizer = text.tokenizer(side, corpora)
+            stores = text.stores(side, corpora, tokenizer)
+            text.vectors(side, text.target_store(side, corpora, tokenizer, stores))
+            text.stores(side, corpora, self.base)
         return side
+
+    def watched(self, language: str) -> dict[str, list[str]]:
+        """Held-out text of both languages, what trainings are watched with."""
+        side = self.sides[language]
+        with side.run.locked():
+            corpora = text.corpora(side)
+        return {which: corpus.held_out(MEASURED_BYTES).watched for which, corpus in corpora.items()}
 
     def extras(self, language: str, method: str) -> dict[str, Any]:
         """What a method needs besides the two tokenizers."""
@@ -245,7 +253,7 @@ class Experiment:
                 model, self.tokenizer, tokenizer, method=method, seed=seed, **self.extras(language, method)
             )
             row = {"copied": report.copied, "combined": report.combined, "drawn": report.drawn}
-        texts = {which: side.validation_texts(which, MEASURED_BYTES) for which in side.languages}
+        texts = self.watched(language)
         marks: dict[str, dict[str, float]] = {}
 
         def validate(trained: Any, step: int) -> dict[str, float]:
@@ -305,10 +313,16 @@ def compare_vectors(experiment: Experiment, rows_file: Path) -> None:
         begun = time.monotonic()
         vectors = make(store, seed)
         seconds = round(time.monotonic() - begun, 1)
-        text = ProbeText(side.stores(side.folder / "tokenizer"), side.validation_texts("target"), window=256)
+        share = StoreShare(side.folder / "stores" / "target-new", 1.0, "target")
+        measured = ProbeText([share], experiment.watched("german")["target"], window=256)
         settings = build(TrainSettings, TRAIN | {"steps": 50, "schedule": "constant", "seed": 1}, "train.")
         ranking = probe_methods(
-            experiment.base, tokenizer, ["focus"], text, settings=settings, swap=SwapOptions(vectors=vectors, seed=1)
+            experiment.base,
+            tokenizer,
+            ["focus"],
+            measured,
+            settings=settings,
+            swap=SwapOptions(vectors=vectors, seed=1),
         )
         found.add({"vectors": name, "seed": seed, "seconds": seconds, **ranking.rows[0]})
 

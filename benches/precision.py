@@ -1,5 +1,7 @@
 """The paper's table of precisions in small: {own tokenizer, swapped} x {pure bf16 by every rounding, mixed}.
 
+`int8` is the default, stochastic rounding, with states of a byte.
+
 The English base model (3.8M parameters), the German tokenizer, stores and held-out texts are those that
 `benches/initialisers.py prepare` makes; the swap is FOCUS, once, in fp32. Every run is continued pretraining on German
 alone; weights start as bf16. A seed decides the data order and the random bits of the rounding. Measured on the
@@ -48,6 +50,7 @@ TOKENIZERS = ("own", "swapped")
 PRECISIONS: dict[str, dict[str, Any]] = {
     **{name: {"precision": "pure-bf16", "rounding": name} for name in ("nearest", "stochastic", "kahan", "split")},
     "mixed": {"precision": "mixed-bf16"},
+    "int8": {"precision": "pure-bf16", "rounding": "stochastic", "states": "int8"},
 }
 STEPS, ANNEAL_STEPS = 120, 40
 TRAIN: dict[str, Any] = {

@@ -114,6 +114,7 @@ def measure(tokens_per_step: int, rounds: int, steps: int) -> dict[str, Any]:
         # As torch's AdamW rounds.
         rounding="nearest",
         learning_rate=1e-4,
+        warmup=0.01,
         min_learning_rate=1e-5,
     )
     tokens = (rounds + 2) * steps * settings.tokens_per_step

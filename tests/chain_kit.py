@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ CORPUS = {"validation_bytes": 8000, "validation_share": 0.2}
 def chain(out: Path) -> None:
     """The source model, then its adaptation."""
     torch.set_num_threads(1)
-    texts = Path(str(files(langadapt.demo))) / "texts"
+    texts = Path(__file__).parent / "texts"
     source = Run(out / "source", lambda _: None)
     settings = {
         "corpus": CORPUS,

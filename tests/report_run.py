@@ -2,10 +2,12 @@
 
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
 METHODS = ("focus", "keep", "random")
+DOCUMENTS = 140
 
 
 def fertility(scale: float = 1.0) -> dict[str, Any]:
@@ -33,6 +35,39 @@ def fertility(scale: float = 1.0) -> dict[str, Any]:
     }
 
 
+def documents() -> tuple[list[int], list[float]]:
+    """Bytes of the tested documents, and how hard each is for any model."""
+    chance = random.Random(7)
+    return [chance.randrange(400, 9000) for _ in range(DOCUMENTS)], [chance.gauss(1, 0.1) for _ in range(DOCUMENTS)]
+
+
+def bits_of(bits_per_byte: float, seed: str, count: int = DOCUMENTS) -> list[float]:
+    """Bits of the first documents, which come to ``bits_per_byte``; models agree on what is hard."""
+    sizes, hard = documents()
+    chance = random.Random(seed)
+    bits = [size * much * chance.gauss(1, 0.03) for size, much in zip(sizes[:count], hard, strict=False)]
+    scale = bits_per_byte * sum(sizes[:count]) / sum(bits)
+    return [round(scale * one, 2) for one in bits]
+
+
+def held_out(count: int = DOCUMENTS) -> dict[str, Any]:
+    """As the stage of that name leaves it."""
+    sizes = documents()[0][:count]
+    prompt = {"text": "Am Morgen nach dem Regen", "goes_on": " lag die Stadt still."}
+    watched = {"watched_documents": 40, "watched_bytes": 180_000, "apart": count >= 100}
+    xz = {"xz_bits_per_byte": 2.71, "watched_xz_bits_per_byte": 2.83}
+    return {side: {"document_bytes": sizes, **watched, **xz, "prompts": [prompt]} for side in ("target", "source")}
+
+
+def measured(found: dict[str, Any], count: int = DOCUMENTS) -> dict[str, Any]:
+    """``found`` with figures of ``count`` documents that agree with its rows."""
+    found["held_out"] = held_out(count)
+    for one in found["rows"]:
+        bits = one["bits_per_byte"]
+        one["document_bits"] = {side: bits_of(value, f"{one['label']} {side}", count) for side, value in bits.items()}
+    return found
+
+
 def row(label: str, method: str | None, phase: str, tokenizer: str, target: float, source: float) -> dict[str, Any]:
     accuracy = 0.2 + 0.1 / target
     return {
@@ -42,6 +77,7 @@ def row(label: str, method: str | None, phase: str, tokenizer: str, target: floa
         "tokenizer": tokenizer,
         "parameters": 1_246_592 if tokenizer == "target" else 1_180_160,
         "bits_per_byte": {"source": source, "target": target},
+        "samples": {"target": [f" {label} <schreibt> weiter."]},
         "suites": {
             "belebele_de": {"acc": accuracy, "acc_stderr": 0.021, "acc_norm": accuracy + 0.01, "items": 399},
             "xquad_mc_de": {"acc": accuracy + 0.05, "acc_stderr": 0.019, "items": 450},
@@ -67,9 +103,9 @@ def results() -> dict[str, Any]:
             "by_role": 4,
             "script": {"Latin": {"tokens": 1700, "matched": 401}},
         },
-        "notes": [],
+        "notes": ["135 rows have no source; train them first: `train.embeddings_first_steps`"],
         "ranking": [],
-        "advice": "Go: 29.9% fewer tokens on the target language, 6.6% of the rows have no anchor.",
+        "prognosis": "Prognosis good: 29.9% fewer tokens on the target language, 6.6% of the rows have no anchor.",
     }
     training = {
         "out": "runs/demo/trained",
@@ -90,7 +126,7 @@ def results() -> dict[str, Any]:
         "validation": {"documents": 51, "bytes": 1_000_909},
         "skipped": 3,
     }
-    return {
+    found = {
         "name": "demo",
         "languages": {"source": "English", "target": "German"},
         "versions": {"python": "3.11.7", "langadapt": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
@@ -131,6 +167,17 @@ def results() -> dict[str, Any]:
             "price": None,
         },
     }
+    return measured(found)
+
+
+def earlier(found: dict[str, Any]) -> dict[str, Any]:
+    """``found`` as the version before wrote it."""
+    del found["held_out"]
+    for one in found["rows"]:
+        del one["document_bits"], one["samples"]
+    for report in found["swap"].values():
+        report["advice"] = report.pop("prognosis").replace("Prognosis good", "Go")
+    return found
 
 
 def log_lines(method: str) -> list[dict[str, Any]]:
@@ -161,6 +208,7 @@ def log_lines(method: str) -> list[dict[str, Any]]:
                     "grad_norm": 1 + 3 * done + 0.2 * math.sin(step * 7.1),
                     "tokens_per_second": 9300 + 250 * math.sin(step * 3.3),
                     "bytes_per_second": 36_000 + 900 * math.sin(step * 3.3),
+                    "seconds": step * 0.44,
                     **({"stale_share": 0.31 + 0.3 * step / 200} if step % 10 == 0 else {}),
                 }
             )
@@ -169,10 +217,13 @@ def log_lines(method: str) -> list[dict[str, Any]]:
 
 RECIPE = """\
 name: demo
+source_language: English
+target_language: German
 model: runs/demo/source-model/trained/final
 out: runs/demo
 corpus: {target: [german.jsonl], source: [english.jsonl], source_share: 0.1}
-train: {steps: 200, precision: pure-bf16, rounding: stochastic, learning_rate: 1.5e-3, schedule: cosine, seed: 42}
+train: {steps: 200, precision: pure-bf16, rounding: stochastic, learning_rate: 1.5e-3, schedule: cosine,
+  sequence_length: 2048, warmup: 0.01, seed: 42}
 """
 
 
@@ -185,6 +236,11 @@ def make_run(folder: Path, found: dict[str, Any] | None = None) -> Path:
         lines = "".join(json.dumps(line) + "\n" for line in log_lines(name))
         # As a killed process leaves it.
         (trained / "log.jsonl").write_text(lines + '{"step": 201, "lo')
+    for name in ("target-new", "target-own"):
+        store = folder / "stores" / name
+        store.mkdir(parents=True)
+        summary = {"documents": 2505, "tokens": 7_000_000, "bytes": 33_000_000}
+        (store / "manifest.json").write_text(json.dumps({"summary": summary}))
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "results.json").write_text(json.dumps(results() if found is None else found))
     return folder

@@ -58,7 +58,7 @@ def threads(contenders):
 
 def test_every_job_gives_the_same_at_any_number_of_threads(threads, tmp_path, monkeypatch):
     monkeypatch.setattr(threads, "VOCAB_SIZE", 400)
-    text = BENCHES.parent / "python" / "langadapt" / "demo" / "texts" / "german.jsonl"
+    text = BENCHES.parent / "tests" / "texts" / "german.jsonl"
     assert threads.prepare(text, 0.3, tmp_path) >= 300_000
     digests = {job: {threads.once(job, count, tmp_path)["digest"] for count in (1, 2, 3)} for job in threads.JOBS}
     assert all(len(found) == 1 for found in digests.values()), digests
@@ -90,3 +90,21 @@ def test_what_the_runners_import_is_there():
         for module, name in imports:
             holder = importlib.import_module(module)
             assert hasattr(holder, name) or importlib.util.find_spec(f"{module}.{name}"), f"{path}: {module}.{name}"
+
+
+@pytest.mark.usefixtures("contenders")
+def test_the_adamw_bench_steps_what_it_says_and_divides_by_the_right_rival():
+    bench = importlib.import_module("adamw_cpu")
+    assert all(bench.same_bits(name) for name in bench.BYTES)
+    names = ["memory", "torch fused", "split8", "torch fused + clipping", "nearest + clipping"]
+    rounds = {name: [bench.one(name, 2400, 3, 1) | {"round": 0}] for name in names}
+    assert all(row["wall_s"] > 0 for found in rounds.values() for row in found)
+    for seconds, name in enumerate(names, start=1):
+        rounds[name][0] |= {"wall_s": float(seconds), "cpu_s": 2.0 * seconds}
+    rows, table = bench.summary(rounds, 2400)
+    known = {row["contender"]: row for row in rows}
+    assert known["split8"]["of_rival"] == {"wall_s": 2 / 3, "cpu_s": 2 / 3}
+    assert known["nearest + clipping"]["of_rival"]["cpu_s"] == 4 / 5
+    # 16 bytes of a parameter and step in 6 s, where memory moves 12 bytes of each element in 2 s.
+    assert known["split8"]["of_memory"] == pytest.approx(16 / 6 / (12 / 2))
+    assert table.count("\n| ") == 4

@@ -56,7 +56,7 @@ def test_a_report_says_what_its_rows_say(row_files, runner, report):
     assert table in file.with_suffix(".md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("experiment", ["initialisers", "precision", "embeddings_first"])
+@pytest.mark.parametrize("experiment", ["initialisers", "precision", "embeddings_first", "adapter"])
 def test_the_page_of_an_experiment_says_what_its_rows_say(row_files, experiment):
     file = ROOT / "docs" / "runs" / f"{experiment}.jsonl"
     table = importlib.import_module(experiment).table(file)

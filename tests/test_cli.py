@@ -1,15 +1,20 @@
 """The command line is a promise: names, options, exit codes, one line per error, and help without waiting."""
 
 import os
+import re
+import resource
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 COMMANDS = [
     ["demo"],
+    ["doctor"],
+    ["init"],
     ["adapt"],
     ["plan"],
     ["corpus", "build"],
@@ -22,7 +27,14 @@ COMMANDS = [
     ["vectors", "train"],
     ["swap"],
     ["train"],
+    ["finish"],
+    ["export", "gguf"],
+    ["export", "hub"],
+    ["export", "vllm"],
+    ["items"],
+    ["sheet"],
     ["evaluate"],
+    ["generate"],
     ["report"],
 ]
 
@@ -40,14 +52,50 @@ def test_every_command_helps(command: list[str]) -> None:
     assert "Usage" in result.stdout
 
 
+def test_no_help_loses_words_to_markup() -> None:
+    import typer
+
+    from langadapt.cli.main import app
+
+    def commands(command: Any) -> Iterator[Any]:
+        yield command
+        for child in getattr(command, "commands", {}).values():
+            yield from commands(child)
+
+    lost = [
+        parameter.name
+        for command in commands(typer.main.get_command(app))
+        for parameter in command.params
+        if re.search(r"\[[a-z/][^]]*\]", getattr(parameter, "help", None) or "")
+    ]
+    assert lost == []
+
+
 def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys, langadapt.cli.main; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    heavy = "{'torch', 'transformers', 'numpy', 'jinja2', 'langadapt_kernels'}"
+    code = f"import sys, langadapt.cli.main; print(sorted({heavy} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
-    started = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     langadapt("--help")
-    # The promise is 0.5 s on an idle machine; a shared one gets some slack here, the import check above is the guard.
-    assert time.perf_counter() - started < 2.0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # The promise is 0.3 s on an idle machine with compiled sources; processor time hardly grows on a busy one. The
+    # import check above is the guard.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.0
+
+
+def test_the_first_stage_does_not_wait_for_the_compiler() -> None:
+    """Nor for sharded tensors: together they took as long to import as torch itself."""
+    code = (
+        "import resource, sys, langadapt.pipeline.run\n"
+        "print(sorted({'torch._dynamo', 'torch._inductor', 'torch.distributed.tensor'} & set(sys.modules)))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_utime)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, seconds = done.stdout.splitlines()
+    assert loaded == "[]"
+    # Processor time, which a busy machine stretches less; 3 seconds on such a one, with compiled sources.
+    assert float(seconds) < 20
 
 
 @pytest.mark.parametrize(
@@ -57,6 +105,7 @@ def test_help_does_not_wait_for_torch() -> None:
         (["adapt"], 2, "Missing argument"),
         (["fly"], 2, "No such command"),
         (["demo", "--fast"], 2, "No such option"),
+        (["corpus", "build", "/dev/null", "--out", "o", "--min-chars", str(2**64)], 2, "BuildOptions.min_chars"),
     ],
 )
 def test_errors_are_short(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
@@ -117,15 +166,20 @@ def test_a_terminal_that_knows_ascii_alone(tmp_path: Path, monkeypatch: pytest.M
     assert "train" in result.stdout
 
 
+class PanicException(BaseException):
+    """As packages written in Rust raise it."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), PanicException("no capsule: <class 'KeyboardInterrupt'>")])
 def test_ctrl_c_says_that_it_was_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
 ) -> None:
     from langadapt.cli.main import main
 
     (tmp_path / "r.yaml").write_text("name: a\nmodel: b\nout: c\ncorpus: {target: [d]}\n")
 
     def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr("langadapt.recipe.Recipe.from_yaml", interrupted)
     with pytest.raises(SystemExit) as left:
@@ -137,5 +191,7 @@ def test_ctrl_c_says_that_it_was_one(
 def test_errors_of_other_libraries_are_cut_short() -> None:
     from langadapt.cli.main import describe
 
+    refused = describe(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."))
+    assert refused == ("out of memory: DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.", 1)
     text, code = describe(RuntimeError("many words " * 10_000))
     assert code == 1 and len(text) < 1200 and text.endswith("... (a defect of langadapt; --debug shows where)")

@@ -98,7 +98,7 @@ def test_batches_do_not_matter() -> None:
 def test_chunks_of_logits_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = tiny_llama(), byte_tokenizer(bos_token="<s>")
     whole = bits_per_byte(model, tokenizer, TEXTS)
-    monkeypatch.setattr("langadapt.evaluation.bits_per_byte.LOGIT_BYTES", 4 * 260 * 3)
+    monkeypatch.setattr("langadapt.evaluation.scoring.CPU_LOGIT_BYTES", 4 * 260 * 3)
     assert bits_per_byte(model, tokenizer, TEXTS) == pytest.approx(whole, rel=1e-6)
 
 
@@ -145,7 +145,7 @@ def test_other_families_agree_with_the_naive_loop() -> None:
 
 @pytest.mark.parametrize("limit", [1, 1 << 30])
 def test_logits_changed_after_the_head_are_seen(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("langadapt.evaluation.bits_per_byte.WHOLE_LOGIT_BYTES", limit)
+    monkeypatch.setattr("langadapt.evaluation.scoring.WHOLE_LOGIT_BYTES", limit)
     torch.manual_seed(0)
     config = Gemma2Config(
         vocab_size=260,

@@ -14,6 +14,7 @@ from langadapt.errors import ConfigError, DataError, LangadaptError
 from langadapt.evaluation.suites import (
     SUITES,
     evaluate_suites,
+    measure_suites,
     plain_metrics,
     question,
     read_list,
@@ -82,6 +83,10 @@ def test_equals_naive_accuracy(tmp_path: Path, model: Any, tokenizer: Any) -> No
     assert (found["klein"]["acc"], found["klein"]["acc_norm"]) == pytest.approx((acc, acc_norm))
     assert found["klein"]["items"] == len(QUESTIONS)
     assert {"acc_stderr", "acc_norm_stderr"} <= found["klein"].keys()
+    sizes = [len(one["choices"]) for one in read_questions(file)]
+    assert found["klein"]["chance"] == pytest.approx(sum(1 / size for size in sizes) / len(sizes))
+    items = measure_suites(model, tokenizer, [file]).items["klein"]
+    assert len(items["acc"]) == len(QUESTIONS) and sum(items["acc"]) / len(QUESTIONS) == pytest.approx(acc)
 
 
 def test_folders_of_a_model_and_of_files(tmp_path: Path, model: Any, tokenizer: Any) -> None:

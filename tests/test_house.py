@@ -23,11 +23,12 @@ PROTOCOLS = {"forward", "backward"}
 """torch and transformers call these, by position."""
 NAMED_BY_OTHERS = "# By position: "
 """Begins the comment that says whose order of parameters a function has to keep."""
-HEAVY = ("numpy", "huggingface_hub", "torch", "langadapt_kernels", "transformers")
+HEAVY = ("jinja2", "numpy", "huggingface_hub", "torch", "langadapt_kernels", "transformers")
 """What a light module does not wait for, lightest first."""
 REQUIRED = {*HEAVY, "jinja2", "langadapt", "rich", "safetensors", "tokenizers", "typer", "yaml"}
-SELDOM = {"torch.distributed.fsdp", "torch.utils.tensorboard"}
-"""Half a second that only several GPUs want; an optional package."""
+SELDOM = {"torch.distributed.fsdp", "torch.utils.tensorboard", "transformers.conversion_mapping"}
+SELDOM |= {"transformers.core_model_loading"}
+"""Half a second that only several GPUs want; an optional package; torch's sharded tensors, which no text wants."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -1,7 +1,9 @@
 """What a system may refuse and what a file may name: the work goes on with what there is, or ends with one line."""
 
 import json
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +15,9 @@ import pyarrow
 import pytest
 from sample_tokenizers import byte_level
 
-from langadapt import Tokenizer, build_corpus
+from langadapt import Tokenizer, build_corpus, measure_fertility
 from langadapt.errors import DataError
+from langadapt.tokenizer.package import package_errors
 
 AS_NOBODY = """
 import os, resource, sys
@@ -77,6 +80,26 @@ def test_a_line_larger_than_the_memory_is_skipped(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "['first', 'last']"), done.stderr
 
 
+WORDS_IN_LITTLE_MEMORY = """
+import resource, sys
+from langadapt import train_bpe
+now = 1024 * int(open("/proc/self/status").read().split("VmSize:")[1].split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (now + (60 << 20),) * 2)
+letters = str.maketrans("0123456789", "ghijklmnop")
+word = lambda n: f"{n * 2654435761 % 2**40:x}".translate(letters)
+train_bpe(texts=(" ".join(map(word, range(n, n + 1000))) for n in range(0, 1_500_000, 1000)), vocab_size=300, threads=1)
+"""
+
+
+def test_refused_memory_is_one_line_and_no_abort() -> None:
+    command = [sys.executable, "-c", WORDS_IN_LITTLE_MEMORY]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "RUST_BACKTRACE": "0"}
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: out of memory: the system refused \d+ bytes more; .*\n", done.stderr)
+
+
 def test_an_id_without_pieces_below_it_is_refused() -> None:
     definition = json.loads(byte_level(["ein Text"], 300).to_str())
     definition["model"]["vocab"]["zz"] = 2**32 - 1
@@ -84,7 +107,11 @@ def test_an_id_without_pieces_below_it_is_refused() -> None:
         Tokenizer(json.dumps(definition).encode())
 
 
-def test_a_panic_of_the_package_is_one_line() -> None:
+def test_a_panic_of_the_package_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An earlier command may have left a handler whose stream is closed by now, and `--debug`.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     definition = json.loads(byte_level(["ein Text"], 300).to_str())
     added = {"single_word": False, "normalized": False, "special": False}
     definition["added_tokens"] += [
@@ -94,8 +121,28 @@ def test_a_panic_of_the_package_is_one_line() -> None:
     definition["normalizer"] = {"type": "Lowercase"}
     tokenizer = Tokenizer(json.dumps(definition).encode())
     assert tokenizer.backend == "tokenizers"
-    with pytest.raises(DataError, match="bad split"):
-        tokenizer.encode("<m>   x")
+    texts = tmp_path / "a.txt"
+    texts.write_text("<m>   x\n" * 300)
+    for work in (
+        lambda: tokenizer.encode("<m>   x"),
+        lambda: tokenizer.encode_batch(["<m>   x"] * 300),
+        lambda: measure_fertility({"its": tokenizer}, {"a": texts}),
+    ):
+        with pytest.raises(DataError, match=r"cannot encode this text: .*bad split"):
+            work()
+    definition["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    with pytest.raises(DataError, match=r"cannot read it: .*precompiled_charsmap"):
+        Tokenizer(json.dumps(definition).encode())
+    assert capfd.readouterr().err == ""
+
+
+def test_what_is_said_while_a_package_works_is_kept(capfd: pytest.CaptureFixture[str]) -> None:
+    with package_errors("outer"):
+        os.write(2, b"first, ")
+        with package_errors("inner"):
+            os.write(2, b"second, ")
+    os.write(2, b"third")
+    assert capfd.readouterr().err == "first, second, third"
 
 
 def test_many_added_tokens_and_long_ones_take_linear_time() -> None:

@@ -15,6 +15,7 @@ from langadapt.artefacts.folders import (
     new_folder,
     read_manifest,
     remove_leftovers,
+    scratch_folder,
     verify,
     whole_file,
     write_atomically,
@@ -152,6 +153,30 @@ def test_leftovers_go_and_nothing_else_does(tmp_path: Path) -> None:
     (tmp_path / ".a.json.7.tmp").write_text("half, as an older version wrote it")
     write_atomically(tmp_path / "a.json", "whole")
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", *foreign}
+
+
+def test_what_another_process_puts_between_the_two_renames_is_replaced(tmp_path: Path) -> None:
+    out, rename, late = tmp_path / "out", Path.rename, [True]
+    make(out, "old")
+
+    def other_first(source: Path, target: Path) -> Path:
+        if target == out and late.pop():
+            late.append(False)
+            (out / "inner").mkdir(parents=True)
+        return rename(source, target)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Path, "rename", other_first)
+        make(out, "new")
+    assert verify(out) and (out / "inner" / "data.txt").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_scratch_of_a_dead_process_goes_with_the_next_one(tmp_path: Path) -> None:
+    left = left_by_a_dead_process(tmp_path / "sweep", "tmp")
+    with scratch_folder("sweep", tmp_path) as folder, scratch_folder("sweep", tmp_path) as other:
+        assert not left.exists() and folder != other and folder.is_dir() and other.is_dir()
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_another_process_is_writing_is_no_leftover(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from test_swap_cli import run, tiny_model, work  # noqa: F401  (`work` is a fixt
 from training_kit import settings, shares
 from training_kit import tiny_model as memory_model
 
-import langadapt.demo
 from langadapt import Tokenizer
 from langadapt.errors import ConfigError, DataError, LangadaptError, TrainingStopped
 from langadapt.pipeline.run import adapt
@@ -149,7 +147,7 @@ def test_a_lost_probe_is_a_row_and_not_the_end(work) -> None:  # noqa: F811
 
 
 def test_a_recipe_may_leave_the_method_to_a_bake_off(work, tmp_path) -> None:  # noqa: F811
-    texts = Path(str(files(langadapt.demo))) / "texts"
+    texts = Path(__file__).parent / "texts"
     training = {"steps": 2, "sequence_length": 32, "batch_sequences": 2, "learning_rate": 1e-3, "device": "cpu"}
     recipe = build(
         Recipe,

@@ -48,7 +48,7 @@ def test_a_damaged_model_is_named(tmp_path: Path, damage: Callable[[Path], None]
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("header", [[], {"a": 5}, {"a": {"dtype": "F32"}}], ids=str)
+@pytest.mark.parametrize("header", [[], {"a": 5}, {"a": {"dtype": "F32"}}, {"__metadata__": []}], ids=str)
 def test_a_header_without_tensors_is_named(tmp_path: Path, header: object) -> None:
     content = json.dumps(header).encode()
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(content)) + content)

@@ -44,13 +44,21 @@ def of_command(*names: str) -> dict[str, Any]:
     return {one.opts[0].lstrip("-").replace("-", "_"): plain(one.default) for one in shown}
 
 
-HOW = {"inputs", "texts", "out", "progress", "threads", "json"}
-"""Where text and results lie and how much of the machine works; a recipe says that elsewhere."""
+HOW = {"inputs", "texts", "out", "progress", "threads", "json", "shard", "counts", "source_counts"}
+HOW |= {"engine", "address", "shards"}
+"""Where text and results lie and how much of which machine works; a recipe says that elsewhere."""
 
 CASES = [
     # Reading belongs to the corpus; a recipe's `path` is in place of a training.
-    (CorpusSettings, ("corpus", "build"), BuildOptions, HOW, {"target", "source", "source_share"}),
-    (TokenizerSettings, ("tokenizer", "train"), BpeOptions, HOW | {"text_field", "text_unit", "strict"}, {"path"}),
+    (CorpusSettings, ("corpus", "build"), BuildOptions, HOW, {"target", "source", "source_share", "sources"}),
+    # A plain call from Python learns what the reference trainers do, without given tokens; `source` is the corpus's.
+    (
+        TokenizerSettings,
+        ("tokenizer", "train"),
+        BpeOptions,
+        HOW | {"text_field", "text_unit", "strict", "code_tokens", "source", "also"},
+        {"path", "code_tokens", "weights"},
+    ),
     # fastText's own settings are for experiments from Python.
     (
         VectorSettings,
@@ -89,3 +97,9 @@ def test_the_size_by_position_is_the_size_by_name() -> None:
 def test_every_seed_is_the_same() -> None:
     seeds = [of_command("swap")["seed"], of_command("vectors", "train")["seed"], of_python(train_vectors)["seed"]]
     assert {*seeds, inspect.signature(Recipe).parameters["seed"].default} == {0}
+
+
+def test_recipes_and_commands_give_code_its_tokens() -> None:
+    command = of_command("tokenizer", "train")
+    assert of_fields(TokenizerSettings)["code_tokens"] is True and command["code_tokens"] is True
+    assert BpeOptions().code_tokens is False

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import byte_tokenizer, tiny_llama
 
-import langadapt.demo
 from langadapt import _core
 from langadapt.artefacts import folders
 from langadapt.artefacts.stages import Run
@@ -20,7 +18,7 @@ from langadapt.pipeline import adapt, train
 from langadapt.recipe.plain_values import build
 from langadapt.recipe.recipe import Recipe
 
-TEXTS = Path(str(files(langadapt.demo))) / "texts"
+TEXTS = Path(__file__).parent / "texts"
 
 
 @pytest.fixture
@@ -95,7 +93,7 @@ def ways(method: str) -> set[str]:
 
 def test_a_comparison_enters_each_stage_once(recipe: Callable[..., Recipe]) -> None:
     plan = recipe(swap={"method": "focus"}, compare=["keep"])
-    stages = TEXT | NEW | OWN | ways("focus") | {"fertility", "evaluate-source"}
+    stages = TEXT | NEW | OWN | ways("focus") | {"held-out", "fertility", "evaluate-source"}
     with pytest.MonkeyPatch.context() as patch:
         first = Ledger(patch)
         results = adapt(plan)
@@ -118,7 +116,7 @@ def test_a_bake_off_enters_each_stage_once(recipe: Callable[..., Recipe]) -> Non
         ledger = Ledger(patch)
         results = adapt(plan)
     methods = {results["method"], "mean"}
-    ledger.check(TEXT | NEW | {"fertility", "evaluate-source", "bake-off"}.union(*map(ways, methods)))
+    ledger.check(TEXT | NEW | {"held-out", "fertility", "evaluate-source", "bake-off"}.union(*map(ways, methods)))
 
 
 def test_training_alone_enters_each_stage_once(recipe: Callable[..., Recipe]) -> None:
@@ -130,8 +128,9 @@ def test_training_alone_enters_each_stage_once(recipe: Callable[..., Recipe]) ->
     with pytest.MonkeyPatch.context() as patch:
         ledger = Ledger(patch)
         adapt(plan)
-    ledger.check(TEXT | NEW | ways("focus") | {"fertility", "evaluate-source"})
+    ledger.check(TEXT | NEW | ways("focus") | {"held-out", "fertility", "evaluate-source"})
     assert set(ledger.made) == {
+        "held-out",
         "fertility",
         "evaluate-source",
         "evaluate-focus-swapped",
@@ -147,6 +146,8 @@ def test_single_commands_make_things_once(tmp_path: Path, capsys: pytest.Capture
     commands = [
         ["corpus", "build", str(TEXTS / "german.jsonl"), "--out", place["c"], "--min-chars", "1"],
         ["tokenizer", "train", str(text), "--vocab-size", "350", "--out", place["t"]],
+        ["tokenizer", "extend", place["t"], str(text), "--new-tokens", "9", "--out", str(tmp_path / "more")],
+        ["tokenizer", "trim", place["t"], str(text), "--out", str(tmp_path / "less")],
         ["tokenize", str(text), "--tokenizer", place["t"], "--out", place["s"]],
         ["vectors", "train", place["s"], "--out", vectors, "--dim", "8", "--epochs", "1", "--threads", "1"],
         ["swap", str(model), "--tokenizer", place["t"], "--out", place["swapped"], "--method", "mean", "--seed", "3"],

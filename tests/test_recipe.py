@@ -1,5 +1,6 @@
 """Recipes: defaults, overrides, and errors that name the key and the remedy."""
 
+import dataclasses
 import importlib
 import time
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from langadapt.errors import ConfigError
-from langadapt.recipe.plain_values import build
-from langadapt.recipe.recipe import Recipe
+from langadapt.recipe.plain_values import ELSEWHERE, build
+from langadapt.recipe.recipe import CorpusSettings, Recipe
+from langadapt.training.settings import TrainSettings
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
 MINIMAL = "name: tiny\nmodel: m\nout: o\ncorpus: {target: [a.jsonl]}\n"
@@ -93,6 +95,7 @@ def test_rates_may_be_written_without_a_point(tmp_path: Path) -> None:
         (MINIMAL + "train: {stepz: 3}\n", "unknown key `train.stepz`; did you mean `train.steps`?"),
         (MINIMAL + "train: {steps: many}\n", "`train.steps`: expected a whole number, got a text 'many'"),
         (MINIMAL + "tokenizer: {style: wordpiece}\n", "'wordpiece' is none of 'byte_level', 'sentencepiece'"),
+        (MINIMAL + "train: {optimizer: galore-adamw}\n", "`train.optimizer`: galore-adamw is gone; take `adamw`, with"),
         (
             MINIMAL + "train: {rounding: up}\n",
             "'up' is none of 'nearest', 'stochastic', 'kahan', 'split', 'split8', 'auto'",
@@ -205,3 +208,28 @@ def test_merge_keys_and_aliases_within_reason_are_read(tmp_path: Path) -> None:
     )
     recipe = Recipe.from_yaml(file)
     assert recipe.corpus.source == ["a.txt"] and recipe.train.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lr=1e-4", "unknown key `train.lr`; did you mean `train.learning_rate`?"),
+        ("train.max_steps=3", "did you mean `train.steps`?"),
+        ("train.warmup_ratio=3", "did you mean `train.warmup`?"),
+        ("output_dir=x", "did you mean `out`?"),
+        ("train.zzz=3", "valid keys: "),
+    ],
+)
+def test_names_of_other_trainers_are_translated_and_lists_are_short(
+    tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Recipe.from_yaml(write(tmp_path, MINIMAL), [override])
+    assert message in str(refused.value)
+    assert len(str(refused.value)) < 350
+
+
+def test_all_translations_lead_to_a_key() -> None:
+    keys = {field.name for kind in (Recipe, TrainSettings, CorpusSettings) for field in dataclasses.fields(kind)}
+    assert set(ELSEWHERE.values()) <= keys
+    assert not set(ELSEWHERE) & keys

@@ -1,6 +1,7 @@
 """The report of a made-up run: what the page says, that it needs nothing else, and that it bears with gaps."""
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,15 +9,31 @@ from typing import Any
 
 import pytest
 import yaml
-from report_run import make_run, results
+from report_run import earlier, log_lines, make_run, results
 from rich.console import Console
 
 from langadapt.artefacts.folders import fingerprint
 from langadapt.errors import DataError
 from langadapt.report import results_table, words, write_report
-from langadapt.report.charts import MAX_POINTS, Axis, Line, Reference, line_chart, thin, tick_text, value_axis
-from langadapt.report.results import results_of
-from langadapt.report.summary import summarize, verdict
+from langadapt.report.charts import (
+    COLOURS,
+    MAX_POINTS,
+    STROKES,
+    Axis,
+    Line,
+    Reference,
+    line_chart,
+    stroke,
+    thin,
+    tick_text,
+    value_axis,
+)
+from langadapt.report.curves import bits_charts
+from langadapt.report.page import code
+from langadapt.report.results import Cost, results_of
+from langadapt.report.run import read_run
+from langadapt.report.sections import times
+from langadapt.report.summary import summarize
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 """Elements without an end."""
@@ -73,14 +90,20 @@ def test_page_says_it_all(run: Path) -> None:
     text = page_text(file)
     for wanted in (
         "demo: English → German",
-        "German: 2.318 bits per byte, 32.1 % fewer than the source model (3.412).",
-        "English: 2.871 bits per byte, 36.5 % more than the source model (2.104): so much was forgotten.",
-        "German, same training without a swap: 2.402; the swapped model needs 3.5 % fewer than that.",
+        "Yes: focus needs 2.318 bits per byte of German, 32.1 % fewer than the source model's 3.412 (95 % interval",
+        "English: 2.871 bits per byte, 36.5 % more than the source model (95 % interval",
+        "German, training without a swap on the same tokens and text (819 k, 16.9 MB): 2.402; focus needs 3.5 %",
         "German text has 29.9 % fewer tokens than before, and English text has 44.2 % more tokens than before.",
-        "Cost: 819 k training tokens, 1 min 28 s of training, 4 min 46 s for all stages",
+        "Cost: English 2.871 bits per byte, 36.5 % more than before; 819 k training tokens; 1 min 28 s of",
+        "German was tested on 140 held-out documents (648 kB), none of them among the 40 (180 kB) that training was",
+        "All stages and comparisons together took 4 min 46 s.",
+        "xz, a compressor 2.710",
+        "Am Morgen nach dem Regen",
+        "focus, trained <schreibt> weiter.",
+        "Bits per byte of the text that training was watched with",
+        "Thin lines: the text of the training batches.",
         "What it gained and what it cost",
         "belebele_de",
-        "Training loss",
         "Learning rate",
         "Aligned sentences",
         "without a source 135",
@@ -151,6 +174,20 @@ def test_values_of_broken_runs(run: Path) -> None:
     log.write_text("".join(json.dumps(line | more) + "\n" for line in lines) + "\ufffd\n")
     text = page_text(write_report(rewrite(run, found)))
     assert "1.5 GPU-hours (price: 3.00)" in text
+
+
+def test_tasks_say_what_was_gained_and_what_they_cannot_tell(run: Path) -> None:
+    found = results()
+    for one in found["rows"]:
+        one["suites"] |= {"easy": {"acc": 0.26, "acc_stderr": 0.02, "chance": 0.25}}
+        right = 90 if one["method"] == found["method"] and one["phase"] == "trained" else 60
+        one["suite_items"] = {"belebele_de": {"acc": [1.0] * right + [0.0] * (120 - right)}}
+    text = page_text(write_report(rewrite(run, found)))
+    assert "+0.250 [+0.1" in text
+    assert "tells 0.1" in text and "all models are at chance: it cannot tell them apart" in text
+    assert (
+        "gained" not in page_text(write_report(rewrite(run, results()))).partition("Tasks")[2].partition("Samples")[0]
+    )
 
 
 def test_layouts_stand_beside_the_time(run: Path) -> None:
@@ -250,8 +287,8 @@ def test_twice_is_the_same(run: Path) -> None:
     assert write_report(run).read_bytes() == first
 
 
-def printed(found: dict[str, Any]) -> str:
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+def printed(found: dict[str, Any], width: int = 200) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     with console.file:
         console.print(results_table(found))
         return console.export_text()
@@ -259,17 +296,101 @@ def printed(found: dict[str, Any]) -> str:
 
 def test_table_for_the_terminal() -> None:
     text = printed(results())
-    assert "tokens per word, German" in text
-    assert re.search(r"focus, trained +│ new, 2,048 +│ +1\.25.M │ +1\.50 │ +2\.01 │ +2\.318 −32\.1.%", text)
+    assert text.startswith("Yes: focus needs 2.318 bits per byte of German")
+    assert "German: 2.13 tokens per word before, 1.50 with the new tokenizer" in text
+    assert re.search(r"focus, trained +│ +2\.318 │ +−32\.1.% │ +2\.871 │ +\+36\.5.% │", text)
+    assert re.search(r"xz, a compressor +│ +2\.710 │", text)
 
 
-def test_verdict_in_other_cases() -> None:
+def test_no_table_breaks_a_word_at_80_columns() -> None:
     found = results()
-    found["rows"][2]["bits_per_byte"] = {"source": 2.104, "target": 3.5}
-    known = results_of(found)
-    sentences = verdict(summarize(known), known)
-    assert "2.6\u00a0% more than the source model" in sentences[0]
-    assert sentences[2].endswith("about as many as the source model (2.104): nothing was forgotten.")
+    found["rows"][2]["label"] = "subword_mean, before training"
+    text = printed(found, 80)
+    assert "subword_mean, before training" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    table = [line for line in text.splitlines() if line.startswith("│")]
+    assert len(table) == len(found["rows"]) + 1 and "…" not in text
+
+
+def test_earlier_runs_are_reported_and_told_what_they_lack(run: Path) -> None:
+    text = page_text(write_report(rewrite(run, earlier(results()))))
+    assert "32.1 % fewer than the source model's 3.412, and no other arm is better. Cost:" in text
+    assert "This run is of an earlier version, which kept no figures of single documents" in text
+    assert "interval" in text and "95 % interval" not in text
+    assert "Go: " not in text and "Samples" not in text
+
+
+def test_backticks_are_code_and_nothing_else(run: Path) -> None:
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "train them first: <code>train.embeddings_first_steps</code>" in page
+    assert "`" not in page.split("</style>")[1]
+    assert code("a <b> `<i>` `c") == "a &lt;b&gt; <code>&lt;i&gt;</code> `c"
+
+
+def test_stages_too_short_to_be_seen_share_a_bar() -> None:
+    taken = Cost({"a": 100.0, "b": 50.0, **{f"s{number}": 0.1 for number in range(14)}}, None, None)
+    assert [(bar.name, round(bar.share, 1)) for bar in times(taken)] == [
+        ("a", 100),
+        ("b", 50),
+        ("14 other stages", 1.4),
+    ]
+    assert [bar.name for bar in times(Cost({"a": 100.0, "b": 0.1}, None, None))] == ["a", "b"]
+
+
+def test_arms_differ_in_colour_or_stroke() -> None:
+    looks = {(slot % COLOURS, stroke(slot)) for slot in range(COLOURS * STROKES)}
+    assert len(looks) == COLOURS * STROKES
+    assert all(stroke(slot) != stroke(slot + 1) for slot in range(COLOURS - 1))
+
+
+def test_curves_over_tokens_bytes_and_seconds(run: Path) -> None:
+    found = results()
+    found["held_out"]["source"]["watched_xz_bits_per_byte"] = 9.25
+    data = read_run(rewrite(run, found))
+    german, english = bits_charts(data, summarize(data.results))
+    assert list(german.svgs) == list(english.svgs) == ["tokens", "bytes", "seconds"]
+    assert ">250\u00a0k<" in german.svgs["tokens"] and ">1\u00a0M<" in german.svgs["bytes"]
+    assert ">75<" in german.svgs["seconds"]
+    assert german.svg.count('class="ring') == 3 and german.svg.count("faint") == 3
+    assert "Off the chart: xz, a compressor, 9.250." in english.note and "xz, a compressor" in german.svg
+    log = data.logs["focus"]
+    read, seconds = log.places("bytes", [0, 100, 200]), log.places("seconds", [0, 100, 200])
+    assert read is not None and seconds == pytest.approx([0, 44, 88])
+    assert read == pytest.approx([0, 819_200 / 2 * 36 / 9.3, 819_200 * 36 / 9.3], rel=0.01)
+    bits = dict(log.training_bits("target"))
+    loss = next(line["loss"] for line in log.steps if line["step"] == 200)
+    assert bits[200] == pytest.approx(loss / math.log(2) * 7_002_505 / 33_000_000)
+    assert log.training_bits("source") == []
+    log.steps[-1]["bits_per_byte"] = {"target": 1.5, "source": 1.25}
+    assert (log.training_bits("target"), log.training_bits("source")) == ([(200, 1.5)], [(200, 1.25)])
+
+
+def test_bits_charts_share_one_kind_of_axis(run: Path) -> None:
+    for high in (2.4, 9.0):
+        log = run / "trained" / "focus" / "log.jsonl"
+        values = [(0, high, 2.2), (100, 2.2, 2.1), (200, 2.1, 2.1)]
+        for name in ("keep", "random"):
+            (run / "trained" / name / "log.jsonl").unlink(missing_ok=True)
+        lines = [
+            {"step": step, "validation": {"bits_per_byte_target": target, "bits_per_byte_source": source}}
+            for step, target, source in values
+        ]
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        data = read_run(run)
+        charts = bits_charts(data, summarize(data.results))
+        assert ["Logarithmic" in chart.note for chart in charts] == [high > 3] * 2
+
+
+def test_a_training_that_got_worse_says_so(run: Path) -> None:
+    log = run / "trained" / "focus" / "log.jsonl"
+    lines = [json.dumps(line) for line in log_lines("focus")]
+    lines[-1] = json.dumps({"step": 200, "validation": {"bits_per_byte_target": 2.9}})
+    log.write_text("\n".join(lines[:-2] + lines[-1:]))
+    text = page_text(write_report(run))
+    assert "Training of focus was best at step 175 of 200" in text and "2.900 at the end. The model of the end" in text
+    found = results()
+    found["training"]["focus"] |= {"kept_step": 175, "best_step": 175}
+    assert "2.900 at the end. The model of step 175 is kept." in page_text(write_report(rewrite(run, found)))
 
 
 def test_fertility_of_languages_without_spaces() -> None:
@@ -293,7 +414,7 @@ def test_axes(low: float, high: float) -> None:
 
 
 def test_small_numbers_fit_beside_the_axis() -> None:
-    chart = line_chart("rate", [Line("a", [0, 1], [2e-6, 4e-5])], x_title="x", may_be_logarithmic=False)
+    chart = line_chart("rate", [Line("a", [0, 1], [2e-6, 4e-5])], x_title="x")
     assert chart is not None
     assert ">2e-5<" in chart.svg
     assert ">0<" in chart.svg
@@ -317,8 +438,8 @@ def test_long_series_are_thinned() -> None:
 
 
 def test_charts_of_few_points() -> None:
-    assert line_chart("none", [Line("a", [], [])], x_title="x") is None
-    one = line_chart("one", [Line("a", [0], [0])], x_title="x", references=[Reference("level", 0)])
+    assert line_chart("none", [Line("a", [], []), Line("b", [0], [1])], x_title="x") is None
+    one = line_chart("one", [Line("a", [0, 0], [0, 0])], x_title="x", references=[Reference("level", 0)])
     assert one is not None
     assert "nan" not in one.svg.lower()
 

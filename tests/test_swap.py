@@ -252,12 +252,12 @@ def test_a_dry_run_reports_and_writes_nothing(tokenizers, vectors, tmp_path) -> 
     report = swap_folder(
         tmp_path / "model", tokenizers[1], None, vectors=vectors, dry_run=True, target_text=GERMAN, source_text=ENGLISH
     )
-    assert report.advice.startswith("Go: ")
+    assert report.prognosis.startswith("Prognosis good: ")
     assert report.target_text.saved > 0.1 > report.source_text.saved
     assert report.parameters_after - report.parameters_before == 2 * 32 * (512 - SOURCE_SIZE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
     useless = swap_folder(tmp_path / "model", tokenizers[1], None, method="mean", dry_run=True, target_text=ENGLISH)
-    assert useless.advice.startswith("No-go: ")
+    assert useless.prognosis.startswith("Prognosis poor: ")
 
 
 def test_bad_input_is_refused_with_numbers(tokenizers, vectors, tmp_path) -> None:

@@ -51,7 +51,7 @@ def test_a_swap_from_vectors_to_from_pretrained(work, capsys) -> None:
     command = ("swap", work / "model", "--tokenizer", work / "target", "--vectors", vectors)
     assert run(*command, "--out", out, "--text", work / "de.txt") == 0
     printed = capsys.readouterr().out
-    assert "Go: " in printed
+    assert "Prognosis good: " in printed
     assert "rows combined" in printed
     assert AutoModelForCausalLM.from_pretrained(out).config.vocab_size == 512
     assert AutoTokenizer.from_pretrained(out).eos_token == "</s>"
@@ -62,7 +62,15 @@ def test_a_dry_run_prints_json_and_writes_nothing(work, capsys) -> None:
     assert run("swap", work / "model", "--tokenizer", work / "target", "--method", "mean", "--dry-run", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["rows_after"] == 512
-    assert report["advice"].startswith("Undecided")
+    assert report["prognosis"].startswith("Prognosis open: ")
+    command = ("swap", work / "model", "--tokenizer", work / "target", "--method", "mean", "--dry-run", "--json")
+    texts = ("--text", work / "de.txt", "--source-text", work / "de.txt")
+    assert run(*command, *texts) == 0
+    told = json.loads(capsys.readouterr().out)
+    # The model has learnt neither.
+    assert told["known"]["target"] == told["known"]["source"] > 1 and "less to win" in told["prognosis"]
+    assert run(*command, *texts, "--no-measure") == 0
+    assert json.loads(capsys.readouterr().out)["known"] == {}
     assert sorted(work.iterdir()) == before
 
 

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer as Reference
 from tokenizers import decoders as reference_decoders
 
 from langadapt import ConfigError, Tokenizer
-from langadapt.tokenizer.check import CODE, PROSE, Finding, check_tokenizer
+from langadapt.tokenizer.check import Finding, check_tokenizer
+from langadapt.tokenizer.samples import CODE, PROSE
 
 CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 

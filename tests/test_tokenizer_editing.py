@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import langadapt
 from langadapt import _core
 from langadapt.errors import ConfigError
 from langadapt.tokenizer.editing import BpeModel, extend_tokenizer, trim_tokenizer
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.training import train_bpe
 
-FOLDER = Path(langadapt.__file__).parent / "demo" / "texts"
+FOLDER = Path(__file__).parent / "texts"
 
 
 def texts(name: str) -> list[str]:

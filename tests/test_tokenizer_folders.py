@@ -142,6 +142,32 @@ def test_every_file_survives_a_copy_and_none_of_another_tokenizer_stays(folder: 
     assert names(tmp_path / "copy") == {"tokenizer.json", "tokenizer_config.json", "model.safetensors"}
 
 
+def test_a_tokenizer_is_replaced_as_a_whole(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new, out = byte_level(["alt"], 260), Tokenizer.from_pretrained(folder), tmp_path / "out"
+    Tokenizer(old.to_str().encode()).save_pretrained(out)
+    (out / "id_map.json").write_text("[]")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    write = Path.write_bytes
+
+    def interrupted(path: Path, data: bytes) -> int:
+        if path.name == "tokenizer_config.json":
+            raise KeyboardInterrupt
+        return write(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            new.save_pretrained(out)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        # Beside somebody's files there is no tokenizer until the new one is whole.
+        (out / "notes.txt").write_text("mine")
+        with pytest.raises(KeyboardInterrupt):
+            new.save_pretrained(out)
+        assert not (out / "tokenizer.json").exists() and (out / "notes.txt").read_text() == "mine"
+    new.save_pretrained(out)
+    assert Tokenizer.from_pretrained(out).fingerprint == new.fingerprint and not (out / "id_map.json").exists()
+
+
 def test_every_file_survives_a_swap_and_a_training(folder: Path, tmp_path: Path) -> None:
     import torch
     from tiny import tiny_llama

@@ -44,12 +44,16 @@ def byte_level(
     full_alphabet: bool = True,
     threads: int = 2,
 ) -> tuple[dict[str, int], list[list[str]]]:
-    counter = _core.WordCounter.byte_level(regex, [], False, None, threads)
+    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    mapping = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    steps = json.dumps({"type": "Sequence", "pretokenizers": [split, mapping]})
+    counter = _core.WordCounter.byte_level("null", steps, None, threads)
     counter.count_texts(texts, None)
     settings = {
         "vocab_size": vocab_size,
         "min_frequency": min_frequency,
         "special_tokens": special_tokens or [],
+        "given_tokens": [],
         "max_token_length": max_token_length,
         "full_alphabet": full_alphabet,
         "accept_fewer": True,
@@ -88,7 +92,13 @@ def sentencepiece_reference(lines: list[str], vocab_size: int, **options: Any) -
 
 
 def sentencepieces(
-    texts: list[str], vocab_size: int, character_coverage: float = 0.9995, min_frequency: int = 0, threads: int = 2
+    texts: list[str],
+    vocab_size: int,
+    character_coverage: float = 0.9995,
+    *,
+    required_chars: str = "",
+    min_frequency: int = 0,
+    threads: int = 2,
 ) -> list[tuple[str, float]]:
     special = ["<unk>", "<s>", "</s>", "<pad>"]
     reserved = special + [f"<0x{byte:02X}>" for byte in range(256)]
@@ -98,6 +108,8 @@ def sentencepieces(
         "vocab_size": vocab_size,
         "min_frequency": min_frequency,
         "special_tokens": special,
+        "required_chars": required_chars,
+        "given_tokens": [],
         "character_coverage": character_coverage,
         "byte_fallback": True,
         "max_piece_length": 16,
@@ -144,8 +156,12 @@ def test_sentencepiece_on_tiny_alphabets(alphabet: str) -> None:
         lines = [part for line in lines for part in line.split("\n") if part] or ["a"]
         coverage = draw.choice([0.98, 0.9995, 1.0])
         vocab_size = 300 + draw.randint(0, 60)
-        expected = sentencepiece_reference(lines, vocab_size, character_coverage=coverage)
-        assert sentencepieces(["\n".join(lines)], vocab_size, coverage, threads=draw.randint(1, 4)) == expected, lines
+        required = draw.choice(["", "#Q", "ab~", "0123456789"])
+        expected = sentencepiece_reference(lines, vocab_size, character_coverage=coverage, required_chars=required)
+        ours = sentencepieces(
+            ["\n".join(lines)], vocab_size, coverage, required_chars=required, threads=draw.randint(1, 4)
+        )
+        assert ours == expected, lines
 
 
 def corpus(shared: Path, name: str, megabytes: float) -> list[str]:

@@ -13,6 +13,7 @@ from training_kit import MemoryStore
 from langadapt.errors import ConfigError, DataError
 from langadapt.training.data.batches import IGNORE, Mixture, Windows, prefetch
 from langadapt.training.data.packing import best_fit, pack
+from langadapt.training.data.slots import stretches
 
 
 def naive_best_fit(sizes: list[int], capacity: int) -> int:
@@ -72,13 +73,17 @@ def test_windows_give_back_the_documents(start: int | None, end: int | None) -> 
     store = MemoryStore(longest=90)
     made = windows(store, start=start, end=end)
     pairs: dict[int, dict[int, tuple[int, int]]] = {}
+    begun = zip(made.packing.documents.tolist(), made.packing.starts.tolist(), strict=True)
+    continued = {(document, place) for document, place in begun if place}
     for window in range(len(made)):
         rows = [np.empty(32, np.int64) for _ in range(3)]
         documents = made.fill(window, *rows)
-        begins = [place for place in range(32) if rows[2][place] == 0 and rows[1][place] != IGNORE]
-        assert len(begins) == len(documents)
         packing = made.packing
-        for piece in range(packing.offsets[window], packing.offsets[window + 1]):
+        pieces = range(packing.offsets[window], packing.offsets[window + 1])
+        begins = [place for place in range(32) if rows[2][place] == 0][: len(pieces)]
+        assert len(documents) == len(pieces)
+        assert made.learnt_per_window[window] == np.count_nonzero(rows[1] != IGNORE)
+        for piece in pieces:
             begin = begins[piece - packing.offsets[window]]
             for offset in range(packing.lengths[piece]):
                 assert rows[2][begin + offset] == offset
@@ -88,7 +93,12 @@ def test_windows_give_back_the_documents(start: int | None, end: int | None) -> 
         text = store.tokens[int(store.offsets[document]) : int(store.offsets[document + 1])].tolist()
         whole = ([start] if start is not None else []) + text + ([end] if end is not None else [])
         got = pairs.get(document, {})
-        assert [got[place] for place in sorted(got)] == list(pairwise(whole))
+        expected = list(pairwise(whole))
+        cuts = {place for place in continued if start is not None and place[0] == document}
+        for _, place in cuts:
+            expected[place] = (start, IGNORE)
+        assert [got[place] for place in sorted(got)] == expected
+    assert continued
 
 
 def test_epochs_visit_every_window_once_and_differ() -> None:
@@ -128,6 +138,39 @@ def test_shares_hold_over_any_stretch(weights: list[float], start: int) -> None:
         mine = source == number
         assert abs(mine.sum() - 400 * weight / sum(weights)) <= len(weights)
         assert (np.diff(visit[mine]) == 1).all()
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 1), st.none() | st.integers(1, 60)), min_size=1, max_size=4),
+    st.integers(0, 300),
+)
+@settings(deadline=None, max_examples=40)
+def test_no_source_is_visited_more_often_than_it_may(shares: list[tuple[float, int | None]], stop: int) -> None:
+    weights, limits = [weight for weight, _ in shares], [limit for _, limit in shares]
+    found = stretches(weights, limits)
+    source = [
+        next(int(one.visits(np.array([slot]))[0][0]) for one in reversed(found) if one.first <= slot)
+        for slot in range(300)
+    ]
+    last = next(one for one in reversed(found) if one.first <= stop)
+    assert last.counts(stop) == [source[:stop].count(number) for number in range(len(shares))]
+    for number, limit in enumerate(limits):
+        if limit is not None and None in limits:
+            assert source.count(number) <= limit
+
+
+def test_a_share_goes_to_the_others_once_a_source_is_used_up() -> None:
+    made = [Windows(MemoryStore(number), f"s{number}", 32, start=1, end=2, seed=0) for number in range(3)]
+    mixture = Mixture(made, [0.5, 0.3, 0.2], 4, [0.5, None, None])
+    used = int(0.5 * len(made[0]))
+    steps = used  # of 4 windows: twice as many as the source lasts for
+    source, visit = mixture.visits(np.arange(4 * steps))
+    assert (source == 0).sum() == used and (source[mixture.stretches[1].first :] != 0).all()
+    assert mixture.passes(steps)["s0"] == pytest.approx(0.5, abs=0.01)
+    later = source[mixture.stretches[1].first :]
+    assert (later == 1).mean() == pytest.approx(0.6, abs=0.01)
+    for number in range(3):
+        assert (np.diff(visit[source == number]) == 1).all()
 
 
 def test_too_little_text_is_an_error_that_names_the_remedy() -> None:

@@ -331,7 +331,7 @@ def test_a_log_that_cannot_be_written_says_so_and_is_mended(tmp_path: Path, monk
 
 @pytest.mark.parametrize(
     ("name", "library"),
-    [("adamw-8bit", "torchao"), ("adamw-8bit", "bitsandbytes"), ("galore-adamw", "galore_torch")],
+    [("adamw-8bit", "torchao"), ("adamw-8bit", "bitsandbytes")],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_optimizers_of_other_libraries_resume_exactly(

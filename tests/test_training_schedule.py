@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from langadapt.errors import ConfigError
 from langadapt.training.course import Course
+from langadapt.training.display import Display
 from langadapt.training.schedule import phases, rate_at
 from langadapt.training.settings import TrainSettings
 
@@ -20,7 +21,7 @@ NAMES = ["cosine", "linear", "infinite", "wsd", "rex", "constant"]
 
 
 def make(name: str, **changes: object) -> TrainSettings:
-    return TrainSettings(**{"steps": 100, "schedule": name, **changes})  # type: ignore[arg-type]
+    return TrainSettings(**{"steps": 100, "schedule": name, "warmup": 0.01, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,7 +50,12 @@ def test_rates_at_the_corners(name: str) -> None:
 
 def test_the_papers_infinite_schedule() -> None:
     plan = TrainSettings(
-        steps=7680, schedule="infinite", learning_rate=3e-5, min_learning_rate=2e-6, infinite_learning_rate=1.65e-5
+        steps=7680,
+        warmup=0.01,
+        schedule="infinite",
+        learning_rate=3e-5,
+        min_learning_rate=2e-6,
+        infinite_learning_rate=1.65e-5,
     )
     assert rate_at(4608 / 7680, plan) == pytest.approx(1.65e-5)
     assert rate_at(6604 / 7680, plan) == pytest.approx(1.65e-5)
@@ -104,6 +110,18 @@ def test_what_the_first_step_compiles_is_time_but_no_pace() -> None:
     late.replan(plan, reserve=10.0)
     late.advance()
     assert late.finished
+
+
+def test_a_clock_promises_no_number_of_steps_before_one_was_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make("wsd", steps=None, hours=1)
+    course = Course.start(plan, None)
+    course.advance()
+    Display(True).show(1, {"loss": 2.0}, course)
+    assert capsys.readouterr().err == "training 0 %  step 1  loss 2.0000\n"
+    course.measure(4.0, 1)
+    course.replan(plan, 0.0)
+    Display(True).show(1, {"loss": 2.0}, course)
+    assert capsys.readouterr().err.endswith("step 1/900  loss 2.0000  59:56 left\n")
 
 
 def test_a_stall_costs_its_time_and_no_more() -> None:
@@ -222,5 +240,5 @@ def test_settings_that_exclude_each_other_name_both(changes: dict[str, object], 
 def test_rounding_is_stochastic_where_nothing_else_is_asked_for() -> None:
     assert TrainSettings(steps=1).rounding == "stochastic"
     assert TrainSettings(steps=1, rounding="nearest").rounding == "nearest"
-    for other in ({"precision": "mixed-bf16"}, {"precision": "fp32"}, {"optimizer": "galore-adamw"}):
+    for other in ({"precision": "mixed-bf16"}, {"precision": "fp32"}, {"optimizer": "adamw-8bit"}):
         assert TrainSettings(steps=1, **other).rounding == "nearest"  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,13 @@ import torch
 from test_swap_cli import run, work  # noqa: F401  (`work` is a fixture)
 from transformers import AutoModelForCausalLM
 
-import langadapt.demo
 from langadapt import Tokenizer
 from langadapt.swap.loaded import swap_tokenizer
 from langadapt.swap.matching import match_vocabularies
 from langadapt.tokenizer.editing import extend_tokenizer, trim_tokenizer
 from langadapt.trials.vocabularies import kind_of
 
-TEXTS = Path(str(files(langadapt.demo))) / "texts"
+TEXTS = Path(__file__).parent / "texts"
 GERMAN, ENGLISH = str(TEXTS / "german.jsonl"), str(TEXTS / "english.jsonl")
 
 

@@ -73,6 +73,7 @@ def settings(**changes: Any) -> TrainSettings:
         "micro_batch": 2,
         "learning_rate": 1e-2,
         "min_learning_rate": 1e-3,
+        "warmup": 0.01,
         "rounding": "split",
         "log_every": 2,
         "checkpoint_minutes": None,
@@ -110,6 +111,11 @@ def train(
         new_rows=new_rows,
         validate=validate,
     )
+
+
+def scripted(bits: dict[int, float]) -> Any:
+    """A validation that finds so many bits per byte of target text after these steps."""
+    return lambda model, step: {"bits_per_byte_target": bits[step]}
 
 
 def journal(out: Path) -> list[dict[str, Any]]:
@@ -209,6 +215,8 @@ if __name__ == "__main__":
     out, seed = Path(run.pop("out")), run.pop("kill", None)
     if run.pop("background", False):
         in_background()
+    if bits := run.pop("bits", None):
+        run["validate"] = scripted({int(step): value for step, value in bits.items()})
     if backend := run.pop("backend", None):
         torch.nn.Module.compile = partialmethod(torch.nn.Module.compile, backend=backend)
     if seed is not None:

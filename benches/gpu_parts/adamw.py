@@ -43,7 +43,7 @@ def count(params: list[torch.nn.Parameter]) -> int:
     return sum(p.numel() for p in params)
 
 
-def time_ours(bench: Bench, dims: tuple[int, int, int, int, int], extra: int = 0, **settings: Any) -> dict[str, Any]:
+def time_ours(bench: Bench, dims: tuple[int, int, int, int, int], extra: float = 0, **settings: Any) -> dict[str, Any]:
     """One row: the whole `step()`, host work included, at the bytes of its mode plus `extra` per parameter."""
     config, wide = settings.pop("config", None), settings.pop("wide_gradients", False)
     params = make_params(bench, dims)
@@ -85,6 +85,8 @@ def ours_small(bench: Bench) -> None:
             "nearest, clipped": {"rounding": "nearest", "max_grad_norm": 1.0, "extra": 2},
             "nearest, stale meter": {"rounding": "nearest", "stale_meter": True},
             "nearest, float32 states": {"rounding": "nearest", "state_dtype": torch.float32, "extra": 8},
+            "stochastic, int8 states": {"rounding": "stochastic", "state_dtype": torch.int8, "extra": -3.75},
+            "split8, int8 states": {"rounding": "split8", "state_dtype": torch.int8, "extra": -3.75},
             "stochastic, float32 gradients": {"rounding": "stochastic", "wide_gradients": True, "extra": 2},
         },
     )

@@ -14,11 +14,18 @@ if TYPE_CHECKING:
     from langadapt.corpus.documents import CorpusReport, build_corpus, expand_inputs, read_documents
     from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
     from langadapt.evaluation.bits_per_byte import BitsPerByte, bits_per_byte, measure_bits_per_byte
+    from langadapt.evaluation.bootstrap import Difference, paired_difference
     from langadapt.evaluation.suites import evaluate_suites
     from langadapt.fertility import FertilityReport, measure_fertility
+    from langadapt.pipeline.generation import generate
+    from langadapt.pipeline.measuring import Evaluation, evaluate
     from langadapt.pipeline.run import adapt, train
+    from langadapt.planning.foresight import plan
+    from langadapt.planning.plan import Plan
     from langadapt.recipe.recipe import Recipe
     from langadapt.report import write_report
+    from langadapt.report.outcome import Outcome
+    from langadapt.report.verdict import Verdict
     from langadapt.store import TokenStore, tokenize_corpus
     from langadapt.swap.files import swap_folder
     from langadapt.swap.loaded import swap_tokenizer
@@ -35,27 +42,36 @@ __all__ = [
     "ConfigError",
     "CorpusReport",
     "DataError",
+    "Difference",
+    "Evaluation",
     "FertilityReport",
     "LangadaptError",
     "MismatchError",
+    "Outcome",
+    "Plan",
     "Recipe",
     "SwapReport",
     "TokenStore",
     "Tokenizer",
     "TrimResult",
+    "Verdict",
     "VocabularyMatch",
     "__version__",
     "adapt",
     "bits_per_byte",
     "build_corpus",
+    "evaluate",
     "evaluate_suites",
     "expand_inputs",
     "extend_tokenizer",
+    "generate",
     "initialize_embeddings",
     "load_vectors",
     "match_vocabularies",
     "measure_bits_per_byte",
     "measure_fertility",
+    "paired_difference",
+    "plan",
     "read_documents",
     "save_vectors",
     "swap_folder",
@@ -73,11 +89,18 @@ _HOMES = {
     "langadapt.corpus.documents": ("CorpusReport", "build_corpus", "expand_inputs", "read_documents"),
     "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),
     "langadapt.evaluation.bits_per_byte": ("BitsPerByte", "bits_per_byte", "measure_bits_per_byte"),
+    "langadapt.evaluation.bootstrap": ("Difference", "paired_difference"),
     "langadapt.evaluation.suites": ("evaluate_suites",),
     "langadapt.fertility": ("FertilityReport", "measure_fertility"),
+    "langadapt.pipeline.generation": ("generate",),
+    "langadapt.pipeline.measuring": ("Evaluation", "evaluate"),
     "langadapt.pipeline.run": ("adapt", "train"),
+    "langadapt.planning.foresight": ("plan",),
+    "langadapt.planning.plan": ("Plan",),
     "langadapt.recipe.recipe": ("Recipe",),
     "langadapt.report": ("write_report",),
+    "langadapt.report.outcome": ("Outcome",),
+    "langadapt.report.verdict": ("Verdict",),
     "langadapt.store": ("TokenStore", "tokenize_corpus"),
     "langadapt.swap.files": ("swap_folder",),
     "langadapt.swap.loaded": ("swap_tokenizer",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class LangadaptError(Exception):
     """Base of everything that langadapt itself raises; the command line prints it and exits with code 1."""
@@ -21,6 +23,20 @@ class MismatchError(LangadaptError):
 
 class TrainingStopped(LangadaptError):
     """Training was asked to stop (SIGTERM, SIGUSR1) and left a checkpoint; the command line exits with code 0."""
+
+
+class TrainingDiverged(LangadaptError):
+    """Training made the model worse; what was best of it is kept. The command line exits with code 1."""
+
+    def __init__(self, message: str, result: Any) -> None:
+        """``result``: of the run, a `langadapt.training.result.TrainResult`."""
+        super().__init__(message)
+        self.result = result
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether Rust panicked in a package, whose exception is no ``Exception``."""
+    return type(error).__name__ == "PanicException"
 
 
 def shorten(text: str, limit: int = 200) -> str:

@@ -8,9 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from langadapt.errors import ConfigError
 
+MOST_THREADS = 1024
+"""Each has tables and a stack of its own."""
+
 
 def thread_count(threads: int | None = None) -> int:
-    """``threads``, or as many as there are cores that this process may use.
+    """``threads``, up to :data:`MOST_THREADS`, or as many as there are cores that this process may use.
 
     Raises:
         ConfigError: ``threads`` is not positive.
@@ -19,7 +22,7 @@ def thread_count(threads: int | None = None) -> int:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads < 1:
         raise ConfigError(f"threads: {threads}; give at least 1")
-    return threads
+    return min(threads, MOST_THREADS)
 
 
 def choose_device(name: str) -> str:

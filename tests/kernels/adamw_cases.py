@@ -5,12 +5,20 @@ from torch import Tensor
 
 from langadapt_kernels.adamw.modes import LOW_BITS, ElementIndex, Entry, scalar_table
 from langadapt_kernels.adamw.run import LaunchConfig, StepCache, run_step
+from langadapt_kernels.adamw.states import column_mask
 from langadapt_kernels.backend import choose_backend
+from langadapt_kernels.codes import GROUP
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+# Whole groups of 64: one, none, whole blocks, and past 2**16.
+CODED_SIZES = (64, 0, 4096, 2**16 + 320)
+
 # 1, below one group of eight, empty, a prime, whole chunks only, and past 2**16 with an odd end.
 SIZES = (1, 7, 0, 1009, 4096, 2**16 + 13)
+
+
+WRITTEN = ("param", "exp_avg", "exp_avg_sq", "low", "exp_avg_scale", "exp_avg_sq_scale")
 
 
 def make_entry(
@@ -24,8 +32,10 @@ def make_entry(
     stochastic_variance: bool = False,
     offset: int = 0,
     seed: int = 0,
+    columns: int = 0,
 ) -> Entry:
-    """A tensor in the middle of training; `offset` elements into its memory."""
+    """A tensor in the middle of training; `offset` elements into its memory. With `columns`, whole rows of a matrix of
+    which a third of the columns is frozen; `state` int8: codes."""
     generator = torch.Generator().manual_seed(size + 10 * base + seed)
 
     def draw(dtype: torch.dtype, scale: float) -> Tensor:
@@ -38,21 +48,46 @@ def make_entry(
         dtype = LOW_BITS[rounding][1]
         low = torch.zeros(size, dtype=dtype, device=DEVICE)
         low += draw(torch.float32, 1e-3).to(dtype) if dtype == torch.bfloat16 else draw(torch.float32, 80).long().abs()
+    if state == torch.int8:
+        moments = draw_codes(size, offset, generator)
+    else:
+        moments = {"exp_avg": draw(state, 0.01), "exp_avg_sq": draw(state, 1e-3).abs_()}
     return Entry(
         param=draw(weight, 1.0),
         grad=draw(grad, 0.1),
-        exp_avg=draw(state, 0.01),
-        exp_avg_sq=draw(state, 1e-3).abs_(),
+        **moments,
         low=low,
         rounding=rounding,
         stochastic_variance=stochastic_variance,
         seed=0x1234_5678_9ABC_DEF0,
         index=ElementIndex(base, size, 1),
+        **(
+            {}
+            if not columns
+            else {"frozen": column_mask(torch.empty(size // columns, columns, device=DEVICE), frozen_of(columns))}
+        ),
+        columns=columns or 1,
     )
 
 
+def draw_codes(size: int, offset: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Codes over their whole range; scales of many magnitudes, those of every fifth group zero."""
+    groups = torch.arange(size // GROUP)
+    scale = torch.where(groups % 5 == 2, 0.0, 8.0 ** -(groups % 7))
+    codes = torch.randint(-127, 128, (size,), generator=generator, dtype=torch.int8)
+    squares = torch.randint(0, 256, (size,), generator=generator, dtype=torch.uint8)
+    tensors = {"exp_avg": codes, "exp_avg_sq": squares, "exp_avg_scale": 0.01 * scale, "exp_avg_sq_scale": 0.2 * scale}
+    return {name: torch.cat((value[:1].repeat(offset), value)).to(DEVICE)[offset:] for name, value in tensors.items()}
+
+
+def frozen_of(columns: int) -> Tensor:
+    """Every third column, and the last."""
+    column = torch.arange(columns)
+    return (column % 3 == 0) | (column == columns - 1)
+
+
 def copy_entry(entry: Entry) -> Entry:
-    tensors = {name: getattr(entry, name) for name in ("param", "grad", "exp_avg", "exp_avg_sq", "low")}
+    tensors = {name: getattr(entry, name) for name in ("grad", *WRITTEN)}
     copies = {name: None if tensor is None else tensor.clone() for name, tensor in tensors.items()}
     return Entry(
         **copies,
@@ -60,6 +95,8 @@ def copy_entry(entry: Entry) -> Entry:
         stochastic_variance=entry.stochastic_variance,
         seed=entry.seed,
         index=entry.index,
+        frozen=entry.frozen,
+        columns=entry.columns,
     )
 
 
@@ -73,7 +110,7 @@ def scalars_for(count: int, step: float = 3.0) -> Tensor:
 def run(entries: list[Entry], backend: str, config: LaunchConfig | None = None, scale: float | None = 0.37) -> Tensor:
     """One step over all entries; the counts of unmoved weights."""
     # Bits are compared with a CPU's: the exact variant, which only a GPU tells from the other.
-    choose_backend(backend, DEVICE)  # which mends what an older interpreter needs
+    choose_backend(backend, DEVICE, in_core=True)  # which mends what an older interpreter needs
     cache = StepCache(config or LaunchConfig(block=4096, chunk=8192, exact=True))
     grad_scale = None if scale is None else torch.tensor(scale, device=DEVICE)
     rows = list(range(len(entries)))
@@ -89,7 +126,7 @@ def bits(tensor: Tensor) -> Tensor:
 
 
 def assert_same_bits(left: Entry, right: Entry) -> None:
-    for name in ("param", "exp_avg", "exp_avg_sq", "low"):
+    for name in WRITTEN:
         a, b = getattr(left, name), getattr(right, name)
         if a is None:
             assert b is None

@@ -36,7 +36,9 @@ def adamw_spec(
         "WEIGHT_WIDE",
         "GRAD_WIDE",
         "STATE_WIDE",
+        "STATE_CODED",
         "STOCHASTIC_VARIANCE",
+        "FROZEN",
         "CLIP",
         "COUNT_STALE",
         "EXACT",
@@ -80,6 +82,16 @@ def specs(capability: int) -> dict[str, tuple[Any, dict[str, str], dict[str, Any
     found["adamw nearest, stale meter"] = adamw_spec("nearest", COUNT_STALE=True)
     found["adamw nearest, exact"] = adamw_spec("nearest", EXACT=True)
     found["adamw stochastic, ragged"] = adamw_spec("stochastic", RAGGED=True)
+    found["adamw stochastic, frozen columns"] = adamw_spec("stochastic", FROZEN=True)
+    for rounding in ("nearest", "stochastic", "split8"):
+        found[f"adamw {rounding}, int8 states"] = adamw_spec(rounding, STATE_CODED=True, STOCHASTIC_VARIANCE=True)
+    found["adamw nearest, int8 states to nearest"] = adamw_spec("nearest", STATE_CODED=True)
+    found["adamw stochastic, int8 states, frozen columns"] = adamw_spec(
+        "stochastic", STATE_CODED=True, STOCHASTIC_VARIANCE=True, FROZEN=True
+    )
+    found["adamw stochastic, int8 states, ragged"] = adamw_spec(
+        "stochastic", STATE_CODED=True, STOCHASTIC_VARIANCE=True, RAGGED=True
+    )
     found["adamw nearest, shifted"] = adamw_spec("nearest", SHIFTED=True)
     constants = {"GRAD_WIDE": False, "RAGGED": False, "SHIFTED": False, "CHUNK": 8192, "BLOCK": 1024}
     signature = {"entries_ptr": "*i64", "chunks_ptr": "*i64", "partial_ptr": "*fp64"}

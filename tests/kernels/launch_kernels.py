@@ -68,6 +68,7 @@ def everything() -> None:
     step(9000, bf16, LaunchConfig(exact=True), max_grad_norm=1.0, norm_in_backward=True)
     step(40000, bf16, LaunchConfig(block=2048, chunk=16384, warps=8), rounding="stochastic")
     step(9000, bf16, state_dtype=fp32)
+    step(128 * 64, bf16, rounding="stochastic", state_dtype=torch.int8, max_grad_norm=1.0, stale_meter=True)
     step(9000, fp32, max_grad_norm=1.0)
     step(9000, fp32, max_grad_norm=1.0, norm_in_backward=True)
     step(9000, bf16, gradient_release=True)

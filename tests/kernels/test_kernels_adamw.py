@@ -380,6 +380,30 @@ def test_inside_a_compiled_training_step():
     assert_equal_params(model.parameters(), twin.parameters())
 
 
+def test_frozen_columns_have_no_decay_and_no_states_and_are_saved():
+    params, twins = make_params(), make_params()
+    settings = {**SETTINGS, "rounding": "stochastic"}
+    optimizer, free = FusedAdamW(params, **settings), FusedAdamW(twins, **settings)
+    before, frozen = params[0].detach().clone(), torch.arange(17) % 2 == 0
+    optimizer.freeze_columns(params[0], frozen)
+    train(optimizer, params, range(3))
+    train(free, twins, range(6))
+    again = FusedAdamW(params, **settings)
+    again.load_state_dict(optimizer.state_dict())
+    train(again, params, range(3, 6))
+    assert torch.equal(bits(params[0][:, frozen]), bits(before[:, frozen]))
+    assert not again.state[params[0]]["exp_avg_sq"][:, frozen].any()
+    assert torch.equal(bits(params[0][:, ~frozen]), bits(twins[0][:, ~frozen]))
+    assert_equal_params(params[1:], twins[1:])
+    for param, mask in ((params[0], frozen[1:]), (params[0], frozen.float()), (params[1], frozen), (twins[0], frozen)):
+        with pytest.raises(ValueError, match=r"a mask of|row-major|does not have"):
+            optimizer.freeze_columns(param, mask)
+    saved = optimizer.state_dict()
+    saved["state"][0]["frozen_columns"] = torch.zeros(2, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="loaded `frozen_columns` has shape"):
+        again.load_state_dict(saved)
+
+
 def test_function_and_optimizer_agree():
     params, twins = make_params(), make_params()
     train(FusedAdamW(params, **SETTINGS, rounding="stochastic", stochastic_variance=False, seed=3), params, range(1))

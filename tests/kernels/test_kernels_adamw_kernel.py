@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 import torch
-from adamw_cases import DEVICE, SIZES, assert_same_bits, copy_entry, make_entry, run
+from adamw_cases import DEVICE, SIZES, assert_same_bits, copy_entry, frozen_of, make_entry, run
 
 from langadapt_kernels import FusedAdamW, adamw_step
 from langadapt_kernels.adamw.modes import ROUNDINGS, ElementIndex, EntryRow
@@ -51,6 +51,23 @@ def test_dtypes_odd_addresses_and_places_agree(rounding):
     assert torch.equal(run(entries, "triton", scale=None), run(reference, "reference", scale=None))
     for left, right in zip(entries, reference, strict=True):
         assert_same_bits(left, right)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_frozen_columns_agree_and_stay(rounding):
+    """Rows that end within a block and within a byte of the mask, beside a tensor of which all moves."""
+    shapes = ((80, 64), (41, 301), (7, 9))
+    entries = [make_entry(r * c, rounding, base=8 * 10**5 * i, columns=c) for i, (r, c) in enumerate(shapes)]
+    entries.append(make_entry(4096, rounding, base=8 * 10**7))
+    before, reference = ([copy_entry(entry) for entry in entries] for _ in range(2))
+    assert torch.equal(run(entries, "triton"), run(reference, "reference"))
+    for now, other, was, (rows, columns) in zip(entries, reference, before, shapes, strict=False):
+        assert_same_bits(now, other)
+        still = frozen_of(columns).repeat(rows).to(now.param.device)
+        for name in ("param", "exp_avg", "exp_avg_sq"):
+            moved = getattr(now, name) != getattr(was, name)
+            assert not moved[still].any() and moved[~still].any(), name
+    assert_same_bits(entries[-1], reference[-1])
 
 
 def test_results_do_not_depend_on_blocks_chunks_or_launches():

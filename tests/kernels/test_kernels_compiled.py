@@ -35,6 +35,11 @@ STREAMS = {
     "adamw split8": (4, 3),
     "adamw nearest, stale meter": (4, 3),
     "adamw nearest, exact": (4, 3),
+    # Codes move eight bytes per thread, too.
+    "adamw nearest, int8 states": (2, 1),
+    "adamw nearest, int8 states to nearest": (2, 1),
+    "adamw stochastic, int8 states": (2, 1),
+    "adamw split8, int8 states": (2, 1),
     # All but the gradient.
     "adamw nearest, shifted": (3, 3),
     # float32 takes two accesses for eight elements.
@@ -150,8 +155,9 @@ def test_registers_are_as_recorded(compiled, capability):
 
 
 def test_the_streaming_step_leaves_room_for_enough_threads(compiled):
-    """Half the threads of a multiprocessor or more, so that the latency of memory is hidden: at most 64 registers."""
+    """Half the threads of a multiprocessor or more, so that the latency of memory is hidden: at most 64 registers; with
+    codes, of which a step moves 3.75 bytes less, 72."""
     for capability in CAPABILITIES:
         for name, kernel in compiled[capability]["kernels"].items():
             if name in STREAMS and name.startswith("adamw") and "meter" not in name:
-                assert kernel["registers"] <= 64, (name, capability)
+                assert kernel["registers"] <= (72 if "int8" in name else 64), (name, capability)

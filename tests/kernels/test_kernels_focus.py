@@ -8,7 +8,7 @@ from adamw_cases import DEVICE
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from langadapt_kernels import focus_combine
-from langadapt_kernels.focus import cpu
+from langadapt_kernels.backend import core
 
 run = importlib.import_module("langadapt_kernels.focus.run")
 
@@ -40,12 +40,10 @@ def oracle(new: torch.Tensor, anchors: torch.Tensor, rows: torch.Tensor) -> torc
 
 @pytest.fixture(params=["reference", "triton", "core"])
 def backend(request):
-    """As an argument of `focus_combine`; of the compiled core, which is the choice where it is installed, None."""
-    if request.param != "core":
-        return request.param
-    if DEVICE.type != "cpu" or cpu.core() is None:
+    """As an argument of `focus_combine`."""
+    if request.param == "core" and (DEVICE.type != "cpu" or core() is None):
         pytest.skip("a CPU and the compiled core are needed")
-    return None
+    return request.param
 
 
 def check(new, anchors, rows, backend, tolerance=1e-5) -> None:
@@ -205,7 +203,7 @@ def test_no_new_tokens(backend):
 
 def test_without_the_core_the_reference_does_its_part(monkeypatch):
     new, anchors, rows = clustered(5, 16, 1), clustered(70, 16, 2), draw(70, 6, seed=3)
-    monkeypatch.setattr(cpu, "core", lambda: None)
+    monkeypatch.setattr("langadapt_kernels.backend.core", lambda: None)
     if DEVICE.type == "cpu":
         assert torch.equal(focus_combine(new, anchors, rows), focus_combine(new, anchors, rows, backend="reference"))
 

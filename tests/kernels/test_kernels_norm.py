@@ -12,9 +12,10 @@ from torch import nn
 from langadapt_kernels import FusedAdamW
 from langadapt_kernels.adamw import norm
 from langadapt_kernels.adamw.run import LaunchConfig
+from langadapt_kernels.backend import core
 
-BACKENDS = ["reference", "triton"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+BACKENDS = ["reference", "triton", *(["core"] if DEVICE.type == "cpu" and core() is not None else [])]
 
 
 def draw(seed):
@@ -57,17 +58,17 @@ def make(backend, in_backward, model=None, **settings):
 def read(monkeypatch):
     """How many gradients the passes before the steps read."""
     found = []
-    plain_reference, plain_launch = norm._reference_total, norm._launch_pass
+    plain_cpu, plain_launch = norm._cpu_total, norm._launch_pass
 
-    def reference_total(grads, known):
+    def cpu_total(grads, known, backend):
         found.append(len(grads) - len(known))
-        return plain_reference(grads, known)
+        return plain_cpu(grads, known, backend)
 
     def launch_pass(entries, *rest, **named):
         found.append(len(entries))
         plain_launch(entries, *rest, **named)
 
-    monkeypatch.setattr(norm, "_reference_total", reference_total)
+    monkeypatch.setattr(norm, "_cpu_total", cpu_total)
     monkeypatch.setattr(norm, "_launch_pass", launch_pass)
     return found
 
@@ -226,7 +227,7 @@ def test_copies_measure_too_and_optimizers_that_are_gone_do_not(read, monkeypatc
         copied.step()
         assert sum(read) == 0
     calls = []
-    monkeypatch.setattr(norm, "_reference_sums", lambda grads: calls.append(1) or [0.0 for _ in grads])
+    monkeypatch.setattr(norm, "_cpu_sums", lambda grads, backend: calls.append(1) or [0.0 for _ in grads])
     del optimizer
     gc.collect()
     loss_of(model, 0).backward()

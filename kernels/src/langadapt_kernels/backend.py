@@ -9,13 +9,23 @@ from typing import Any
 
 import torch
 
-BACKENDS = ("triton", "reference")
+BACKENDS = ("triton", "core", "reference")
 
 
 @cache
 def has_triton() -> bool:
     """Whether Triton can be imported; looks for the package without importing it."""
     return importlib.util.find_spec("triton") is not None
+
+
+@cache
+def core() -> Any:
+    """The compiled core of langadapt, which has some operations for CPU tensors; None where it is not installed."""
+    try:
+        from langadapt import _core
+    except ImportError:
+        return None
+    return _core
 
 
 def interpreting() -> bool:
@@ -44,22 +54,38 @@ def mend_interpreter() -> None:
     interpreter._patch_lang_tensor = patch_lang_tensor
 
 
-def choose_backend(backend: str | None, device: torch.device) -> str:
-    """The implementation for tensors on `device`: `"triton"` or `"reference"`.
+def choose_backend(backend: str | None, device: torch.device, *, in_core: bool = False) -> str:
+    """The implementation for tensors on `device`: `"triton"`, `"core"` or `"reference"`.
 
-    `None` takes Triton for CUDA tensors where it is installed, and the reference everywhere else. `"triton"` on
-    CPU tensors runs the kernels in Triton's interpreter, for tests, and needs `TRITON_INTERPRET=1` in the environment.
+    `None` takes Triton for CUDA tensors where it is installed, langadapt's compiled core for CPU tensors where that is
+    and the operation is `in_core`, and the reference everywhere else. `"triton"` on CPU tensors runs the kernels in
+    Triton's interpreter, for tests, and needs `TRITON_INTERPRET=1` in the environment.
 
     Raises:
-        ValueError: unknown name, or `"triton"` for a device on which its kernels cannot run.
-        RuntimeError: `"triton"` asked for and not installed.
+        ValueError: unknown name, or one that cannot run the operation on the device.
+        RuntimeError: asked for and not installed.
     """
     if backend is None:
+        if device.type == "cpu" and in_core and core() is not None:
+            return "core"
         return "triton" if device.type == "cuda" and has_triton() else "reference"
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend: {backend!r}; choose one of {BACKENDS} or None for the automatic choice")
-    if backend == "reference":
-        return backend
+    if backend == "core":
+        _check_core(device, in_core)
+    elif backend == "triton":
+        _check_triton(device)
+    return backend
+
+
+def _check_core(device: torch.device, in_core: bool) -> None:
+    if not in_core or device.type != "cpu":
+        raise ValueError(f"backend 'core' has AdamW and FOCUS for CPU tensors, not this operation on: {device}")
+    if core() is None:
+        raise RuntimeError("backend 'core' was asked for, but the package `langadapt` is not installed")
+
+
+def _check_triton(device: torch.device) -> None:
     if not has_triton():
         raise RuntimeError("backend 'triton' was asked for, but the package `triton` is not installed")
     if device.type != "cuda" and not interpreting():
@@ -69,4 +95,3 @@ def choose_backend(backend: str | None, device: torch.device) -> str:
         )
     if interpreting():
         mend_interpreter()
-    return backend

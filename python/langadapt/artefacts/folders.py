@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -27,12 +28,17 @@ from langadapt.errors import ConfigError, DataError
 MANIFEST_NAME = "manifest.json"
 SWAP_REPORT_NAME = "swap.json"
 """What was swapped, in the folder of a swapped model, which has no manifest: the report, and which rows are new."""
+SWAP_ROWS_NAME = "swap_rows.npz"
+"""The weights that its new rows were made with, see :mod:`langadapt.swap.rows.kept`."""
+FINISH_REPORT_NAME = "finish.json"
+"""What an instruct model gave, in the folder of the model that got it."""
 STAMP_NAME = ".stamp.json"
 """What a single command made a folder from, in that folder."""
 CARD_NAME = "README.md"
 """A model's card is written after everything was measured; it makes no other model of it."""
 TICK = 0.02
 """Seconds between two times that a file system can tell apart, at most."""
+_numbers = itertools.count()
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -61,36 +67,63 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def new_folder(out: Path, inputs: Iterable[str | Path] = ()) -> Iterator[Path]:
     """A temporary folder that becomes ``out`` when the block ends well, and vanishes when it does not.
-
     An existing ``out`` is replaced only at that moment, and only if it is empty or a folder of langadapt.
 
     Raises:
         FileExistsError: ``out`` is a file, or holds what langadapt has not written.
         ConfigError: ``out`` holds one of ``inputs``, what it is to be made from.
     """
+    check_replaceable(Path(out).resolve(), inputs)
+    with replacing(out) as temporary:
+        yield temporary
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """:func:`new_folder` for callers who know that what lies in ``out`` may go."""
     out = Path(out).resolve()  # "." has no name to put a temporary folder beside
-    check_replaceable(out, inputs)
     with temporary_beside(out) as temporary:
         yield temporary
         for file in temporary.rglob("*"):
             sync_file(file)
-        replaced = out.with_name(f".{out.name}.{os.getpid()}.old")
-        if out.exists():
-            out.rename(replaced)
-        temporary.rename(out)
+        replaced = []
+        while True:
+            replaced.append(hidden_beside(out, "old"))
+            with suppress(FileNotFoundError):
+                out.rename(replaced[-1])
+            try:
+                temporary.rename(out)
+                break
+            except OSError as error:
+                # Another process may put its own there between the two renames, or bring the old one back.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
         sync_folder(out.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+        for folder in replaced:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder(name: str, beside: Path | None = None) -> Iterator[Path]:
+    """A folder for what is not kept, in ``beside`` or where temporary files go; it is gone with the block, and what a
+    killed process has left when the next one asks for the same name."""
+    with temporary_beside((beside or Path(tempfile.gettempdir())) / name) as folder:
+        folder.chmod(0o700)
+        yield folder
+
+
+def hidden_beside(out: Path, kind: str) -> Path:
+    """A name beside ``out`` that nobody has used; see :func:`remove_leftovers`."""
+    return out.with_name(f".{out.name}.{os.getpid()}-{next(_numbers)}.{kind}")
 
 
 @contextmanager
 def temporary_beside(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` for one writer of it, gone with the block unless it was renamed.
-
-    The lock tells other processes that it is no leftover; it ends with this process, however that ends.
-    """
+    """A folder beside ``out`` for one writer of it, gone with the block unless it was renamed. The lock, which ends
+    with this process, however that ends, tells others that it is no leftover."""
     out.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary = hidden_beside(out, "tmp")
     temporary.mkdir()
     lock = os.open(temporary, os.O_RDONLY)
     try:
@@ -109,13 +142,14 @@ def remove_leftovers(out: Path) -> None:
     A leftover is known by its name, which is made of ``out``'s and a process's, and by its lock, which nobody holds;
     whatever else lies there is somebody's work.
     """
-    name = re.compile(rf"\.{re.escape(out.name)}\.\d+\.(tmp|old)")
+    name = re.compile(rf"\.{re.escape(out.name)}\.\d+(-\d+)?\.(tmp|old)")
     for path in out.parent.iterdir() if out.parent.is_dir() else ():
         if not name.fullmatch(path.name) or is_locked(path):
             continue
         if path.suffix == ".old" and not out.exists():
             # Killed between the two renames of `new_folder`: the old state is the only whole one.
-            path.rename(out)
+            with suppress(OSError):  # Its writer may be alive, and have put the new one there meanwhile.
+                path.rename(out)
         elif path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -175,7 +209,9 @@ def check_space(out: Path, size: int) -> None:
 
 def is_ours(folder: Path) -> bool:
     """Whether langadapt made ``folder``."""
-    return any((folder / name).is_file() for name in (SWAP_REPORT_NAME, STAMP_NAME)) or is_described(folder)
+    return any(
+        (folder / name).is_file() for name in (SWAP_REPORT_NAME, FINISH_REPORT_NAME, STAMP_NAME)
+    ) or is_described(folder)
 
 
 def sync_file(file: Path) -> None:
@@ -281,25 +317,36 @@ def check_files(path: Path, expected: Mapping[str, Mapping[str, Any]], *, hashes
     """
     for name, wanted in expected.items():
         file = path / name if name else path
+        # A damaged manifest may name anything; a message is one line.
+        shown = file if name.isprintable() else f"{path}: {name!r}"
         if not file.is_file():
-            raise DataError(f"{file}: missing, although the manifest lists it; delete {path} and make it again")
+            raise DataError(f"{shown}: missing, although the manifest lists it; delete {path} and make it again")
         if file.stat().st_size != wanted["bytes"] or (hashes and hash_file(file) != wanted["xxh3_128"]):
             raise DataError(
-                f"{file}: altered or half-written, it differs from its manifest; delete {path} and make it again"
+                f"{shown}: altered or half-written, it differs from its manifest; delete {path} and make it again"
             )
 
 
 def write_manifest(
-    folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], *, summary: Mapping[str, Any]
+    folder: Path,
+    stage: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    *,
+    summary: Mapping[str, Any],
+    files: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Describe all files of ``folder``, made from ``inputs`` (name to fingerprint), and return the manifest."""
+    """Describe all files of ``folder``, made from ``inputs`` (name to fingerprint), and return the manifest.
+
+    ``files``: what is known of them already, as :func:`describe_files` gives it.
+    """
     manifest = {
         "stage": stage,
         "langadapt": __version__,
         "settings": dict(settings),
         "inputs": dict(inputs),
         "summary": dict(summary),
-        "files": describe_files(folder),
+        "files": describe_files(folder) if files is None else dict(files),
     }
     write_atomically(folder / MANIFEST_NAME, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     return manifest

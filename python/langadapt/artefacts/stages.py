@@ -63,6 +63,7 @@ def make_once(
         DataError: the stamp holds but the artefact is damaged; names the file.
     """
     remove_leftovers(output)
+    remove_leftovers(stamp_of(output))
     for path in (inputs or {}).values():
         if output.is_file() and path.resolve() in (output.resolve(), *output.resolve().parents):
             raise ConfigError(f"{output}: is, or belongs to, what it is to be made from; name another file")
@@ -150,7 +151,7 @@ class Run:
 
     Args:
         folder: created when missing.
-        log: gets one line per stage.
+        log: gets a line for each stage that works, and one for those between that have nothing to do.
     """
 
     def __init__(self, folder: Path, log: Log) -> None:
@@ -158,6 +159,7 @@ class Run:
         self.log = log
         self.seconds: dict[str, float] = {}
         """By stage."""
+        self._kept: list[str] = []
         (self.folder / "stages").mkdir(parents=True, exist_ok=True)
         # Texts and models from elsewhere are hashed once, not once per process: they are large, and nobody's here.
         self._hashes_file = self.folder / "stages" / ".hashes.json"
@@ -177,7 +179,16 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise LangadaptError(f"{self.folder}: another langadapt process is running here") from None
-            yield
+            try:
+                yield
+            finally:
+                self.tell_kept()
+
+    def tell_kept(self) -> None:
+        """Log in one line which stages in a row had nothing to do."""
+        if self._kept:
+            self.log(f"up to date: {', '.join(self._kept)}")
+            self._kept.clear()
 
     def stage(
         self, name: str, output: Path, make: Make, *, settings: Mapping[str, Any], inputs: Mapping[str, Path]
@@ -190,14 +201,16 @@ class Run:
             DataError: the stamp holds but the artefact is damaged; names the file.
         """
         stamp_file = self.folder / "stages" / f"{name}.json"
-        remove_leftovers(output)
+        for place in (output, stamp_file, self._hashes_file):
+            remove_leftovers(place)
         wanted = describe_stage(name, settings, inputs)
         self.keep_hashes(inputs.values())
         stamp = read_stamp(stamp_file)
         if stamp is not None and holds(stamp, output, wanted):
             self.seconds[name] = stamp["seconds"]
-            self.log(f"{name}: up to date")
+            self._kept.append(name)
             return dict(stamp["summary"])
+        self.tell_kept()
         stamp_file.unlink(missing_ok=True)
         self.log(f"{name}: started")
         started = time.monotonic()

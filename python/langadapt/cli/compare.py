@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +31,7 @@ from langadapt.cli.options import (
     options_of,
     wish_of,
 )
-from langadapt.cli.progress import progress
+from langadapt.cli.progress import next_step, progress
 from langadapt.report.words import short_count
 from langadapt.swap.rows.names import METHODS
 
@@ -53,11 +54,9 @@ Out = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the table and the tokenizers made.")
 ]
 VocabSize = Annotated[
-    int | None, typer.Option(help="Of `replace`: entries. Default: as many as the model's own.", min=1)
+    int | None, typer.Option(help="Of `replace`: entries. Default: those of the model, at most 32,768.", min=1)
 ]
-NewTokens = Annotated[
-    int | None, typer.Option(help="Of `extend`: tokens to add. Default: a quarter of the model's own.", min=1)
-]
+NewTokens = Annotated[int | None, typer.Option(help="Of `extend`: tokens to add. Default: a quarter of that.", min=1)]
 Steps = Annotated[int, typer.Option(help="Training steps, counted with the model's own tokenizer.", min=1)]
 
 
@@ -111,18 +110,24 @@ def show_choices(
         typer.echo(text)
     else:
         Console().print(choices_table(rows))
+        next_step("langadapt init --model MODEL --text FILES --language LANGUAGE")
 
 
 def choices_table(rows: list[dict[str, Any]]) -> Table:
     """Ways to change a vocabulary, side by side."""
-    # The report's package takes a quarter of a second, which no other command's help should wait for.
-
-    table = Table(title="Bits per byte after training on the same text", caption="speed: reading text, one pass")
-    for name in ("vocabulary", "entries", "weights", "bytes/token", "target", "source", "tokens/s", "bytes/s"):
-        table.add_column(name, justify="left" if name == "vocabulary" else "right")
+    table = Table(
+        title="Bits per byte after training on the same text",
+        caption="speed: reading text, one pass",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("vocabulary")
+    for name in ("entries", "weights", "bytes\nper\ntoken", "target", "source", "tokens/s", "bytes/s"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [f"{row['vocabulary']:,}", short_count(row["parameters"]), f"{row['bytes_per_token']:.2f}"]
         cells += ["" if row[side] is None else f"{row[side]:.4f}" for side in ("target", "source")]
-        cells += [f"{row['tokens_per_second']:,.0f}", f"{row['bytes_per_second']:,.0f}"]
+        cells += [short_count(row[f"{unit}_per_second"]) for unit in ("tokens", "bytes")]
         table.add_row(row["name"] if row["name"] == row["kind"] else f"{row['name']} ({row['kind']})", *cells)
     return table

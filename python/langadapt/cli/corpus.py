@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from langadapt.artefacts.shards import Shard
 from langadapt.artefacts.stages import make_once
-from langadapt.cli.options import AsJson, Out, Strict, TextField, TextUnit, Threads
-from langadapt.cli.progress import progress, say
+from langadapt.cli.options import (
+    Address,
+    AsJson,
+    EngineOption,
+    Out,
+    ShardOption,
+    Shards,
+    Strict,
+    TextField,
+    TextUnit,
+    Threads,
+    engine_of,
+)
+from langadapt.cli.progress import next_step, progress, say
 from langadapt.corpus.documents import LONGEST_LINE, BuildOptions, CorpusReport, build_corpus, files_of
+from langadapt.corpus.parts import build_on, make_corpus_part
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,6 +64,7 @@ NearDuplicates = Annotated[
 ]
 ValidationShare = Annotated[float, typer.Option(help="Share of documents set aside, by hash.")]
 ValidationBytes = Annotated[int, typer.Option(help="Set aside at most so many bytes of text.")]
+BlockBytes = Annotated[int, typer.Option(help="Files that are compressed together, and read by one shard.")]
 ValidationDocuments = Annotated[int | None, typer.Option(help="Set aside at most so many documents.")]
 
 
@@ -72,14 +88,28 @@ def build(
     validation_share: ValidationShare = 0.02,
     validation_bytes: ValidationBytes = 1_000_000,
     validation_documents: ValidationDocuments = None,
+    block_bytes: BlockBytes = 64 << 20,
+    shard: ShardOption = None,
+    engine: EngineOption = None,
+    address: Address = None,
+    shards: Shards = 16,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Stream, filter, deduplicate and split text into DIR/train.jsonl.zst and DIR/validation.jsonl.zst."""
+    # Long: each option has its line.
     options = {one.name: ctx.params[one.name] for one in fields(BuildOptions)}
+    if shard is not None:
+        make_part(inputs, out, Shard.parse(shard), options, threads=threads)
+        return
+
+    cluster = engine_of(engine, address, shards)
 
     def make() -> dict[str, Any]:
         with progress("corpus") as report_progress:
+            if cluster is not None:
+                parts = out.with_name(f"{out.name}-parts")
+                return asdict(build_on(cluster, inputs, out, parts=parts, progress=report_progress, **options))
             return asdict(build_corpus(inputs, out, **options, threads=threads, progress=report_progress))
 
     report = CorpusReport(**make_once("corpus", out, make, settings=options, inputs=files_of(inputs), log=say))
@@ -91,6 +121,14 @@ def build(
     for problem in report.first_problems:
         place = problem["path"] if problem["line"] is None else f"{problem['path']}:{problem['line']}"
         say(f"skipped {place}: {problem['reason']}")
+    next_step(f"langadapt tokenizer train {out}/train.jsonl.zst --out tokenizer")
+
+
+def make_part(inputs: list[str], out: Path, shard: Shard, options: dict[str, Any], *, threads: int | None) -> None:
+    """Build one shard's part, unless it is there."""
+    with progress(f"corpus {shard.name}") as report:
+        made = make_corpus_part(inputs, out, shard, **options, threads=threads, progress=report, log=say)
+    say(f"{out / shard.name}: {made['passed']:,} of {made['documents']:,} documents")
 
 
 def table(report: CorpusReport) -> Table:

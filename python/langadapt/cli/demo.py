@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from langadapt.cli.progress import progress
+from langadapt.cli.progress import next_step, progress
 from langadapt.demo import run_demo
+from langadapt.pipeline.finished import final_model
 from langadapt.report import results_table
 
 
@@ -18,9 +19,11 @@ def command(
         "langadapt-demo"
     ),
 ) -> None:
-    """Adapt a tiny model from English to German: the whole chain on bundled text, offline, on a CPU, in minutes."""
+    """Adapt a tiny model from English to Spanish: the whole chain on bundled text, offline, on a CPU, in minutes."""
     with progress("demo") as report:
         results = run_demo(out, progress=report)
     console = Console()
     console.print(results_table(results))
     console.print(f"Report: {out / 'report' / 'index.html'}")
+    console.print(f"Model:  {final_model(out)}")
+    next_step(f'langadapt generate {out} --prompt "Y dijo"; then with your own: langadapt init --help')

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from langadapt.artefacts.plain_json import to_json
+from langadapt.cli.comparison import comparison
 from langadapt.cli.options import AsJson, TextField, warn_renamed
-from langadapt.cli.progress import progress
+from langadapt.cli.progress import next_step, progress, say
+from langadapt.cli.sheet import show
 from langadapt.corpus.documents import read_documents
+from langadapt.corpus.samples import Beginning
 from langadapt.errors import ConfigError
+from langadapt.evaluation.sheet import judge
 from langadapt.evaluation.suites import evaluate_suites
 from langadapt.machine import choose_device, quiet_transformers
-from langadapt.models.folder import load_model, resolve_model
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from langadapt.models.folder import load_model
+from langadapt.pipeline.finished import held_out, is_run, model_of
 
 Measure = Callable[[Any, str], "dict[str, Any]"]
 """Takes a model and its tokenizer's folder."""
@@ -32,21 +33,35 @@ Suites = Annotated[
     typer.Option(
         "--suites",
         "--suite",
-        metavar="german|arabic|PATH",
-        help="Suite of lm-eval tasks or a .yaml list of them, a multiple-choice .jsonl file or a folder of them, or a "
-        "task of lm-eval.",
+        metavar="auto:LANGUAGE|german|arabic|PATH",
+        help="All tasks that lm-eval has for a language (auto:swh_Latn, auto:Swahili), a suite or a .yaml list of "
+        "tasks, a multiple-choice .jsonl file or a folder of them, or a task of lm-eval.",
     ),
 ]
 Corpora = Annotated[
     list[str] | None,
-    typer.Option(metavar="[NAME=]CORPUS", help="Text to measure bits per byte on: file, folder or glob."),
+    typer.Option(
+        metavar="[NAME=]CORPUS",
+        help="Text to measure bits per byte on: file, folder or glob. Default for a run: what it set aside.",
+    ),
+]
+Sheets = Annotated[
+    list[Path] | None,
+    typer.Option("--sheet", metavar="ANSWERS.json", help="What judges of a `langadapt sheet` saved, a file each."),
+]
+MaxBytes = Annotated[
+    int, typer.Option(help="Read so much of each text, whole documents, at most; 0 reads all of it.", min=0)
 ]
 
 
 def command(
+    ctx: typer.Context,
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Folders or hub ids of causal models.", show_default=False)
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL...", help="Folders or hub ids of causal models, or a run's folder.", show_default=False
+        ),
+    ] = None,
     *,
     suites: Suites = None,
     text: Corpora = None,
@@ -55,34 +70,84 @@ def command(
         str | None, typer.Option(help="Tokenizer of all models, where it is not in their folders.")
     ] = None,
     window: Annotated[
-        int | None, typer.Option(help="Tokens per forward pass [default: context, at most 2048].")
+        int | None, typer.Option(help="Tokens per forward pass. Default: the context, at most 2048.")
     ] = None,
-    stride: Annotated[int | None, typer.Option(help="Tokens scored per window of a long text [default: half].")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Tokens scored per window of a long text. Default: half a window.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Items per task of a suite, at most.", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="Requests per forward pass of a suite.", min=1)] = 8,
     text_field: TextField = "text",
+    max_bytes: MaxBytes = 1_000_000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    sheet: Sheets = None,
+    key: Annotated[Path | None, typer.Option(help="Of the sheet. Default: the one beside the answers.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure models: bits per byte of text, whatever the tokenizer, and suites of tasks through lm-eval."""
+    # Long: a line for each flag.
+    if sheet:
+        show_answers(sheet, key, as_json)
+        return
+    if not models:
+        raise ConfigError("give one model or more, or --sheet ANSWERS.json")
     if old_text:
         warn_renamed("--bytes", "--text")
-    named = named_corpora([*(text or ()), *(old_text or ())])
-    if not suites and not named:
-        raise ConfigError("nothing to measure: give --text CORPUS, --suite SUITE, or both")
-
+    named = named_corpora([*(text or ()), *(old_text or ())]) or ({} if suites else set_aside(models))
+    check_use(ctx, bool(named), bool(suites))
     windows = {"window": window, "stride": stride}
 
     def measure(model: Any, folder: str) -> dict[str, Any]:
-        bits = {name: bits_of(model, folder, path, text_field, **windows) for name, path in named.items()}
+        how: dict[str, Any] = {**windows, "text_field": text_field, "max_bytes": max_bytes}
+        bits = bits_of(model, folder, named, **how)
         tasks = run_suites(model, folder, suites or (), limit=limit, batch_size=batch_size)
         return {"parameters": model.num_parameters(), "bits_per_byte": bits, "suites": tasks}
 
     results = measure_models(models, tokenizer, device, measure)
     if as_json:
-        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
+        typer.echo(to_json(results))
     else:
         Console().print(comparison(results))
+        next_step(f"langadapt generate {models[0]} --prompt TEXT")
+
+
+def show_answers(files: Sequence[Path], key: Path | None, as_json: bool) -> None:
+    """What judges of a blind sheet found."""
+    found = judge(files, key)
+    if as_json:
+        typer.echo(to_json(asdict(found)))
+    else:
+        show(found)
+
+
+def set_aside(models: Sequence[str]) -> dict[str, str]:
+    """Texts that the only run among ``models`` set aside, by language; none where there is no run."""
+    runs = [model for model in models if is_run(model)]
+    return {name: str(file) for name, file in held_out(Path(runs[0])).items()} if len(runs) == 1 else {}
+
+
+def check_use(ctx: typer.Context, text: bool, suites: bool) -> None:
+    """Refuse to measure nothing, and options of what is not measured.
+
+    Raises:
+        ConfigError: as the name says.
+    """
+    if not suites and not text:
+        raise ConfigError("nothing to measure: give --text CORPUS, --suite SUITE, or both")
+    refuse_idle(ctx, text, ("window", "stride", "text_field", "max_bytes"), "text is measured")
+    refuse_idle(ctx, suites, ("limit", "batch_size"), "a suite is run (--suite)")
+
+
+def refuse_idle(ctx: typer.Context, used: bool, names: Sequence[str], when: str) -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        ConfigError: one of ``names`` was given, and is for what is not done.
+    """
+    for name in names:
+        source = ctx.get_parameter_source(name)
+        if not used and source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(f"--{name.replace('_', '-')}: does something only where {when}")
 
 
 def named_corpora(given: Sequence[str]) -> dict[str, str]:
@@ -111,22 +176,29 @@ def measure_models(models: Sequence[str], tokenizer: str | None, device: str, me
     chosen = choose_device(device)
     results = {}
     for name in models:
-        folder = resolve_model(name)
+        folder = model_of(name)
         model: Any = load_model(folder, dtype="auto")
         results[name] = measure(model.to(chosen).eval(), tokenizer or str(folder))
         del model
     return results
 
 
-def bits_of(model: Any, tokenizer: str, path: str, text_field: str, **windows: Any) -> dict[str, Any]:
-    """Bits per byte of one corpus, with its counts."""
+def bits_of(
+    model: Any, tokenizer: str, named: Mapping[str, str], *, text_field: str, max_bytes: int, **windows: Any
+) -> dict[str, dict[str, Any]]:
+    """Bits per byte of the beginning of each corpus, with its counts; says where that is not all of it."""
     from langadapt.evaluation.bits_per_byte import measure_bits_per_byte
     from langadapt.tokenizer.encoder import Tokenizer
 
-    loaded = Tokenizer.from_pretrained(tokenizer)
-    with progress("bits per byte") as report:
-        texts = read_documents(path, text_field=text_field)
-        return asdict(measure_bits_per_byte(model, loaded, texts, **windows, progress=report))
+    loaded, measured = Tokenizer.from_pretrained(tokenizer) if named else None, {}
+    for name, path in named.items():
+        texts = Beginning(read_documents(path, text_field=text_field), max_bytes)
+        with progress("bits per byte") as report:
+            found = measure_bits_per_byte(model, loaded, texts, **windows, progress=report)
+        if texts.cut:
+            say(f"{name}: measured on its first {found.bytes / 1e6:.2f} MB; --max-bytes 0 reads all of it")
+        measured[name] = asdict(found)
+    return measured
 
 
 def run_suites(
@@ -134,39 +206,3 @@ def run_suites(
 ) -> dict[str, dict[str, float]]:
     """Metrics by task, with the tokenizer as transformers loads it. lm-eval draws its own bars, on stderr."""
     return evaluate_suites(model, tokenizer, suites, limit=limit, batch_size=batch_size)
-
-
-def comparison(results: Mapping[str, Any]) -> Table:
-    """One row per measure, one column per model, the best value of a row in bold."""
-    table = Table()
-    table.add_column("measure")
-    for name in results:
-        table.add_column(name, justify="right", overflow="fold")
-    found = list(results.values())
-    table.add_row("parameters", *(f"{one['parameters']:,}" for one in found))
-    for corpus in found[0]["bits_per_byte"]:
-        values = [one["bits_per_byte"][corpus]["bits_per_byte"] for one in found]
-        table.add_row(f"bits per byte, {corpus} (lower is better)", *marked(values, min, "{:.4f}"))
-    for task, metrics in found[0]["suites"].items():
-        for metric in (metric for metric in metrics if metric != "items" and not metric.endswith("_stderr")):
-            values = [one["suites"][task][metric] for one in found]
-            errors = [one["suites"][task].get(f"{metric}_stderr") for one in found]
-            best = min if metric in LOWER_IS_BETTER else max
-            cells = marked(values, best, "{:.4f}")
-            table.add_row(f"{task}, {metric}", *(with_error(*pair) for pair in zip(cells, errors, strict=True)))
-    return table
-
-
-LOWER_IS_BETTER = frozenset({"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"})
-"""Metrics of lm-eval; of all others more is better."""
-
-
-def marked(values: Sequence[float], best: Callable[[Sequence[float]], float], shape: str) -> list[str]:
-    """Formatted values, the best in bold where there is something to compare."""
-    top = best(values)
-    return [f"[bold]{shape.format(one)}[/]" if one == top and len(values) > 1 else shape.format(one) for one in values]
-
-
-def with_error(cell: str, error: float | None) -> str:
-    """A value and its standard error."""
-    return cell if error is None else f"{cell} ± {error:.4f}"

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from langadapt.cli.options import AsJson, TextField, Threads, arguments_of
-from langadapt.cli.progress import progress
+from langadapt.cli.progress import next_step, progress
 from langadapt.errors import ConfigError
 
 
@@ -50,6 +50,7 @@ def command(
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
         Console().print(report)
+        next_step("langadapt tokenizer compare MODEL --text FILES: what another vocabulary would gain")
 
 
 def named(what: str, values: list[str]) -> dict[str, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 from typing import Annotated
@@ -18,10 +20,20 @@ from langadapt.cli import (
     compare,
     corpus,
     demo,
+    dial,
+    doctor,
     evaluate,
+    export,
     fertility,
+    finish,
+    generate,
+    init,
+    items,
+    merge,
     plan,
     report,
+    sheet,
+    slurm,
     swap,
     tokenize,
     tokenizer,
@@ -29,7 +41,7 @@ from langadapt.cli import (
     vectors,
 )
 from langadapt.cli.progress import console
-from langadapt.errors import ConfigError, LangadaptError, TrainingStopped
+from langadapt.errors import ConfigError, LangadaptError, TrainingStopped, is_panic
 
 app = typer.Typer(
     name="langadapt",
@@ -39,6 +51,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.command)
+app.command("doctor")(doctor.command)
+app.command("init")(init.command)
 app.command("adapt")(adapt.command)
 app.command("plan")(plan.command)
 app.add_typer(corpus.app, name="corpus", help="Files to documents: stream, filter, deduplicate, split.")
@@ -47,14 +61,35 @@ app.add_typer(tokenizer.app, name="tokenizer", help="Train, extend, trim, check 
 app.command("fertility")(fertility.command)
 app.command("tokenize")(tokenize.command)
 app.add_typer(vectors.app, name="vectors", help="Auxiliary token vectors.")
+app.command("merge")(merge.command)
 app.command("swap")(swap.command)
+app.command("slurm")(slurm.command)
 app.command("train")(train.command)
+app.command("finish")(finish.command)
+app.add_typer(export.app, name="export", help="A model for llama.cpp, Ollama and vLLM.")
+app.command("items")(items.command)
+app.command("sheet")(sheet.command)
 app.command("evaluate")(evaluate.command)
+app.command("generate")(generate.command)
+app.command("dial")(dial.command)
 app.command("report")(report.command)
 
+
+def paragraphs(text: str) -> str:
+    """Each on one line, for a terminal to fold: typer keeps the lines of a docstring behind the first paragraph."""
+    return "\n\n".join(" ".join(one.split()) for one in text.split("\n\n"))
+
+
+for commands in (app, *(group.typer_instance for group in app.registered_groups)):
+    for command in commands.registered_commands if commands else ():
+        command.help = paragraphs(inspect.cleandoc((command.callback and command.callback.__doc__) or ""))
+
 DEBUG = {"on": False}
+INTERRUPTED = "interrupted; run the same command again: what is whole is kept"
 LONGEST = 1000
 """Characters of an error that is nobody's own."""
+LONGEST_OWN = 5000
+"""Characters of any error; a path may have 4096."""
 
 
 def show_version(wanted: bool) -> None:
@@ -78,6 +113,8 @@ def options(
     )
     for noisy in ("transformers", "urllib3", "httpx", "filelock", "fsspec", "datasets", "matplotlib", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Warns that without Triton no Triton kernels can be counted; there are none then.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
 
 
 def describe(error: BaseException) -> tuple[str, int]:
@@ -96,6 +133,10 @@ def describe(error: BaseException) -> tuple[str, int]:
     # Compilers of kernels tell all that they were given, over pages.
     text = str(error)
     text = f"{text[:LONGEST]} ..." if len(text) > LONGEST else text
+    if isinstance(error, OverflowError) or isinstance(error.__cause__, OverflowError):
+        return f"a number is too large: {text}", 2
+    if isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text):
+        return f"out of memory: {text}", 1
     return f"{type(error).__name__}: {text} (a defect of langadapt; --debug shows where)", 1
 
 
@@ -108,6 +149,8 @@ def report_error(error: BaseException) -> int:
     if DEBUG["on"]:
         traceback.print_exc()
     text, code = describe(error)
+    # An argument or a name out of a file may be of any length, and a console takes quadratic time for it.
+    text = f"{text[:LONGEST_OWN]} ..." if len(text) > LONGEST_OWN else text
     # Messages of exceptions may set their hint apart by an empty line; here one line says it all.
     text = re.sub(r"\.?\s*\n\s*\n\s*", ". ", text)
     # What other libraries say may be drawn over several lines.
@@ -131,8 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
             # Into which newer versions of typer turn Ctrl-C, without a word.
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
-        console.print("interrupted; run the same command again: what is whole is kept", style="yellow")
-        code = 130
+        code = interrupted()
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; say nothing, and do not let Python flush into the void.
         sys.stdout = None
@@ -142,10 +184,22 @@ def main(arguments: list[str] | None = None) -> None:
         code = 0
     except BaseException as error:
         # Panics of packages written in Rust are no `Exception`.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if not isinstance(error, Exception) and not is_panic(error):
             raise
-        code = report_error(error)
+        if is_panic(error) and "KeyboardInterrupt" in str(error):
+            # Ctrl-C while a package written in Rust was being set up.
+            code = interrupted()
+        else:
+            code = report_error(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def interrupted() -> int:
+    """Say that it was, which a second Ctrl-C does not cut short, and return the exit code."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    console.print(INTERRUPTED, style="yellow")
+    signal.signal(signal.SIGINT, before)
+    return 130
 
 
 def escape(text: str) -> str:

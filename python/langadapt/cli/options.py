@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from langadapt.artefacts.engine import Engine, connect
 from langadapt.cli.progress import console
+from langadapt.errors import ConfigError
 from langadapt.models.folder import resolve_model
 from langadapt.swap.rows.options import SwapOptions
 
@@ -28,7 +30,21 @@ Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to
 TextField = Annotated[str, typer.Option(help="Field of JSON lines, column of Parquet files.")]
 TextUnit = Annotated[str, typer.Option(metavar="line|file", help="One document of a .txt file.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first line without a document.")]
-Threads = Annotated[int | None, typer.Option(help="Threads [default: all cores].", min=1)]
+Threads = Annotated[int | None, typer.Option(help="Threads. Default: all cores.", min=1)]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Work on part I (from 0) of N, into a folder below --out; `slurm/N`: the part of this Slurm array task.",
+    ),
+]
+EngineOption = Annotated[
+    str | None,
+    typer.Option("--engine", metavar="ray", help="Build corpora in shards as tasks of Ray, then merge them."),
+]
+Address = Annotated[str | None, typer.Option(help="Of --engine: HOST:PORT or `auto`. Default: Ray on this machine.")]
+Shards = Annotated[int, typer.Option(help="Of --engine: tasks; their number changes no byte.", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text for people.")]
 
 Model = Annotated[str, typer.Argument(help="Model folder or hub id.")]
@@ -82,6 +98,22 @@ def wish_of(flags: Mapping[str, Any]) -> ProbeWish:
 
     steps, tokens, rate = (flags[f"probe_{name}"] for name in ("steps", "tokens", "rate"))
     return ProbeWish(steps, tokens, rate, flags.get("candidates") or (), flags["text"] or ())
+
+
+def engine_of(name: str | None, address: str | None, shards: int) -> Engine | None:
+    """The cluster that work is done on; none = this process.
+
+    Raises:
+        ConfigError: there is no such engine, or nobody answers at the address.
+    """
+    if name is None:
+        if address is not None:
+            raise ConfigError("--address: says where `--engine ray` is; name that, too")
+        return None
+    if name != "ray":
+        raise ConfigError(f"--engine: {name!r} is none; `ray` is")
+    connect(address)
+    return Engine(shards, address)
 
 
 def warn_renamed(old: str, new: str) -> None:

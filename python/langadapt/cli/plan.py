@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +13,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from langadapt.costs import devices
+from langadapt.cli.progress import next_step
+from langadapt.costs import devices, memory
 from langadapt.costs.devices import GIB
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, LangadaptError
 from langadapt.machine import choose_device
 from langadapt.planning.plan import plan_recipe
 from langadapt.recipe.recipe import Recipe
@@ -22,6 +24,7 @@ from langadapt.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from langadapt.planning.pilot import Advice
     from langadapt.planning.plan import Plan
     from langadapt.training import TrainSettings
 
@@ -41,11 +44,19 @@ def command(
             "--pilot", help="Train briefly (4 x 40 steps) at several shares of source text and recommend one."
         ),
     ] = False,
+    rates: Annotated[
+        bool,
+        typer.Option("--rates", help="Train briefly (6 to 11 x 40 steps) at several rates and recommend."),
+    ] = False,
 ) -> None:
     """Plan a recipe's training from its budget: memory, layout, tokens, dates, cost."""
     loaded = Recipe.from_yaml(recipe, overrides or ())
-    if pilot and calibrate:
-        raise ConfigError("--calibrate and --pilot answer different questions; give one of them")
+    changes = "".join(f" --set {one}" for one in overrides or ())
+    if calibrate + pilot + rates > 1:
+        raise ConfigError("--calibrate, --pilot and --rates answer different questions; give one of them")
+    if rates:
+        show_rates(loaded, as_json)
+        return
     if pilot:
         show_pilot(loaded, as_json)
         return
@@ -63,6 +74,9 @@ def command(
         typer.echo(json.dumps({**made.to_dict(), "disk_bytes": disk}, indent=2))
     else:
         show(made, measured, disk)
+        for line in shares_of_source(loaded):
+            typer.echo(line)
+        next_step(f"langadapt adapt {recipe}{changes}")
 
 
 def check_calibration(gpus: str | None, device: str) -> None:
@@ -88,8 +102,8 @@ def check_calibration(gpus: str | None, device: str) -> None:
 def optimizer_notes(name: str) -> list[str]:
     """What the numbers do not know of optimizers of other libraries."""
     instead = {
-        "adamw-8bit": "takes about 2 bytes per parameter for its states instead of 4 or more",
-        "galore-adamw": "takes states of rank 128 for matrices, which is less only where these are much wider",
+        "adamw-8bit": "takes about 2 bytes per parameter for its states instead of 4 or more (as `states: int8`, which "
+        "is counted, does on any number of GPUs)",
     }
     if name not in instead:
         return []
@@ -97,8 +111,11 @@ def optimizer_notes(name: str) -> list[str]:
 
 
 def disk_bytes(made: Plan, settings: TrainSettings) -> int:
-    """What the training may take of the disk at most: its checkpoints and the trained model in bf16."""
-    return settings.checkpoints_at_most * made.checkpoint_bytes + 2 * made.parameters
+    """What the training may take of the disk at most: its checkpoints with the best weights in each of them, and the
+    trained model in bf16."""
+    kept = made.parameters if settings.adapter is None else made.trained
+    each = made.checkpoint_bytes + memory.best_bytes(kept, settings)
+    return settings.checkpoints_at_most * each + 2 * made.parameters
 
 
 def show(made: Plan, measured: dict[str, Any] | None, disk: int) -> None:
@@ -107,6 +124,8 @@ def show(made: Plan, measured: dict[str, Any] | None, disk: int) -> None:
     console.print(layouts(made))
     best = made.best
     console.print(f"\nrecommended: [bold]{best.layout.describe()}[/]: {made.reason}")
+    if made.trained < made.parameters:
+        console.print(f"trained:     {made.trained / 1e6:,.4g} M parameters; the others have no gradients and states")
     console.print(f"memory:      {best.memory.peak / GIB:.1f} GiB per GPU on {made.gpus} x {made.device}")
     source = "measured" if measured else "predicted"
     console.print(
@@ -116,8 +135,19 @@ def show(made: Plan, measured: dict[str, Any] | None, disk: int) -> None:
     epochs = f", {made.epochs:.2f} passes over the corpus" if made.epochs is not None else ""
     text = f"{made.text_bytes / 1e6:,.0f}" if made.text_bytes >= 1e7 else f"{made.text_bytes / 1e6:.2g}"
     console.print(f"buys:        {made.steps:,} steps, {made.tokens:,} tokens, {text} MB of text{epochs}")
+    for one in made.sources:
+        tokens = "?" if one.tokens is None else f"{one.tokens:,}"
+        read = "" if one.passes is None else f", read {one.passes:.2g} times"
+        worth = f", the last pass worth {one.worth:.0%} of new text" if (one.passes or 0) > 1 and one.worth else ""
+        console.print(f"  {one.name:<16} {one.share:.0%} of the training, {tokens} tokens{read}{worth}")
     cost = f", cost {made.cost:,.2f}" if made.cost is not None else ""
     hours = f"{made.hours:.1f}" if made.hours >= 1 else f"{made.hours:.2g}"
+    settings = made.settings
+    windows = "window" if settings.sequences_per_step == 1 else "windows"
+    console.print(
+        f"batch:       {settings.tokens_per_step:,} tokens a step: {settings.sequences_per_step} {windows} of "
+        f"{settings.window:,}; warm-up over {100 * settings.warmup_share:.3g} % of the steps"
+    )
     console.print(f"takes:       {hours} hours{cost}")
     console.print(
         f"disk:        {disk / GIB:.2f} GiB at most: the trained model, and checkpoints of "
@@ -148,7 +178,7 @@ def layouts(made: Plan) -> Table:
     for option in shown(made):
         layout = option.layout
         table.add_row(
-            layout.rounding if layout.precision == "pure-bf16" else "(mixed)",
+            under(layout),
             layout.sums,
             *((layout.placement,) if many else ()),
             layout.activation_checkpointing,
@@ -162,16 +192,52 @@ def layouts(made: Plan) -> Table:
     return table
 
 
+def under(layout: memory.Layout) -> str:
+    """How pure bf16 is rounded, and `+ int8` where moments are codes: on a second line, as the table is wide."""
+    if layout.precision != "pure-bf16":
+        return "(mixed)"
+    return layout.rounding + ("\n+ int8" if layout.states == "int8" else "")
+
+
 def shown(made: Plan) -> list[Any]:
     """Options worth a line."""
-    mine = (made.best.layout.precision, made.best.layout.rounding)
-    by_precision: dict[tuple[str, str], list[Any]] = {}
+    by_kind: dict[tuple[str, str, str], list[Any]] = {}
     for option in made.options:
-        by_precision.setdefault((option.layout.precision, option.layout.rounding), []).append(option)
-    rows = by_precision.pop(mine)
-    for others in by_precision.values():
+        by_kind.setdefault(option.layout.kind, []).append(option)
+    rows = by_kind.pop(made.best.layout.kind)
+    for others in by_kind.values():
         rows.append(max(others, key=lambda option: (option.fits, option.tokens_per_second)))
     return rows
+
+
+def shares_of_source(recipe: Recipe) -> Iterator[str]:
+    """Tokens per word over the share of source text; a plan may come before the text and the model's tokenizer."""
+    from langadapt.trials.cutting import lines_of, try_cutting
+
+    try:
+        yield from lines_of(try_cutting(recipe))
+    except (LangadaptError, OSError) as error:
+        yield f"note: shares of source text are not tried: {error}"
+
+
+def show_rates(recipe: Any, as_json: bool) -> None:
+    """Run briefly at several rates and print what that recommends."""
+    from langadapt.planning.rates import find_rates
+
+    advice = find_rates(recipe)
+    if as_json:
+        typer.echo(json.dumps(asdict(advice), indent=2))
+        return
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(rates_table(advice))
+    console.print(
+        f"recommended: train.learning_rate={advice.learning_rate:g} "
+        f"train.embedding_learning_rate={advice.embedding_learning_rate:g} (the lowest within {advice.noise:.4f} bits "
+        "per byte of the best, which is what another seed makes of it)"
+    )
+    for limit in advice.limits:
+        console.print(f"cannot tell: {limit}", markup=False)
 
 
 def show_pilot(recipe: Any, as_json: bool) -> None:
@@ -184,13 +250,7 @@ def show_pilot(recipe: Any, as_json: bool) -> None:
         return
 
     console = Console(soft_wrap=True, highlight=False)
-    table = Table(title=f"predicted bits per byte after {advice.tokens:,} tokens")
-    for name in ("share of source text", "target", "source"):
-        table.add_column(name, justify="right")
-    for row in advice.table:
-        chosen = "bold" if row["share"] == advice.share else ""
-        table.add_row(f"{100 * row['share']:.0f} %", f"{row['target']:.4f}", f"{row['source']:.4f}", style=chosen)
-    console.print(table)
+    console.print(shares_table(advice))
     console.print(f"recommended: corpus.source_share={advice.share:g} ({advice.reason})")
     low, high = advice.between
     # As many digits as tell a run from its pilots.
@@ -200,3 +260,27 @@ def show_pilot(recipe: Any, as_json: bool) -> None:
         f"the run is {length} x as long as a pilot; "
         f"errors of the fits: target {advice.errors['target']:.4f}, source {advice.errors['source']:.4f} bits per byte"
     )
+
+
+def shares_table(advice: Advice) -> Table:
+    """Predictions of the pilots, the recommended share in bold."""
+    table = Table(title=f"predicted bits per byte after {advice.tokens:,} tokens")
+    for name in ("share of source text", "target", "source"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in advice.table:
+        chosen = "bold" if row["share"] == advice.share else ""
+        table.add_row(f"{100 * row['share']:.0f} %", f"{row['target']:.4f}", f"{row['source']:.4f}", style=chosen)
+    return table
+
+
+def rates_table(advice: Any) -> Table:
+    """What each short run ended at, the recommended rates in bold; see :class:`langadapt.planning.rates.RateAdvice`."""
+    table = Table(title=f"bits per byte after {advice.steps} steps (lower is better)")
+    for name in ("learning_rate", "embedding_learning_rate", "seed", "target", "source"):
+        table.add_column(name, justify="right")
+    for one in sorted(advice.tried, key=lambda one: (one.body, one.embeddings, one.seed)):
+        mine = (one.body, one.embeddings) == (advice.learning_rate, advice.embedding_learning_rate)
+        source = "" if one.source is None else f"{one.source:.4f}"
+        cells = (f"{one.body:.3g}", f"{one.embeddings:.3g}", str(one.seed), f"{one.target:.4f}", source)
+        table.add_row(*cells, style="bold" if mine else "")
+    return table

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingCol
 from rich.progress import Progress as Bars
 
 from langadapt.progress import Progress
+from langadapt.report.words import duration
 
 console = Console(stderr=True)
 
@@ -21,6 +22,11 @@ PLAIN_INTERVAL = 5.0
 def say(line: str) -> None:
     """Print a line beside the results, as it is."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def next_step(command: str) -> None:
+    """Say what to type next; on stderr, so that a command's data stay its own."""
+    say(f"Next: {command}")
 
 
 @contextmanager
@@ -46,6 +52,9 @@ def bar_callback(bars: Bars, title: str) -> Progress:
     tasks: dict[str, tuple[int, float]] = {}
 
     def report(phase: str, done: int, total: int | None, unit: str) -> None:
+        if phase in tasks and not done:
+            # Begun again: the old start says nothing of its speed.
+            bars.remove_task(bars.task_ids[[int(known) for known in bars.task_ids].index(tasks.pop(phase)[0])])
         if phase not in tasks:
             task = bars.add_task(f"{title}: {phase}" if phase not in ("", title) else title, total=total, rate="")
             tasks[phase] = (int(task), time.monotonic())
@@ -65,13 +74,14 @@ def plain_callback(title: str) -> Progress:
     def report(phase: str, done: int, total: int | None, unit: str) -> None:
         nonlocal last
         now = time.monotonic()
-        started.setdefault(phase, now)
+        if not done or phase not in started:
+            started[phase] = now
         if now - last < PLAIN_INTERVAL:
             return
         last = now
         elapsed = now - started[phase]
         share = f" {100 * done / total:.0f} %" if total else ""
-        left = f"{elapsed * (total - done) / done:.0f} s left" if total and done else ""
+        left = f"{duration(elapsed * (total - done) / done)} left" if total and done else ""
         known = ", ".join(part for part in (speed(done, elapsed, unit), left) if part)
         name = f"{title}: {phase}" if phase != title else title
         console.print(f"{name}{share} ({known})" if known else f"{name}{share}", highlight=False)
@@ -85,5 +95,5 @@ def speed(done: int, seconds: float, unit: str) -> str:
         return ""
     rate = done / seconds
     if unit == "bytes":
-        return f"{rate / 1e6:.1f} MB/s"
+        return f"{rate / 1e6:.1f} MB/s" if rate >= 1e5 else f"{rate / 1e3:.1f} kB/s"
     return f"{rate:,.0f} {unit}/s"

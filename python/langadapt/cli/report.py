@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from langadapt.cli.progress import next_step
 from langadapt.report import write_report
 
 
@@ -17,3 +18,4 @@ def command(
 ) -> None:
     """Write RUN_DIR/report: one self-contained HTML page and a model card. Prints the page's path."""
     typer.echo(write_report(run))
+    next_step(f"open that page in a browser; langadapt generate {run} --prompt TEXT")

@@ -31,7 +31,7 @@ from langadapt.cli.options import (
     warn_renamed,
     wish_of,
 )
-from langadapt.cli.progress import progress, say
+from langadapt.cli.progress import next_step, progress, say
 from langadapt.corpus.documents import files_of, read_documents
 from langadapt.errors import ConfigError
 from langadapt.recipe.plain_values import build
@@ -69,6 +69,15 @@ Text = Annotated[
     typer.Option("--text", help="Text of the target language: what the swap saves, and what probes are measured on."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen; write nothing.")]
+Measure = Annotated[
+    bool | None,
+    typer.Option(
+        "--measure/--no-measure",
+        help="Run the model on --text and --source-text: what can it do before a swap? Default: with --dry-run, where "
+        "that takes no more than half a minute.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
@@ -98,6 +107,7 @@ def command(
     source_text: SourceText = None,
     source_tokenizer: SourceTokenizer = None,
     dry_run: DryRun = False,
+    measure: Measure = None,
     as_json: AsJson = False,
     trust_remote_code: TrustCode = False,
     compare: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -119,7 +129,34 @@ def command(
         show_comparison(inputs, wish, swap, ctx.params)
         return
     places: dict[str, Any] = {"out": None if dry_run else out, "trust_remote_code": trust_remote_code}
-    show(run_once(inputs, swap, wish, auto=method == AUTO, **places), as_json)
+    if measure is None and dry_run and wish.text and files_of([*wish.text, *inputs.source_text]) is not None:
+        known = what_it_knows(inputs, wish, affordable=True, trust_remote_code=trust_remote_code)
+    else:
+        known = what_it_knows(inputs, wish, trust_remote_code=trust_remote_code) if measure else {}
+    show(replace(run_once(inputs, swap, wish, auto=method == AUTO, **places), known=known), as_json, places["out"])
+
+
+def what_it_knows(
+    inputs: MethodInputs, wish: ProbeWish, *, affordable: bool = False, trust_remote_code: bool
+) -> dict[str, float]:
+    """Bits per byte of the source model over those of xz, by language; ``affordable``: nothing where that takes long.
+
+    Raises:
+        ConfigError: there is no text of the target language.
+    """
+    from langadapt.evaluation.knowledge import MEASURED_BYTES, affordable_bytes, measure_knowledge
+
+    if not wish.text:
+        raise ConfigError("--measure needs --text, text of the target language to measure the model on")
+    texts = {"target": read_documents(wish.text)}
+    if inputs.source_text:
+        texts["source"] = read_documents(inputs.source_text)
+    most = affordable_bytes(inputs.model) if affordable else MEASURED_BYTES
+    if not most:
+        return {}
+    how: dict[str, Any] = {"most_bytes": most, "trust_remote_code": trust_remote_code}
+    with progress("measure") as report_progress:
+        return measure_knowledge(inputs.model, inputs.own, texts, **how, progress=report_progress)
 
 
 def show_comparison(inputs: MethodInputs, wish: ProbeWish, swap: SwapOptions, flags: Mapping[str, Any]) -> None:
@@ -156,7 +193,8 @@ def run_once(
         inputs=made_from(inputs, wish),
         log=say,
     )
-    del report["advice"]
+    # `advice`: of earlier versions.
+    report = {name: value for name, value in report.items() if name not in ("prognosis", "advice")}
     return build(SwapReport, report, "")
 
 
@@ -209,8 +247,8 @@ def run(
         )
 
 
-def show(report: SwapReport, as_json: bool) -> None:
-    """Print what the swap did."""
+def show(report: SwapReport, as_json: bool, folder: Path | None) -> None:
+    """Print what the swap did; ``folder``: where it was written, if it was."""
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
         return
@@ -220,7 +258,8 @@ def show(report: SwapReport, as_json: bool) -> None:
     out.print(summary_table(report))
     for note in report.notes:
         out.print(f"Note: {note}", highlight=False)
-    out.print(report.advice, highlight=False, soft_wrap=True)
+    out.print(report.prognosis, highlight=False, soft_wrap=True)
+    next_step("the same with --out DIR" if folder is None else f"langadapt evaluate {folder} --text FILES")
 
 
 def ranking_table(rows: list[dict[str, Any]]) -> Table:

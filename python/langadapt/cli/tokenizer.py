@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from langadapt.artefacts.folders import write_atomically
+from langadapt.artefacts.shards import Shard
 from langadapt.artefacts.stages import make_once
-from langadapt.cli.options import AsJson, Inputs, Out, Strict, TextField, TextUnit, Threads, arguments_of, warn_renamed
-from langadapt.cli.progress import progress, say
+from langadapt.cli.options import (
+    AsJson,
+    Inputs,
+    Out,
+    ShardOption,
+    Strict,
+    TextField,
+    TextUnit,
+    Threads,
+    arguments_of,
+    warn_renamed,
+)
+from langadapt.cli.progress import next_step, progress, say
 from langadapt.corpus.documents import files_of, read_documents
 from langadapt.errors import ConfigError
 from langadapt.models.folder import tokenizer_file
-
-if TYPE_CHECKING:
-    from langadapt.tokenizer.encoder import Tokenizer
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -29,18 +38,13 @@ def noun() -> None:
     """Train, extend, trim, check and compare tokenizers."""
 
 
-def finish(tokenizer: Tokenizer, out: Path, as_json: bool, **more: Any) -> None:
-    """Write the folder and say what is in it."""
-    tokenizer.save_pretrained(out)
-    show({"tokenizer": str(out), "vocab_size": tokenizer.vocab_size, "backend": tokenizer.backend, **more}, as_json)
-
-
 def show(summary: dict[str, Any], as_json: bool) -> None:
     """Print what is in a tokenizer's folder."""
     if as_json:
         typer.echo(json.dumps(summary))
-    else:
-        typer.echo("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in summary.items()))
+        return
+    typer.echo("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in summary.items()))
+    next_step(f"langadapt tokenizer check {summary['tokenizer']}")
 
 
 def check_out(out: Path) -> None:
@@ -65,7 +69,10 @@ SpecialTokens = Annotated[
     ),
 ]
 Pattern = Annotated[
-    str | None, typer.Option(help="Byte-level: llama3 (default), gpt4, gpt2, qwen2, o200k, or a regex.")
+    str | None,
+    typer.Option(
+        help="Byte-level: auto (the default: by the text's marks), llama3, gpt2, qwen35, o200k, ..., or a regex."
+    ),
 ]
 MinFrequency = Annotated[int | None, typer.Option(help="Merge only pairs seen so often.", min=0)]
 Normalization = Annotated[str | None, typer.Option(help="NFC, NFKC, ...; none by default, which is lossless.")]
@@ -73,15 +80,75 @@ Coverage = Annotated[float, typer.Option(help="SentencePiece: share of character
 MaxTokenLength = Annotated[int | None, typer.Option(help="Longest token, in bytes (SentencePiece: characters).")]
 MaxSentenceLength = Annotated[int, typer.Option(help="SentencePiece: leave out longer lines, in bytes.")]
 MaxWords = Annotated[int | None, typer.Option(help="Bound memory: forget rare words above this number.")]
+CodeTokens = Annotated[
+    bool, typer.Option("--code-tokens/--no-code-tokens", help="A token for all of ASCII and for runs of white space.")
+]
+KeepReserved = Annotated[bool, typer.Option("--keep-reserved", help="With --like: its unused tokens, too.")]
 AcceptFewer = Annotated[bool, typer.Option("--accept-fewer", help="Be content with a smaller vocabulary.")]
+
+
+InputsOrCounts = Annotated[
+    list[str] | None, typer.Argument(metavar="INPUT...", help="As for `tokenizer count`; none with --counts.")
+]
+Counts = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Words that `tokenizer count` counted, in place of INPUT.")
+]
+SourceCounts = Annotated[Path | None, typer.Option(metavar="DIR", help="The same, in place of --source.")]
+
+
+@app.command()
+def count(
+    ctx: typer.Context,
+    inputs: Inputs,
+    *,
+    out: Out,
+    style: Style = "byte_level",
+    like: Like = None,
+    special_tokens: SpecialTokens = None,
+    pattern: Pattern = None,
+    normalization: Normalization = None,
+    max_sentence_length: MaxSentenceLength = 8192,
+    text_field: TextField = "text",
+    text_unit: TextUnit = "line",
+    strict: Strict = False,
+    shard: ShardOption = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the words of a corpus, in shards if it is large, for `tokenizer train --counts`."""
+    from langadapt.tokenizer.counting import count_words
+
+    arguments = arguments_of(ctx) | {"special_tokens": roles_or_tokens(special_tokens or [])}
+    place, files = out, files_behind(arguments)
+    settings = {name: value for name, value in arguments.items() if name not in ("threads", "inputs")}
+    if shard is not None:
+        arguments["shard"] = Shard.parse(shard)
+        names, settings["shard"] = arguments["shard"].names(inputs)
+        taken = {name: Path(name) for name in names}
+        place, files = out / arguments["shard"].name, taken | {k: v for k, v in (files or {}).items() if k == "like"}
+
+    def make() -> dict[str, Any]:
+        with progress("count words") as report:
+            return count_words(out=out, **arguments, progress=report)
+
+    summary = make_once("word counts", place, make, settings=settings, inputs=files, log=say)
+    if as_json:
+        typer.echo(json.dumps({"counts": str(place), **summary}))
+        return
+    typer.echo(f"{place}: {summary['words']:,} words of {summary['documents']:,} documents")
+    next_step(
+        f"langadapt merge {out} --out counts" if shard else f"langadapt tokenizer train --counts {out} --out tokenizer"
+    )
 
 
 @app.command()
 def train(
     ctx: typer.Context,
-    inputs: Inputs,
+    inputs: InputsOrCounts = None,
     *,
     out: Out,
+    counts: Counts = None,
+    source_counts: SourceCounts = None,
     vocab_size: VocabSize = 32_768,
     style: Style = "byte_level",
     like: Like = None,
@@ -93,6 +160,15 @@ def train(
     max_token_length: MaxTokenLength = None,
     max_sentence_length: MaxSentenceLength = 8192,
     max_words: MaxWords = None,
+    code_tokens: CodeTokens = True,
+    keep_reserved: KeepReserved = False,
+    source: Annotated[
+        list[str] | None, typer.Option(metavar="INPUT", help="Text of the source language, for the next two.")
+    ] = None,
+    source_share: Annotated[float, typer.Option(help="Share of bytes to learn from --source.", min=0, max=0.99)] = 0.0,
+    parity: Annotated[
+        bool, typer.Option("--parity", help="Choose each merge for the language that needs more tokens.")
+    ] = False,
     accept_fewer: AcceptFewer = False,
     text_field: TextField = "text",
     text_unit: TextUnit = "line",
@@ -101,6 +177,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a BPE tokenizer that AutoTokenizer loads."""
+    # Long: each option has its line.
     from langadapt.tokenizer.training import train_bpe
 
     check_out(out)
@@ -112,11 +189,32 @@ def train(
         tokenizer.save_pretrained(out)
         return {"vocab_size": tokenizer.vocab_size, "backend": tokenizer.backend}
 
-    files, settings = files_of(inputs), {name: arguments[name] for name in arguments if name != "threads"}
-    if files is not None and like is not None and Path(like).exists():
-        files["like"] = Path(like) if Path(like).is_file() else tokenizer_file(Path(like))
+    arguments["inputs"] = inputs or None
+    settings = {name: value for name, value in arguments.items() if name != "threads"}
+    settings |= {name: str(settings[name] or "") for name in ("counts", "source_counts")}
+    files = files_behind(arguments)
     summary = make_once("tokenizer", out, make, settings=settings, inputs=files, log=say)
     show({"tokenizer": str(out), **summary}, as_json)
+
+
+def files_behind(arguments: dict[str, Any]) -> dict[str, Path] | None:
+    """Whatever a tokenizer is made from, by name; none for what cannot be read twice.
+
+    Raises:
+        ConfigError: there is no text, and there are no counts.
+    """
+    inputs, counts, like = arguments["inputs"], arguments.get("counts"), arguments["like"]
+    if not inputs and counts is None:
+        raise ConfigError("INPUT: name at least one file, folder or pattern, or counts of their words with --counts")
+    files = files_of(inputs) if inputs else {}
+    if files is None:
+        return None
+    files |= {name: arguments[name] for name in ("counts", "source_counts") if arguments.get(name)}
+    if like is not None and Path(like).exists():
+        files["like"] = Path(like) if Path(like).is_file() else tokenizer_file(Path(like))
+    if arguments.get("source"):
+        files |= {f"source {name}": file for name, file in (files_of(arguments["source"]) or {}).items()}
+    return files
 
 
 def roles_or_tokens(given: list[str]) -> list[str] | dict[str, str]:
@@ -140,6 +238,13 @@ def extend(
     *,
     new_tokens: Annotated[int, typer.Option(help="How many tokens to add.", show_default=False, min=1)],
     out: Out,
+    widen: Annotated[
+        bool, typer.Option("--widen", help="Let words go on over combining marks, which the old pattern cuts at.")
+    ] = False,
+    source_text: Annotated[
+        list[str] | None,
+        typer.Option("--source", metavar="INPUT", help="Text of the old language: say how many lines keep their ids."),
+    ] = None,
     min_frequency: Annotated[int, typer.Option(help="Merge only pairs seen so often.", min=1)] = 2,
     max_token_length: Annotated[
         int | None, typer.Option(help="Longest new token: bytes (64), or characters for SentencePiece style (16).")
@@ -153,11 +258,21 @@ def extend(
 ) -> None:
     """Add tokens learnt on new text; old ids stay."""
     from langadapt.tokenizer.editing import extend_tokenizer
+    from langadapt.tokenizer.encoder import open_tokenizer
+    from langadapt.tokenizer.widening import lines_kept
 
     check_out(out)
-    with progress("extend tokenizer") as report:
-        extended = extend_tokenizer(**arguments_of(ctx), progress=report)
-    finish(extended, out, as_json)
+    arguments = arguments_of(ctx)
+    arguments.pop("source_text")
+
+    def make() -> dict[str, Any]:
+        with progress("extend tokenizer") as report:
+            extended = extend_tokenizer(**arguments, progress=report)
+        kept = lines_kept(open_tokenizer(tokenizer), extended, read_documents(source_text)) if source_text else {}
+        extended.save_pretrained(out)
+        return {"vocab_size": extended.vocab_size, "backend": extended.backend, **kept}
+
+    show({"tokenizer": str(out), **edited_once("extend", out, make, arguments | {"source": source_text})}, as_json)
 
 
 @app.command()
@@ -179,10 +294,23 @@ def trim(
     from langadapt.tokenizer.editing import summary_of, trim_tokenizer
 
     check_out(out)
-    with progress("trim tokenizer") as report:
-        result = trim_tokenizer(**arguments_of(ctx), progress=report)
-    finish(result.tokenizer, out, as_json, **summary_of(result))
-    write_atomically(out / "id_map.json", json.dumps(result.id_map.tolist()))
+    arguments = arguments_of(ctx)
+
+    def make() -> dict[str, Any]:
+        with progress("trim tokenizer") as report:
+            result = trim_tokenizer(**arguments, progress=report)
+        made = result.tokenizer
+        result.save_pretrained(out)
+        return {"vocab_size": made.vocab_size, "backend": made.backend, **summary_of(result)}
+
+    show({"tokenizer": str(out), **edited_once("trim", out, make, arguments)}, as_json)
+
+
+def edited_once(verb: str, out: Path, make: Callable[[], dict[str, Any]], arguments: dict[str, Any]) -> dict[str, Any]:
+    """What was made of a tokenizer, or had been made before of the same tokenizer and text in the same way."""
+    settings = {name: value for name, value in arguments.items() if name != "threads"}
+    files = files_behind({**arguments, "like": arguments["tokenizer"]})
+    return make_once(f"{verb} tokenizer", out, make, settings=settings, inputs=files, log=say)
 
 
 @app.command()
@@ -215,3 +343,5 @@ def check(
         Console().print(findings_table(findings))
     if failed:
         raise typer.Exit(1)
+    if not as_json:
+        next_step(f"langadapt tokenize FILES --tokenizer {tokenizer} --out store")

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from langadapt.artefacts.stages import is_running
-from langadapt.errors import ConfigError, TrainingStopped
+from langadapt.cli.progress import next_step
+from langadapt.errors import ConfigError, TrainingDiverged, TrainingStopped
 from langadapt.recipe.recipe import Recipe
 from langadapt.training.signals import ask_to_anneal
 
@@ -54,13 +55,14 @@ def command(
 
     try:
         summary = train(loaded, extend=where)
-    except TrainingStopped:
+    except (TrainingStopped, TrainingDiverged):
         # All processes stop at the same step.
         parallel.leave()
         raise
     parallel.leave()
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(Path(summary["out"]) / "final")
+        next_step(f"langadapt adapt {recipe}: evaluation, comparison and report")
 
 
 def starting_point(extend: bool, start: str | None) -> bool | int | str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from langadapt.artefacts.stages import make_once
-from langadapt.cli.progress import progress, say
+from langadapt.cli.progress import next_step, progress, say
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -51,3 +51,4 @@ def train(
 
     found = make_once("vectors", out, make, settings=options, inputs={"store": store}, log=say)
     say(f"{out}: {found['known']:,} of {found['tokens']:,} tokens have a vector of {dim}")
+    next_step(f"langadapt swap MODEL --tokenizer TOKENIZER --vectors {out} --out swapped")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from langadapt import _core
-from langadapt.artefacts.folders import fingerprints, new_folder, write_manifest
+from langadapt.artefacts.folders import check_space, fingerprints, new_folder, write_manifest
 from langadapt.checks import at_least
 from langadapt.corpus.streams import Documents, TextStream, is_stream, open_dataset
 from langadapt.errors import ConfigError, DataError, shorten
@@ -28,6 +28,8 @@ Inputs: TypeAlias = "Paths | Documents"
 
 LONGEST_NAME = 255
 """Bytes of a file's name; longer strings are texts."""
+PACKED = {".gz", ".zst", ".parquet"}
+"""Endings of files that are smaller than their text."""
 LONGEST_LINE = 64 << 20
 """Bytes of a line, a row or a whole file that is one document, unless asked for otherwise; bounds the memory."""
 FOR_TEXTS = "a string names files, for texts pass `iter(texts)`"
@@ -54,6 +56,8 @@ class Reading:
     """Whether a line without a document is an error."""
     max_line_bytes: int = LONGEST_LINE
     """Longer lines, rows, and files as a whole, are counted and skipped."""
+    allow_empty: bool = False
+    """Whether no document at all is a result, as of a shard."""
 
     def __post_init__(self) -> None:
         if (self.inputs is None) == (self.texts is None):
@@ -84,7 +88,9 @@ class Reading:
     @property
     def how(self) -> dict[str, Any]:
         """All but what is read, by name, as the core takes it."""
-        return {name: getattr(self, name) for name in ("text_field", "text_unit", "strict", "max_line_bytes")}
+        return {
+            name: getattr(self, name) for name in ("text_field", "text_unit", "strict", "max_line_bytes", "allow_empty")
+        }
 
     def stream(self) -> TextStream:
         """The documents from Python."""
@@ -113,7 +119,8 @@ class Reading:
         """
         if self.names is None or any(name == "-" or is_stream(name) for name in self.names):
             return None
-        files = {str(path): Path(path) for path in _core.expand_inputs(self.names)}
+        # Of a shard without a file.
+        files = {str(path): Path(path) for path in (_core.expand_inputs(self.names) if self.names else [])}
         for name in files:
             try:
                 name.encode()
@@ -266,12 +273,23 @@ class BuildOptions:
     """UTF-8 bytes of text set aside, at most, the smallest hashes first; a larger document stays in training."""
     validation_documents: int | None = None
     """Documents set aside, at most."""
+    block_bytes: int = 64 << 20
+    """Consecutive files of so many bytes on the disk are compressed together, and read by one shard where the corpus is
+    built in shards. Another number makes other bytes of the same documents."""
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether documents may be left out, so that nobody knows how much will be left."""
+        limits = (self.min_chars, self.max_chars, self.keep_pattern, self.drop_pattern)
+        return any(limit is not None for limit in limits) or (
+            self.repetition or self.exact_duplicates or self.near_duplicates
+        )
 
     def check(self, where: str = "") -> None:
         """Raise ConfigError for a number out of range; ``where`` is put before its name."""
         at_least(0, where, min_chars=self.min_chars, validation_bytes=self.validation_bytes)
         at_least(0, where, validation_documents=self.validation_documents)
-        at_least(1, where, max_line_bytes=self.max_line_bytes)
+        at_least(1, where, max_line_bytes=self.max_line_bytes, block_bytes=self.block_bytes)
         at_least(self.min_chars or 0, where, max_chars=self.max_chars)
 
 
@@ -309,6 +327,8 @@ def build_corpus(
     how = ("text_field", "text_unit", "strict", "max_line_bytes")
     reading = Reading(inputs, texts, **{name: settings[name] for name in how})
     source, made_from = source_of(reading)
+    if not chosen.leaves_out:
+        check_space(Path(out), least_bytes((reading.files() or {}).values()))
     with new_folder(Path(out), made_from if not isinstance(source, TextStream) else ()) as folder:
         found = _core.build_corpus(source, folder, settings | {"threads": thread_count(threads)}, progress)
         read = found.pop("read")
@@ -318,6 +338,13 @@ def build_corpus(
         check_split(report, settings)
         write_manifest(folder, "corpus", settings, made_from, summary=report.to_dict())
     return report
+
+
+def least_bytes(files: Iterable[Path]) -> int:
+    """What a corpus made of whole ``files`` takes, in bytes, if it packs better and they hold more besides the text
+    than they ever do."""
+    sizes = ((file.stat().st_size, file.suffix in PACKED) for file in files if file.is_file())
+    return sum(size // 8 if packed else size // 40 for size, packed in sizes)
 
 
 def check_split(report: CorpusReport, settings: Mapping[str, Any]) -> None:

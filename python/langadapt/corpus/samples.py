@@ -23,6 +23,20 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
+def split_evenly(texts: list[str], limit: float) -> tuple[list[str], list[str]]:
+    """``texts`` in two: about ``limit`` UTF-8 bytes of them, at most half, evenly spread; and all others, in order.
+
+    Documents stand by source and date: the first ones of a corpus are often of one kind.
+    """
+    share = min(0.5, limit / max(1, sum(len(text.encode()) for text in texts)))
+    # A document is of the first part wherever the running share steps over a whole number.
+    steps = [math.floor((at + 1) * share) - math.floor(at * share) for at in range(len(texts))]
+    parts: tuple[list[str], list[str]] = ([], [])
+    for text, first in zip(texts, steps, strict=True):
+        parts[0 if first else 1].append(text)
+    return parts
+
+
 def first_bytes(texts: Iterable[str], limit: float = math.inf) -> list[str]:
     """The first of ``texts``, up to ``limit`` UTF-8 bytes but at least one."""
     found: list[str] = []
@@ -33,3 +47,21 @@ def first_bytes(texts: Iterable[str], limit: float = math.inf) -> list[str]:
             break
         found.append(text)
     return found
+
+
+class Beginning:
+    """Documents up to so many UTF-8 bytes, at least one; all of them where that is 0."""
+
+    def __init__(self, texts: Iterable[str], limit: int) -> None:
+        self.texts, self.limit = texts, limit
+        self.cut = False
+        """Whether something was left out, once read."""
+
+    def __iter__(self) -> Iterator[str]:
+        size = 0
+        for text in self.texts:
+            size += len(text.encode("utf-8", "surrogatepass"))
+            if self.limit and size > self.limit and size > len(text.encode("utf-8", "surrogatepass")):
+                self.cut = True
+                return
+            yield text

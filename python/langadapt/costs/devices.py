@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import subprocess
@@ -29,6 +30,8 @@ class Device:
     """To its neighbours inside a machine, bytes/s in each direction."""
     pattern: str
     """Regular expression that finds it in the driver's name of the device."""
+    reached: float | None = None
+    """FLOP/s that training reaches on it, where that was measured; else a table of shares of the peak is asked."""
 
 
 DEVICES = {
@@ -49,6 +52,8 @@ DEVICES = {
         Device("a6000", int(47.4 * GIB), 155e12, 0.768e12, 56e9, r"RTX A6000"),
         Device("rtx-6000-ada", int(47.4 * GIB), 364e12, 0.96e12, 32e9, r"RTX 6000 Ada"),
         Device("rtx-3090", int(23.6 * GIB), 71e12, 0.936e12, 56e9, r"RTX 3090"),
+        Device("rtx-4080", int(15.6 * GIB), 97.5e12, 0.717e12, 32e9, r"RTX 4080"),
+        Device("rtx-5080", int(15.5 * GIB), 112.6e12, 0.96e12, 64e9, r"RTX 5080"),
         Device("rtx-4090", int(23.5 * GIB), 165e12, 1.008e12, 32e9, r"RTX 4090"),
         Device("rtx-5090", int(31.3 * GIB), 210e12, 1.79e12, 64e9, r"RTX 5090"),
     )
@@ -56,17 +61,61 @@ DEVICES = {
 
 
 def parse(text: str) -> tuple[int, Device]:
-    """``2 x h100-80gb`` (or ``h200``) as a count and a device.
+    """``2 x h100-80gb`` (or ``h200``, ``rtx4090``, ``24gb``) as a count and a device, see :func:`find`.
 
     Raises:
         ConfigError: a device that is not in the table, or a count that is none.
     """
-    match = re.fullmatch(r"\s*(?:(\d+)\s*[x*×]\s*)?([\w-]+)\s*", text.lower())
+    match = re.fullmatch(r"\s*(?:(\d+)\s*[x*×]\s*)?([\w-][\w\s-]*?)\s*", text.lower())
     if match is None or (match[1] is not None and int(match[1]) < 1):
         raise ConfigError(f"gpus: {text!r} is not like `2 x h100-80gb`")
-    if match[2] not in DEVICES:
-        raise ConfigError(f"gpus: {match[2]!r} is not in the table: {', '.join(DEVICES)}")
-    return int(match[1] or 1), DEVICES[match[2]]
+    return int(match[1] or 1), find(match[2])
+
+
+def find(name: str) -> Device:
+    """The device that ``name`` stands for: as recipes or the driver spell it, without its dashes (``rtx4090``), without
+    its maker or memory (``4090``, ``a100``: the first of that name in the table), or a memory alone (``24gb``).
+
+    Raises:
+        ConfigError: the table has none; the message names the nearest.
+    """
+    bare = plain(name)
+    if bare in (plain(known) for known in DEVICES):
+        return next(device for known, device in DEVICES.items() if plain(known) == bare)
+    memory = re.fullmatch(r"(\d+)g(i?b)?", bare)
+    if memory is not None:
+        return of_memory(int(memory[1]))
+    by_driver = (device for device in DEVICES.values() if re.search(device.pattern, name, re.IGNORECASE))
+    shortened = (
+        device for known, device in DEVICES.items() if re.fullmatch(rf"(rtx)?{re.escape(bare)}(\d+gb)?", plain(known))
+    )
+    found = next(by_driver, None) or next(shortened, None)
+    if found is None:
+        near = difflib.get_close_matches(name, DEVICES, n=3, cutoff=0.4) or ["h100-80gb", "rtx-4090"]
+        raise ConfigError(
+            f"gpus: {name!r} is none of the {len(DEVICES)} GPUs that are known; did you mean "
+            f"{' or '.join(f'`{one}`' for one in near)}? Or give its memory, such as `24gb`"
+        )
+    return found
+
+
+def plain(name: str) -> str:
+    """Letters and digits of a device's name, the maker's left out."""
+    return re.sub(r"nvidia|geforce|[^a-z0-9]", "", name.lower())
+
+
+def of_memory(gigabytes: int) -> Device:
+    """A GPU of which only the memory is known: it has the least of what the known ones with that much memory have.
+
+    Raises:
+        ConfigError: none has about as much.
+    """
+    alike = [device for device in DEVICES.values() if 0.9 <= device.memory / GIB / gigabytes <= 1.0]
+    if not alike:
+        sizes = sorted({round(device.memory / GIB / 0.98) for device in DEVICES.values()})
+        raise ConfigError(f"gpus: no GPU of {gigabytes} GB is known; there are some of {', '.join(map(str, sizes))} GB")
+    least = {name: min(getattr(device, name) for device in alike) for name in ("memory", "flops", "bandwidth", "link")}
+    return Device(name=f"{gigabytes}gb", pattern=r"^$", **least)
 
 
 def named(driver_name: str) -> Device | None:

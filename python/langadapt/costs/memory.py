@@ -13,10 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from langadapt.costs.adapter import Adapter, coded_share, moving_parameters
 from langadapt.costs.flops import Shape
 
 STATES = {"nearest": 4.0, "stochastic": 4.0, "split8": 5.0, "kahan": 6.0, "split": 6.0}
 """Bytes per parameter of optimizer states under pure bf16, what rounding keeps beside the weights included."""
+CODES_SPARE = 4.0 - 2.125
+"""Of them, bytes that moments do without as codes (`states: int8`)."""
 CHUNK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}
 """Of fp32 logits held at once, for ``loss_chunk: auto``. Each chunk adds to the head's gradient once, so that few large
 ones are fast; on a CPU small ones that stay in its caches are, down to `CHUNK_TOKENS`."""
@@ -48,6 +51,19 @@ class Layout:
     """Compiled blocks keep less for the backward pass."""
     whole_sums: bool = False
     """Each of several GPUs sums whole gradients over micro-batches, in fp32, and sends them once per step."""
+    parts: str = "all"
+    """What has gradients and states: ``all``, or ``embeddings``."""
+    adapter: Adapter | None = None
+    """Low-rank matrices that are trained in place of the body."""
+    teacher: bool = False
+    """The source model stands whole beside the trained one on each GPU (``replay_loss: kl``)."""
+    states: str = "full"
+    """Moments of AdamW under pure bf16: ``full``, or ``int8``."""
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What a recipe settles: precision, rounding and states."""
+        return self.precision, self.rounding, self.states
 
     @property
     def sums_whole(self) -> bool:
@@ -62,7 +78,9 @@ class Layout:
 
     def describe(self) -> str:
         """In few words; `FSDP` gathers parameters for each block, `FSDP grad-op` once per step."""
-        parts = ["mixed-bf16" if self.precision == "mixed-bf16" else f"{self.precision} {self.rounding}"]
+        parts = [self.described_kind]
+        if self.adapter is not None:
+            parts.append(self.adapter.name)
         if self.gpus > 1:
             parts.append(self.placement)
         if self.activation_checkpointing != "none":
@@ -71,6 +89,13 @@ class Layout:
             parts.append("bf16 sums")
         parts.append(f"micro-batch {self.micro_batch}")
         return ", ".join(parts)
+
+    @property
+    def described_kind(self) -> str:
+        """Precision, rounding and states in few words."""
+        if self.precision == "mixed-bf16":
+            return self.precision
+        return f"{self.precision} {self.rounding}" + (" int8 states" if self.states == "int8" else "")
 
     @property
     def placement(self) -> str:
@@ -98,6 +123,8 @@ class Memory:
     activations: int
     loss: int
     """One chunk of logits and the head's gradient."""
+    teacher: int
+    """The source model, where it teaches."""
     peak: int
     """Everything at the worst moment, with overhead."""
 
@@ -107,14 +134,17 @@ def estimate(shape: Shape, layout: Layout, sequence_length: int, loss_chunk: int
     count = shape.parameters
     shards = layout.gpus if layout.sharding in {"full", "grad-op"} else 1
     pure = layout.precision == "pure-bf16"
-    parameters = int(count * (2 if pure else 4) / shards)
-    states = int(count * states_per_parameter(layout.precision, layout.rounding) / shards)
-    gradients = int(count * (4 if layout.exact_sums or not pure else 2) / shards)
+    moving = moving_parameters(shape, layout.adapter, layout.parts)
+    parameters = weight_bytes(shape, layout) // shards
+    coded = coded_share(shape, layout.adapter, layout.parts, layout.states)
+    states = int(moving * states_per_parameter(layout.precision, layout.rounding, coded) / shards)
+    gradients = int(moving * (4 if layout.exact_sums or not pure else 2) / shards)
     if layout.sums_whole:
-        gradients = 4 * count
+        gradients = 4 * moving
     tokens = layout.micro_batch * sequence_length
     # FSDP casts by itself, and what is between blocks stays in bf16.
-    kind = {"compiled": layout.compiled, "autocast": not pure and layout.gpus == 1}
+    autocast = not pure and layout.gpus == 1
+    kind: dict[str, Any] = {"compiled": layout.compiled, "autocast": autocast, "adapter": layout.adapter}
     saved = activation_bytes(shape, layout.activation_checkpointing, **kind) * shape.layers * tokens
     # Recomputation brings one layer back in full.
     if layout.activation_checkpointing != "none":
@@ -123,22 +153,48 @@ def estimate(shape: Shape, layout: Layout, sequence_length: int, loss_chunk: int
     saved += (8 * shape.width + 20) * tokens
     gathered = gathered_bytes(shape, layout)
     if layout.precision == "mixed-bf16" and shards == 1:
-        # Autocast keeps bf16 copies of weight matrices for the backward pass.
-        gathered += 2 * shape.multiplied_parameters
+        # Autocast keeps bf16 copies of weight matrices for the backward pass; frozen ones beside an adapter are bf16.
+        adapter = layout.adapter
+        gathered += 2 * (
+            shape.multiplied_parameters if adapter is None else shape.embedding_parameters + adapter.parameters(shape)
+        )
     head = loss_bytes(shape, tokens, loss_chunk)
     early = saved + head + (gradients if layout.micro_batches > 1 else 0)
-    late = gradients + (2 * shape.layer_parameters if layout.exact_sums else 0)
-    held = parameters + states + gathered + max(early, late)
+    # Until they are summed, bf16 gradients exist of one layer.
+    layer = layout.adapter.parameters(shape) // shape.layers if layout.adapter else shape.layer_parameters
+    late = gradients + (2 * layer if layout.exact_sums else 0)
+    if layout.adapter is not None:
+        gathered += layout.adapter.unpacked_bytes(shape)
+    # Its logits are held for places of one forward pass, at most of all.
+    teacher = (count + shape.vocabulary * tokens) * (2 if pure else 4) if layout.teacher else 0
+    held = parameters + states + gathered + teacher + max(early, late)
     peak = int(held * (1 + OVERHEAD)) + CONTEXT
-    return Memory(parameters, states, gradients, gathered, saved, head, peak)
+    return Memory(parameters, states, gradients, gathered, saved, head, teacher, peak)
 
 
-def states_per_parameter(precision: str, rounding: str) -> float:
-    """Bytes of AdamW's states, what rounding keeps beside the weights included."""
-    return STATES[rounding] if precision == "pure-bf16" else 8.0
+def weight_bytes(shape: Shape, layout: Layout) -> int:
+    """Of all parameters of the model and its adapter."""
+    each, adapter = 2 if layout.precision == "pure-bf16" else 4, layout.adapter
+    if adapter is None:
+        return shape.parameters * each
+    rest = shape.parameters - adapter.weights(shape) + adapter.parameters(shape)
+    return rest * each + adapter.frozen_bytes(shape)
 
 
-def activation_bytes(shape: Shape, checkpointing: str, *, compiled: bool = False, autocast: bool = False) -> int:
+def states_per_parameter(precision: str, rounding: str, coded: float = 0.0) -> float:
+    """Bytes of AdamW's states, what rounding keeps beside the weights included; ``coded``: the share of parameters
+    whose moments are codes."""
+    return STATES[rounding] - CODES_SPARE * coded if precision == "pure-bf16" else 8.0
+
+
+def activation_bytes(
+    shape: Shape,
+    checkpointing: str,
+    *,
+    compiled: bool = False,
+    autocast: bool = False,
+    adapter: Adapter | None = None,
+) -> int:
     """Bytes per token that one layer saves for its backward pass.
 
     Norms save their input in fp32, the normalised input in bf16 and their output (the next matrix product's input);
@@ -146,7 +202,9 @@ def activation_bytes(shape: Shape, checkpointing: str, *, compiled: bool = False
     before and after SiLU, the other factor and the product. Compiled blocks make norms and SiLU again from the block's
     input, one fp32 number per norm, and the outputs of matrix products, but copy attention's output once.
     ``autocast``: of fp32 weights; what is between blocks is fp32, too, and each matrix product keeps a bf16 copy of its
-    own, of its input.
+    own, of its input. ``adapter``: weights of norms are frozen, so their normalised input is not kept; the first of two
+    low-rank matrices keeps the layer's input, the second the first's output; a policy that keeps what matrix products
+    made keeps that of all three.
     """
     width, inner = shape.width, shape.inner * shape.active_experts
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -154,16 +212,20 @@ def activation_bytes(shape: Shape, checkpointing: str, *, compiled: bool = False
     if checkpointing == "full":
         return block_input
     attention = 2 * (2 * queries + 2 * keys) + 4 * shape.heads
+    low_rank = 2 * adapter.rank * len(adapter.layers(shape)) if adapter is not None else 0
     if checkpointing == "selective":
         # The block's input, what matrix products made, and what attention saved.
-        return block_input + 2 * (queries + 2 * keys + 2 * width + (3 if shape.gated else 2) * inner) + attention
+        made = queries + 2 * keys + 2 * width + (3 if shape.gated else 2) * inner
+        return block_input + 2 * (made + (adapter.widths(shape) if adapter else 0)) + attention
     if compiled:
-        return block_input + 4 * width + 8 + attention + 2 * queries + (6 if shape.gated else 4) * inner
+        return low_rank + block_input + 4 * width + 8 + attention + 2 * queries + (6 if shape.gated else 4) * inner
     norms = 2 * (4 * width + 4 + 2 * width + 2 * width)
     if autocast:
         # Of the first norm's output query, key and value have copies, of the second's one or two products.
         norms = 2 * (4 * width + 4 + 4 * width) + 2 * width * (3 + (2 if shape.gated else 1))
-    return norms + attention + (8 if shape.gated else 4) * inner
+    if adapter is not None:
+        norms -= 2 * 4 * width if autocast else 2 * 2 * width
+    return norms + low_rank + attention + (8 if shape.gated else 4) * inner
 
 
 def gathered_bytes(shape: Shape, layout: Layout) -> int:
@@ -194,7 +256,21 @@ def loss_bytes(shape: Shape, tokens: int, loss_chunk: int | str) -> int:
     return chunk * shape.vocabulary * (4 + 2 + 2) + 2 * shape.width * tokens + head
 
 
+def best_bytes(parameters: int, settings: Any) -> int:
+    """What the best model's weights add to a checkpoint that is not the best itself."""
+    return parameters * (2 if settings.precision == "pure-bf16" else 4) if settings.keep == "best" else 0
+
+
 def checkpoint_bytes(shape: Shape, settings: Any) -> int:
-    """Size of one checkpoint on disk: parameters and optimizer states."""
+    """Size of one checkpoint on disk: parameters, without those that an adapter leaves as they are, and optimizer
+    states."""
     weights = 2 if settings.precision == "pure-bf16" else 4
-    return int(shape.parameters * (weights + states_per_parameter(settings.precision, settings.rounding)))
+    coded = coded_share(shape, Adapter.of(settings), "all", settings.states)
+    states = states_per_parameter(settings.precision, settings.rounding, coded)
+    return int(kept_parameters(shape, settings) * (weights + states))
+
+
+def kept_parameters(shape: Shape, settings: Any) -> int:
+    """Parameters that a checkpoint holds."""
+    adapter = Adapter.of(settings)
+    return shape.parameters if adapter is None else moving_parameters(shape, adapter, settings.parts)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from langadapt.costs.adapter import FOUR_BITS, coded_share, flops_per_token, moving_parameters
 from langadapt.costs.devices import Device
 from langadapt.costs.flops import Shape
-from langadapt.costs.memory import Layout
+from langadapt.costs.memory import CODES_SPARE, Layout
 
 OPTIMIZER_BYTES = {"nearest": 14.0, "stochastic": 14.0, "split8": 16.0, "kahan": 18.0, "split": 18.0}
 """Bytes that a pure-bf16 AdamW step moves per parameter; 28 with fp32 parameters."""
@@ -15,7 +16,7 @@ EFFICIENCY = ((512, 0.15), (1024, 0.28), (2048, 0.40), (4096, 0.47), (8192, 0.52
 """Share of the dense bf16 peak by hidden size without compilation; published runs on Hopper reach 0.33 to 0.51."""
 COMPILED = 1.15
 """What compiling blocks gains."""
-RECOMPUTE = {"none": 1.0, "selective": 1.08, "full": 4 / 3}
+CHECKPOINTING_COST = {"none": 1.0, "selective": 1.08, "full": 4 / 3}
 """Forward and backward time with activation checkpointing, relative to none."""
 BETWEEN = 1.02
 """Validations, checkpoints and logs."""
@@ -46,19 +47,25 @@ def predict(
 ) -> Speed:
     """Time of one optimizer step. ``measured``: tokens/s of one GPU's forward and backward passes, if known."""
     tokens = layout.micro_batch * sequence_length
-    flops = shape.flops_per_token(sequence_length / 2)
-    share = efficiency(shape.width, tokens, compiled)
-    forward_backward = tokens * flops * RECOMPUTE[layout.activation_checkpointing] / (device.flops * share)
+    flops = flops_per_token(shape, sequence_length / 2, layout.adapter, layout.parts)
+    reached = device.reached or device.flops * efficiency(shape.width, tokens, compiled)
+    forward_backward = tokens * flops * CHECKPOINTING_COST[layout.activation_checkpointing] / reached
     if layout.precision == "mixed-bf16":
         # fp32 weights are cast for every forward pass and their fp32 gradients are read and written.
         forward_backward += 14 * shape.parameters / layout.gpus / device.bandwidth
+    if layout.adapter is not None and layout.adapter.four_bit:
+        # Read, written as bf16 and read again, forward and backward.
+        forward_backward += 2 * (FOUR_BITS + 4) * layout.adapter.weights(shape) / device.bandwidth
     if measured is not None:
         forward_backward = tokens / measured
     exchange = communication_seconds(shape, layout, device)
     micro = max(forward_backward, exchange) + 0.1 * min(forward_backward, exchange)
     shards = layout.gpus if layout.sharding in {"full", "grad-op"} else 1
     moved = OPTIMIZER_BYTES[layout.rounding] if layout.precision == "pure-bf16" else 28.0
-    update = moved * shape.parameters / shards / (0.85 * device.bandwidth)
+    # Codes are less to read, and less to write.
+    moved -= 2 * CODES_SPARE * coded_share(shape, layout.adapter, layout.parts, layout.states)
+    moving = moving_parameters(shape, layout.adapter, layout.parts)
+    update = moved * moving / shards / (0.85 * device.bandwidth)
     passes = layout.micro_batches if layout.windows is None else layout.windows / layout.micro_batch
     seconds = (passes * micro + update) * BETWEEN
     all_tokens = tokens * passes * layout.gpus

@@ -9,16 +9,15 @@ tokenizer. Two details keep it fair:
 - Every window of a long document begins with that token again. Models that were trained with it on every sequence fall
   apart without it (Gemma's perplexity goes from single digits to billions).
 
-Cost: one forward pass over ``window / stride`` times the tokens of long documents. Logits are made for a bounded number
-of positions at a time, so that a vocabulary of 128k entries does not decide how much memory is needed.
+Cost: one forward pass over ``window / stride`` times the tokens of long documents. Logits are made for some positions
+and some entries at a time, so that a vocabulary of 256k entries does not decide how much memory is needed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import Any
 
@@ -27,6 +26,7 @@ import torch
 from torch import nn
 
 from langadapt.errors import ConfigError, DataError, MismatchError
+from langadapt.evaluation.scoring import Scorer, Window, text_config
 from langadapt.evaluation.suites import evaluate_suites
 from langadapt.models.folder import stated_context
 from langadapt.progress import Progress
@@ -35,24 +35,10 @@ __all__ = ["BitsPerByte", "bits_per_byte", "evaluate_suites", "measure_bits_per_
 
 DEFAULT_WINDOW = 2048
 """Tokens per forward pass where neither the caller nor the model's context asks for less."""
-BATCH_TOKENS = 8192
-"""Input tokens, padding included, per forward pass."""
-LOGIT_BYTES = 128 << 20
-"""Memory for float32 logits at a time. Smaller chunks would read the output matrix too often for its arithmetic."""
-WHOLE_LOGIT_BYTES = 1 << 30
-"""The same for models whose logits cannot be had in pieces."""
 BUFFERED_BATCHES = 64
 """Batches of windows gathered before they are sorted by length: bounds memory, keeps padding low."""
 ENCODED_AT_ONCE = 256
 """Texts per call of the tokenizer."""
-LOGIT_CHANGES = (
-    "final_logit_softcapping",
-    "logit_scale",
-    "logits_scaling",
-    "lm_head_multiplier",
-    "output_multiplier_scale",
-)
-"""Config entries of models that change logits after the output matrix: cutting the model there would miss it."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +57,10 @@ class BitsPerByte:
     """Texts, empty ones included."""
     nats_per_token: float
     """The usual cross-entropy: comparable between models with the same tokenizer only."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """A piece of one document for one forward pass."""
-
-    targets: np.ndarray
-    """int64[n], n <= window: tokens to predict; the inputs are the prefix token and all of these but the last."""
-    scored: int
-    """The last ``scored`` targets count; those before are context only."""
+    document_bits: list[float] = field(default_factory=list, repr=False)
+    """``bits`` of each text, in order: what differences between models are resampled from."""
+    document_bytes: list[int] = field(default_factory=list, repr=False)
+    """``bytes`` of each text."""
 
 
 def bits_per_byte(
@@ -100,7 +80,7 @@ def measure_bits_per_byte(
     *,
     window: int | None = None,
     stride: int | None = None,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     progress: Progress | None = None,
 ) -> BitsPerByte:
     """Bits per byte and the counts behind it.
@@ -116,8 +96,8 @@ def measure_bits_per_byte(
         texts: documents; read once, in bounded memory.
         window: tokens per forward pass; default: the model's context, 2048 at most.
         stride: tokens scored per window after the first; default: half a window.
-        batch_tokens: input tokens per forward pass, padding included; a window is never cut for it.
-        progress: called as ``(phase, done, None, "bytes")``.
+        batch_tokens: input tokens per forward pass, padding included, at least a window. Default: 8192, CPUs 2048.
+        progress: called as ``(phase, done, total, "bytes")``; the total is none while there is more text to read.
 
     Raises:
         ConfigError: window or stride out of range.
@@ -126,37 +106,59 @@ def measure_bits_per_byte(
     """
     # Long: each argument and each way to fail has its line.
     window, stride = window_and_stride(model, window, stride)
-    prefix = prefix_token(tokenizer)
-    scorer = Scorer(model, prefix, max(1, batch_tokens // window) * window)
-    nats: list[float] = []
-    documents = size = tokens = 0
+    scorer = Scorer(model, prefix_token(tokenizer), window, batch_tokens)
+    nats: list[tuple[int, float]] = []
+    sizes: list[int] = []
+    done = tokens = 0
     pending: list[Window] = []
-    for block in blocks(texts):
-        size += sum(utf8_bytes(text, documents + at) for at, text in enumerate(block))
-        documents += len(block)
-        for ids in encode(tokenizer, block):
-            tokens += len(ids)
-            pending.extend(cut(ids, window, stride))
-        if sum(len(piece.targets) for piece in pending) >= BUFFERED_BATCHES * batch_tokens:
-            nats.extend(scorer.score(pending))
-            pending.clear()
+
+    def score(total: int | None) -> None:
+        nonlocal done
+        begun, size = done, sum(sizes) - done
+        for share, found in scorer.score(pending):
+            nats.extend(found)
+            done = begun + int(share * size)
             if progress:
-                progress("bits per byte", size, None, "bytes")
-    if size == 0:
-        raise DataError(f"bits per byte of nothing: {documents} texts with no byte; give texts that are not empty")
-    nats.extend(scorer.score(pending))
-    if progress:
-        progress("bits per byte", size, size, "bytes")
+                progress("bits per byte", done, total, "bytes")
+        pending.clear()
+
+    for block in blocks(texts):
+        first = len(sizes)
+        sizes += [utf8_bytes(text, first + at) for at, text in enumerate(block)]
+        for document, ids in enumerate(encode(tokenizer, block), first):
+            tokens += len(ids)
+            pending.extend(cut(ids, window, stride, document))
+        if sum(len(piece.targets) for piece in pending) >= BUFFERED_BATCHES * scorer.batch_tokens:
+            score(None)
+    score(sum(sizes))
+    return totals(nats, sizes, tokens)
+
+
+def totals(nats: Sequence[tuple[int, float]], sizes: list[int], tokens: int) -> BitsPerByte:
+    """Sums of (document, nats) of all windows, together and by document, and of the documents' bytes."""
+    if sum(sizes) == 0:
+        raise DataError(f"bits per byte of nothing: {len(sizes)} texts with no byte; give texts that are not empty")
+    windows: list[list[float]] = [[] for _ in sizes]
+    for document, value in nats:
+        windows[document].append(value)
     # fsum is exact, so that the order of windows, and with it the batch size, does not matter to the sum.
-    total = math.fsum(nats)
-    bits = total / math.log(2)
-    return BitsPerByte(bits / size, bits, size, tokens, documents, total / max(tokens, 1))
+    total = math.fsum(value for _, value in nats)
+    bits, size, each = total / math.log(2), sum(sizes), [math.fsum(values) / math.log(2) for values in windows]
+    return BitsPerByte(bits / size, bits, size, tokens, len(sizes), total / max(tokens, 1), each, sizes)
 
 
 def window_and_stride(model: nn.Module, window: int | None, stride: int | None) -> tuple[int, int]:
     """Checked values, defaults filled in."""
     config = text_config(model)
-    context = stated_context(vars(config)) if config is not None else None
+    return check_windows(stated_context(vars(config)) if config is not None else None, window, stride)
+
+
+def check_windows(context: int | None, window: int | None, stride: int | None) -> tuple[int, int]:
+    """The same for a model that was made for ``context`` tokens, if it says so.
+
+    Raises:
+        ConfigError: a window that is longer, or a stride longer than the window.
+    """
     if window is None:
         window = min(context or DEFAULT_WINDOW, DEFAULT_WINDOW)
     if window < 1 or (context is not None and window > context):
@@ -166,18 +168,6 @@ def window_and_stride(model: nn.Module, window: int | None, stride: int | None) 
     if not 1 <= stride <= window:
         raise ConfigError(f"stride: {stride} tokens is not within 1 and the window of {window}")
     return window, stride
-
-
-def text_config(model: nn.Module) -> Any:
-    """The config of the language model, also where it is a part of a larger one."""
-    config: Any = getattr(model, "config", None)
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
-
-
-def call_if_there(model: nn.Module, name: str) -> Any:
-    """What the model's method ``name`` returns; none where there is no such method."""
-    method: Any = getattr(model, name, None)
-    return method() if method is not None else None
 
 
 def prefix_token(tokenizer: Any) -> int:
@@ -224,144 +214,12 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> Iterator[np.ndarray]:
             yield np.asarray(one, dtype=np.int64)
 
 
-def cut(ids: np.ndarray, window: int, stride: int) -> Iterator[Window]:
+def cut(ids: np.ndarray, window: int, stride: int, document: int = 0) -> Iterator[Window]:
     """Windows that score each token of a document once."""
     end = min(len(ids), window)
     if end:
-        yield Window(ids[:end], end)
+        yield Window(ids[:end], end, document)
     while end < len(ids):
         scored = min(stride, len(ids) - end)
         end += scored
-        yield Window(ids[end - window : end], scored)
-
-
-class Scorer:
-    """Runs a model over windows."""
-
-    def __init__(self, model: nn.Module, prefix: int, batch_tokens: int) -> None:
-        self.model = model
-        self.prefix = prefix
-        self.batch_tokens = batch_tokens
-        weight = getattr(call_if_there(model, "get_input_embeddings"), "weight", None)
-        if weight is None or weight.device.type == "meta":
-            weight = next(model.parameters())
-            self.rows = None
-        else:
-            self.rows = int(weight.shape[0])
-        self.device = weight.device
-        self.split: tuple[nn.Module, nn.Linear] | None = None
-        self.split_known = False
-
-    def score(self, windows: Sequence[Window]) -> list[float]:
-        """Nats of each window's scored tokens, in any order."""
-        longest_first = sorted(windows, key=lambda one: len(one.targets), reverse=True)
-        nats: list[float] = []
-        with evaluating(self.model):
-            while longest_first:
-                # The first is the longest: all others are padded to it.
-                rows = max(1, self.batch_tokens // len(longest_first[0].targets))
-                nats.extend(self.score_batch(longest_first[:rows]))
-                del longest_first[:rows]
-        return nats
-
-    def score_batch(self, windows: Sequence[Window]) -> list[float]:
-        """Nats of each window of one forward pass."""
-        width = len(windows[0].targets)
-        inputs = np.full((len(windows), width), self.prefix, dtype=np.int64)
-        mask = np.zeros((len(windows), width), dtype=np.int64)
-        for row, one in enumerate(windows):
-            inputs[row, 1 : len(one.targets)] = one.targets[:-1]
-            mask[row, : len(one.targets)] = 1
-        positions = [
-            np.arange(len(one.targets) - one.scored, len(one.targets)) + row * width for row, one in enumerate(windows)
-        ]
-        targets = np.concatenate([one.targets[-one.scored :] for one in windows])
-        self.check_ids(max(int(one.targets.max()) for one in windows))
-        nats = self.forward(
-            torch.from_numpy(inputs).to(self.device),
-            torch.from_numpy(mask).to(self.device),
-            torch.from_numpy(np.concatenate(positions)).to(self.device),
-            torch.from_numpy(targets).to(self.device),
-        ).tolist()
-        ends = np.cumsum([one.scored for one in windows])
-        return [math.fsum(nats[end - one.scored : end]) for one, end in zip(windows, ends, strict=True)]
-
-    def check_ids(self, largest: int) -> None:
-        """A row that does not exist would be a fault inside a GPU kernel, long after."""
-        largest = max(largest, self.prefix)
-        if self.rows is not None and largest >= self.rows:
-            raise MismatchError(
-                f"the tokenizer gives id {largest}, but the model has {self.rows} embedding rows; "
-                "this tokenizer does not belong to this model"
-            )
-
-    def forward(
-        self, inputs: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:
-        """float32 nats of ``targets``, which the flat ``positions`` of ``inputs[rows, width]`` predict."""
-        if not self.split_known:
-            self.split = split_head(self.model, inputs[:1, :4])
-            self.split_known = True
-        if self.split is None:
-            return self.forward_whole(inputs, mask, positions, targets)
-        backbone, head = self.split
-        hidden = backbone(input_ids=inputs, attention_mask=mask, use_cache=False)[0].flatten(0, 1)
-        return nats_in_chunks(lambda chosen: head(hidden[chosen]), head.out_features, positions, targets)
-
-    def forward_whole(
-        self, inputs: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:
-        """The same where logits cannot be had in pieces: fewer windows at a time, but at least a whole one."""
-        width = inputs.shape[1]
-        windows = max(1, WHOLE_LOGIT_BYTES // (4 * width * (self.rows or 1)))
-        nats = []
-        for start in range(0, len(inputs), windows):
-            part = slice(start, start + windows)
-            logits = self.model(input_ids=inputs[part], attention_mask=mask[part], use_cache=False).logits.flatten(0, 1)
-            inside = (positions >= start * width) & (positions < (start + windows) * width)
-            chosen = positions[inside] - start * width
-            nats.append(nats_in_chunks(logits.__getitem__, logits.shape[-1], chosen, targets[inside]))
-        return torch.cat(nats)
-
-
-def nats_in_chunks(
-    logits_at: Callable[[torch.Tensor], torch.Tensor], vocabulary: int, positions: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    """-log p of ``targets`` in float32, :data:`LOGIT_BYTES` of logits at a time."""
-    rows = max(1, LOGIT_BYTES // (4 * vocabulary))
-    nats = []
-    for chosen, wanted in zip(positions.split(rows), targets.split(rows), strict=True):
-        logits = logits_at(chosen).float()
-        nats.append(torch.logsumexp(logits, -1) - logits.gather(-1, wanted.unsqueeze(-1)).squeeze(-1))
-    return torch.cat(nats)
-
-
-def split_head(model: nn.Module, probe: torch.Tensor) -> tuple[nn.Module, nn.Linear] | None:
-    """The model as (backbone, output matrix), or none where the two do not make up the whole model.
-
-    None also for sharded parameters, which are gathered only inside the whole model's forward pass. ``probe`` is a
-    batch of ids on which both ways must agree to the bit.
-    """
-    backbone = getattr(model, "base_model", None)
-    head = call_if_there(model, "get_output_embeddings")
-    if not isinstance(backbone, nn.Module) or backbone is model or not isinstance(head, nn.Linear):
-        return None
-    config = text_config(model)
-    if any(getattr(config, name, None) not in (None, 1, 1.0) for name in LOGIT_CHANGES):
-        return None
-    if any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()):
-        return None
-    whole = model(input_ids=probe, use_cache=False).logits
-    return (backbone, head) if torch.equal(whole, head(backbone(input_ids=probe, use_cache=False)[0])) else None
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, every module's own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+        yield Window(ids[end - window : end], scored, document)

@@ -68,6 +68,11 @@ def task_manager(own_tasks: bool) -> TaskManager:
     return TaskManager(include_defaults=own_tasks)
 
 
+def known_tasks() -> list[str]:
+    """Names of all tasks of the installed lm-eval."""
+    return list(task_manager(True).all_tasks)
+
+
 def load_tasks(wanted: Sequence[tuple[str, str, Any]], manager: TaskManager) -> tuple[list[Any], list[str]]:
     """Task objects for ``(suite, name, documents or none)``, and the names under which results will be found.
 
@@ -110,8 +115,8 @@ def load_tasks(wanted: Sequence[tuple[str, str, Any]], manager: TaskManager) -> 
 
 def run(
     model: Any, tokenizer: Any, wanted: Sequence[tuple[str, str, Any]], *, limit: int | None, batch_size: int
-) -> dict[str, dict[str, Any]]:
-    """lm-eval's metrics, as it names them, by task."""
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, list[float]]]]:
+    """lm-eval's metrics, as it names them, by task; and what each item of a task got, by metric."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(max(level, logging.WARNING))
@@ -123,7 +128,7 @@ def run(
             tasks=tasks,
             task_manager=manager,
             limit=limit,
-            log_samples=False,
+            log_samples=True,
             bootstrap_iters=BOOTSTRAP_ROUNDS,
             # The caller's random state is not lm-eval's to set.
             random_seed=None,
@@ -134,4 +139,15 @@ def run(
         logger.setLevel(level)
     results = {**found["results"], **found.get("groups", {})}
     counts = found["n-samples"]
-    return {name: {**results[name], "items": counts.get(name, {}).get("effective")} for name in names}
+    each = {name: of_items(found["samples"][name]) for name in names if name in found["samples"]}
+    return {name: {**results[name], "items": counts.get(name, {}).get("effective")} for name in names}, each
+
+
+def of_items(samples: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Metric to what each item got, in the items' order; of several filters the first."""
+    values: dict[str, dict[int, float]] = {}
+    for sample in samples:
+        for metric in sample["metrics"]:
+            if isinstance(sample.get(metric), int | float):
+                values.setdefault(metric, {}).setdefault(sample["doc_id"], float(sample[metric]))
+    return {metric: [found[item] for item in sorted(found)] for metric, found in values.items()}

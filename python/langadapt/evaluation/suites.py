@@ -11,19 +11,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from langadapt.errors import ConfigError, DataError, LangadaptError, shorten
+from langadapt.evaluation.by_language import is_auto, tasks_for
 from langadapt.models.folder import load_model
 
 SUITES = {file.stem: file for file in sorted((Path(__file__).parent / "languages").glob("*.yaml"))}
 """Languages by name: files that list tasks of lm-eval."""
 
+CHANCE = "chance"
+"""Among a task's metrics: no measure, but what guessing gets."""
+
 BATCH_SIZE = 8
 """Requests per forward pass."""
+
+
+@dataclass(frozen=True)
+class SuiteResults:
+    """What a model got in all tasks."""
+
+    metrics: dict[str, dict[str, float]]
+    """Task, metric, value."""
+    items: dict[str, dict[str, list[float]]]
+    """Task, metric, what each item got: what paired comparisons of models are made from. Groups of tasks have none."""
 
 
 def evaluate_suites(
@@ -39,7 +54,8 @@ def evaluate_suites(
     Args:
         model: a folder or hub id of a causal language model, or the model itself, which keeps its mode.
         tokenizer: its tokenizer's folder or hub id, or a tokenizer of transformers.
-        suites: each ``german``, ``arabic``, a ``.yaml`` list of suites, a multiple-choice ``.jsonl`` file, a folder of
+        suites: each ``auto:LANGUAGE`` (a code such as ``swh_Latn``, or a name), ``german``, ``arabic``, a
+            ``.yaml`` list of suites, a multiple-choice ``.jsonl`` file, a folder of
             them, or the name of one of lm-eval's tasks.
         limit: items per task, at most: the first ones.
         batch_size: requests per forward pass.
@@ -49,28 +65,80 @@ def evaluate_suites(
         ConfigError: no such suite, or two tasks of one name.
         DataError: a file that is not multiple choice (names the line), or a task whose data cannot be had.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit: {limit} items per task; give at least 1")
-    wanted = [task for suite in suites for task in tasks_of(suite)]
-    for at, (suite, name, _) in enumerate(wanted):
-        if any(name == other for _, other, _ in wanted[:at]):
-            raise ConfigError(f"suite {suite}: the task {name!r} is asked for twice; results go by its name")
+    return measure_suites(model, tokenizer, suites, limit=limit, batch_size=batch_size).metrics
+
+
+def measure_suites(
+    model: Any,
+    tokenizer: Any,
+    suites: Sequence[str | Path],
+    *,
+    limit: int | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> SuiteResults:
+    """As :func:`evaluate_suites`, with what single items got."""
+    wanted, chances = check_suites(suites, limit)
     if not wanted:
-        return {}
+        return SuiteResults({}, {})
+    harness = need_harness()
+    model, tokenizer = loaded_model(model), loaded_tokenizer(tokenizer)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        found, items = harness.run(model, tokenizer, wanted, limit=limit, batch_size=batch_size)
+    finally:
+        for module, training in modes:
+            module.training = training
+    metrics = {
+        name: plain_metrics(values) | ({CHANCE: chances[name]} if name in chances else {})
+        for name, values in found.items()
+    }
+    return SuiteResults(metrics, items)
+
+
+def need_harness() -> Any:
+    """The module that imports lm-eval.
+
+    Raises:
+        LangadaptError: the extra ``evaluate`` is not installed.
+    """
     try:
         from langadapt.evaluation import harness
     except ImportError as error:
         raise LangadaptError(
             f"suites need lm-eval and datasets ({error}); install them: pip install 'langadapt[evaluate]'"
         ) from None
-    model, tokenizer = loaded_model(model), loaded_tokenizer(tokenizer)
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        found = harness.run(model, tokenizer, wanted, limit=limit, batch_size=batch_size)
-    finally:
-        for module, training in modes:
-            module.training = training
-    return {name: plain_metrics(values) for name, values in found.items()}
+    return harness
+
+
+def auto_tasks(suite: str | Path, chances: dict[str, float]) -> list[tuple[str, str, None]]:
+    """What the installed lm-eval has for the language of ``suite``; notes what guessing gets in ``chances``."""
+    found = tasks_for(str(suite), need_harness().known_tasks())
+    chances |= {task.name: task.chance for task in found}
+    return [(str(suite), task.name, None) for task in found]
+
+
+def check_suites(
+    suites: Sequence[str | Path], limit: int | None = None
+) -> tuple[list[tuple[str, str, list[dict[str, Any]] | None]], dict[str, float]]:
+    """The tasks of suites as :func:`tasks_of` gives them, after making sure that they can be run, and what guessing
+    gets in those that were found by their language and in files of questions.
+
+    Raises:
+        LangadaptError, ConfigError, DataError: as :func:`evaluate_suites`, but for what lm-eval alone knows.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit: {limit} items per task; give at least 1")
+    chances: dict[str, float] = {}
+    wanted = [task for suite in suites for task in (auto_tasks(suite, chances) if is_auto(suite) else tasks_of(suite))]
+    for at, (suite, name, _) in enumerate(wanted):
+        if any(name == other for _, other, _ in wanted[:at]):
+            raise ConfigError(f"suite {suite}: the task {name!r} is asked for twice; results go by its name")
+    for _, name, documents in wanted:
+        if documents is not None:
+            chances[name] = sum(1 / len(one["choices"]) for one in documents) / len(documents)
+    if wanted:
+        need_harness()
+    return wanted, chances
 
 
 def tasks_of(suite: str | Path) -> list[tuple[str, str, list[dict[str, Any]] | None]]:
@@ -173,6 +241,11 @@ def loaded_tokenizer(tokenizer: Any) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(tokenizer))
+
+
+def is_measure(metric: str) -> bool:
+    """Whether an entry of a task's metrics says how good the model is."""
+    return metric not in ("items", CHANCE) and not metric.endswith("_stderr")
 
 
 def plain_metrics(values: dict[str, Any]) -> dict[str, float]:

@@ -26,6 +26,8 @@ class Fertility:
     """Tokens by words between white space: the fertility of Rust et al. (2021)."""
     tokens_per_unicode_word: float | None
     """Tokens by words of Unicode UAX #29; for scripts without spaces, where white space says nothing."""
+    tokens_per_grapheme: float | None
+    """Tokens by extended grapheme clusters of Unicode UAX #29, which readers take for characters."""
     characters_per_token: float | None
     """Code points of the text by tokens."""
     bytes_per_token: float | None
@@ -33,6 +35,10 @@ class Fertility:
     continued_words: float | None
     """Share of words between white space that more than one token has a part in (Rust et al. 2021). Words of a document
     whose tokens do not add up to its text, because it is normalized or has unknown characters, are encoded alone."""
+    torn_words: float | None
+    """Share of words between white space with a border between tokens inside a grapheme: before a vowel sign or an
+    accent, or within a character. Documents whose tokens do not add up to their text are left out; ``None`` for
+    tokenizers outside the native families."""
     parity: float | None
     """Tokens by tokens of the same tokenizer on the reference, line-aligned, corpus: the premium of Petrov et al.
     (2023). 1 is parity; above 1 this language costs more."""
@@ -69,6 +75,8 @@ class CorpusCounts:
     """UTF-8 bytes of text."""
     characters: int
     """Code points."""
+    graphemes: int
+    """Extended grapheme clusters of Unicode UAX #29."""
     words: int
     """Words between white space."""
     unicode_words: int
@@ -79,10 +87,13 @@ class CorpusCounts:
 
 @dataclass
 class Tally:
-    """Occurrences of each id, int64 ``[vocab_size]``, and the number of continued words."""
+    """Occurrences of each id, int64 ``[vocab_size]``, and numbers of words."""
 
     counts: NDArray[np.int64]
     continued_words: int
+    torn_words: int = 0
+    placed_words: int = 0
+    """Words that were looked at for torn ones."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +130,11 @@ def describe(
         tokens=tokens,
         tokens_per_word=ratio(tokens, corpus.words),
         tokens_per_unicode_word=ratio(tokens, corpus.unicode_words),
+        tokens_per_grapheme=ratio(tokens, corpus.graphemes),
         characters_per_token=ratio(corpus.characters, tokens),
         bytes_per_token=ratio(corpus.bytes, tokens),
         continued_words=ratio(tally.continued_words, corpus.words),
+        torn_words=ratio(tally.torn_words, tally.placed_words),
         parity=None if reference_tokens is None else ratio(tokens, reference_tokens),
         renyi_efficiency=None if renyi is None or size < 2 else renyi / float(np.log2(size)),
         renyi_entropy=renyi,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -49,22 +50,18 @@ class FertilityReport:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for corpus, counts in self.corpora.items():
-            title = f"{corpus}: {counts.documents:,} documents, {counts.bytes / 1e6:,.2f} MB, {counts.words:,} words"
-            table = Table("", *self.tokenizers, title=title, title_justify="left")
-            for column in table.columns[1:]:
-                column.justify = "right"
-            for metric, shown in COLUMNS.items():
+            yield f"{corpus}: {counts.documents:,} documents, {counts.bytes / 1e6:,.2f} MB, {counts.words:,} words"
+            rows = []
+            for metric, (shown, shape) in COLUMNS.items():
                 values = [getattr(cells[corpus], metric) for cells in self.cells.values()]
                 if any(value is not None for value in values):
-                    table.add_row(
-                        shown[0], *(format(value, shown[1]) if value is not None else "–" for value in values)
-                    )
-            yield table
-        if any(summary.gini is not None for summary in self.tokenizers.values()):
-            table = Table("", *self.tokenizers, title="over all corpora", title_justify="left")
-            ginis = [summary.gini for summary in self.tokenizers.values()]
-            table.add_row("Gini coefficient", *("–" if gini is None else f"{gini:.4f}" for gini in ginis))
-            yield table
+                    rows.append((shown, ["–" if value is None else format(value, shape) for value in values]))
+            yield from tables(list(self.tokenizers), rows, options.max_width)
+        ginis = [summary.gini for summary in self.tokenizers.values()]
+        if any(gini is not None for gini in ginis):
+            yield "over all corpora"
+            cells = ["–" if gini is None else f"{gini:.4f}" for gini in ginis]
+            yield from tables(list(self.tokenizers), [("Gini coefficient", cells)], options.max_width)
 
     def __str__(self) -> str:
         console = Console(width=120)
@@ -73,13 +70,36 @@ class FertilityReport:
         return capture.get()
 
 
+def tables(names: list[str], rows: list[tuple[str, list[str]]], width: int) -> Iterator[Table]:
+    """A table of all columns, or as many tables as a terminal of ``width`` needs so that none breaks a word."""
+    first = max(len(title) for title, _ in rows) + BORDER
+    wide = [max(len(name), *(len(cells[at]) for _, cells in rows)) + BORDER for at, name in enumerate(names)]
+    start = 0
+    while start < len(names):
+        end, used = start + 1, first + wide[start] + 1
+        while end < len(names) and used + wide[end] <= width:
+            used += wide[end]
+            end += 1
+        table = Table("")
+        for name in names[start:end]:
+            table.add_column(name, justify="right", overflow="fold")
+        for title, cells in rows:
+            table.add_row(title, *cells[start:end])
+        yield table
+        start = end
+
+
+BORDER = 3
+"""Characters that a table puts around a column."""
 COLUMNS: dict[str, tuple[str, str]] = {
     "tokens": ("tokens", ",d"),
     "tokens_per_word": ("tokens per word", ".3f"),
     "tokens_per_unicode_word": ("tokens per word (UAX #29)", ".3f"),
+    "tokens_per_grapheme": ("tokens per grapheme", ".3f"),
     "characters_per_token": ("characters per token", ".3f"),
     "bytes_per_token": ("bytes per token", ".3f"),
     "continued_words": ("continued words", ".1%"),
+    "torn_words": ("words cut inside a grapheme", ".1%"),
     "parity": ("parity", ".3f"),
     "renyi_efficiency": ("Rényi efficiency", ".4f"),
     "shannon_entropy": ("Shannon entropy, bits", ".3f"),

@@ -62,6 +62,23 @@ def embedding_modules(model: Any) -> tuple[nn.Embedding, Any]:
     return table, head
 
 
+def token_weights(model: Any) -> list[nn.Parameter]:
+    """Weights of input and output embeddings, once each (tied ones are one)."""
+    found: dict[int, nn.Parameter] = {}
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter):
+            found[id(weight)] = weight
+    return list(found.values())
+
+
+def body_layers(model: Any, kinds: type[nn.Module] | tuple[type[nn.Module], ...]) -> dict[str, Any]:
+    """Layers of these classes by name, without those whose weight is of tokens."""
+    tokens = {id(weight) for weight in token_weights(model)}
+    named = model.named_modules()
+    return {name: module for name, module in named if isinstance(module, kinds) and id(module.weight) not in tokens}
+
+
 def find_token_tables(skeleton: Any) -> TokenTables:
     """All tables by token id of a causal LM on the meta device, see :mod:`langadapt.models.lookups`.
 
@@ -83,12 +100,15 @@ def find_token_tables(skeleton: Any) -> TokenTables:
         if kind != IDS or not tensor.is_floating_point() or tensor.dim() != 2 or id(tensor) not in names:
             raise ConfigError(
                 f"`{name}` {list(tensor.shape)} is a table by token id for which no rows can be made; "
-                f"{type(skeleton).__name__} cannot be swapped"
+                f"{type(skeleton).__name__} cannot be swapped; train it with its own tokenizer (`method: keep`)"
             )
         others[names[id(tensor)]] = len(tensor)
     for name in () if complete else similar_tables(skeleton, tables):
         if name not in others:
-            raise ConfigError(f"`{name}` is another table with a row per token; this model cannot be swapped")
+            raise ConfigError(
+                f"`{name}` is another table with a row per token; this model cannot be swapped; train it with its own "
+                "tokenizer (`method: keep`)"
+            )
     bias = getattr(head, "bias", None)
     return TokenTables(
         names[id(table.weight)],

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from langadapt.artefacts.folders import SWAP_REPORT_NAME
+from langadapt.artefacts.folders import MANIFEST_NAME, SWAP_REPORT_NAME
+from langadapt.artefacts.stages import read_stamp
 from langadapt.errors import ConfigError, DataError, LangadaptError, shorten
+from langadapt.models.hub import fetch
+from langadapt.models.known import KNOWN, known_model
 
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 """Fields of a config that say how many tokens a model was made for; architectures differ."""
+
+
+WEIGHTS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
+"""Files of a model that are fetched from the hub."""
 
 
 def resolve_model(name: str) -> Path:
@@ -21,18 +29,65 @@ def resolve_model(name: str) -> Path:
     Raises:
         ConfigError: neither.
     """
+    if (found := local_model(name)) is not None:
+        return found
+    known = known_model(name)
+    if known is not None and ":" in name:
+        raise ConfigError(
+            f"model: {name} is a shape to plan with; to train give its weights, a folder or `model: {known.hub}`"
+        )
+    return from_hub(name, WEIGHTS)
+
+
+def local_model(name: str) -> Path | None:
+    """The folder of this name if it is a model's; none where the name may be one of the hub.
+
+    Raises:
+        ConfigError: it is a path, and no model is there.
+    """
     path = Path(name)
     if (path / "config.json").is_file():
         return path
-    if path.exists() or name.startswith((".", "/")):
+    if path.exists():
         raise ConfigError(f"model: {name} is no model folder (no config.json in it)")
-    from huggingface_hub import snapshot_download
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ConfigError(f"model: {name}: no such folder")
+    return None
 
+
+def from_hub(name: str, patterns: Sequence[str]) -> Path:
+    """The folder in the hub's cache with some files of a model.
+
+    Raises:
+        ConfigError: the hub does not give them.
+    """
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"model: {name} is no folder here, and the hub did not give it: {reason}") from None
+        return fetch(name, patterns)
+    except LookupError as error:
+        raise ConfigError(f"model: {name} is no folder here, and no model from the hub: {error.args[0]}") from None
+
+
+def config_to_plan(name: str) -> dict[str, Any]:
+    """``config.json`` of a model, or what stands for it in a plan: no weights are fetched.
+
+    Args:
+        name: a folder in which a ``config.json`` is enough, a name in :data:`langadapt.models.known.KNOWN`, or one of
+            the hub.
+
+    Raises:
+        ConfigError: none of these.
+    """
+    if (found := local_model(name)) is not None:
+        return read_config(found)
+    known = known_model(name)
+    if known is not None:
+        return known.config()
+    try:
+        return read_config(from_hub(name, ["config.json"]))
+    except ConfigError as error:
+        near = difflib.get_close_matches(name.lower(), KNOWN, n=3, cutoff=0.3) or list(KNOWN)[:3]
+        hint = "to plan without it name a folder with its config.json, or a known shape such as"
+        raise ConfigError(f"{error}; {hint} {', '.join(f'`{one}`' for one in near)}") from None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -50,6 +105,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise DataError(f"{file}: not a model's configuration; get the file again")
     return config
+
+
+def write_json(path: Path, content: Any) -> None:
+    """As transformers writes it."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def tokenizer_file(folder: Path) -> Path:
@@ -116,10 +176,22 @@ def context_length(model: Path) -> int | None:
         config = read_config(model)
     except FileNotFoundError:
         return None
-    config = config.get("text_config", config)
-    if not isinstance(config, dict):
+    if not isinstance(config.get("text_config", config), dict):
         raise DataError(f"{model / 'config.json'}: not a model's configuration; get the file again")
-    return stated_context(config)
+    return stated_context(text_config(config))
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a configuration that is about text, where it has parts."""
+    part: Mapping[str, Any] = config.get("text_config") or config
+    return part
+
+
+def trained_at(folder: Path) -> float | None:
+    """Peak rate that a model was trained with, where its folder says so, as those do that this project has trained."""
+    manifest = read_stamp(folder / MANIFEST_NAME) or {}
+    rate = (manifest.get("settings") or {}).get("learning_rate")
+    return float(rate) if isinstance(rate, (int, float)) and rate > 0 else None
 
 
 def stated_context(config: Mapping[str, Any]) -> int | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,11 +14,31 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from langadapt.errors import DataError
+from langadapt.errors import ConfigError, DataError
+from langadapt.models.folder import read_config, text_config, write_json
+from langadapt.progress import Progress
 
 COPY_BYTES = 16 << 20
 INDEX = "model.safetensors.index.json"
+BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+}
+"""Of one element, by the dtypes of the format."""
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+DEQUANTISE = {
+    method: ", or write one: `AutoModelForCausalLM.from_pretrained(MODEL, dtype='bfloat16', quantization_config="
+    f"{name}(dequantize=True)).save_pretrained(OUT)`, and the tokenizer beside it"
+    for method, name in {"fp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config"}.items()
+}
+"""What transformers undoes by itself, and how."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,10 +55,7 @@ class Entry:
     @property
     def size(self) -> int:
         """Elements."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count
+        return math.prod(self.shape)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -78,22 +97,77 @@ def read_header(file: Path) -> tuple[dict[str, Entry], dict[str, str]]:
                     f"{file}: its header would be {length} bytes of {size}; the file is cut or no safetensors"
                 )
             header = json.loads(handle.read(length))
-    except (struct.error, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (struct.error, ValueError, RecursionError) as error:
         raise DataError(f"{file}: not a safetensors file: {error}") from None
-    described = isinstance(header, dict) and all(
-        name == "__metadata__" or (isinstance(entry, dict) and {"dtype", "shape", "data_offsets"} <= entry.keys())
-        for name, entry in header.items()
-    )
-    if not described:
+    if not isinstance(header, dict):
         raise DataError(f"{file}: not a safetensors file: its header lists no tensors")
-    metadata = header.pop("__metadata__", {})
-    entries = {}
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
+    plain = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    broken = [name for name, tensor in header.items() if not is_described(tensor)]
+    if broken or not plain:
+        raise DataError(f"{file}: not a safetensors file: its header says nothing of `{(broken or ['metadata'])[0]}`")
+    entries, at = {}, 8 + length
     for name, tensor in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, end = (8 + length + offset for offset in tensor["data_offsets"])
         if end > size:
             raise DataError(f"{file}: cut short, `{name}` ends at byte {end} of {size}; get the file again")
-        entries[name] = Entry(file, tensor["dtype"], tuple(tensor["shape"]), start, end)
+        entry = Entry(file, tensor["dtype"], tuple(tensor["shape"]), start, end)
+        # Tensors lie one behind the other, as long as their shapes say: else some bytes would be two tensors', or none.
+        if start != at or 8 * (end - start) != entry.size * BITS[entry.dtype]:
+            raise DataError(f"{file}: damaged, `{name}` does not lie where its header says; get the file again")
+        entries[name], at = entry, end
+    if at != size:
+        raise DataError(f"{file}: damaged, {size - at} bytes are no tensor's; get the file again")
     return entries, metadata
+
+
+def read_entries(folder: Path) -> dict[str, Entry]:
+    """All tensors of a model by name.
+
+    Raises:
+        DataError: see :func:`weight_files` and :func:`read_header`.
+    """
+    return {name: entry for file in weight_files(folder) for name, entry in read_header(file)[0].items()}
+
+
+def check_precision(folder: Path) -> None:
+    """Say what becomes of fp16 weights in training, and refuse quantised ones, which training would read as they are,
+    without their scales.
+
+    Raises:
+        ConfigError: the weights are quantised, by their files or by ``config.json``.
+    """
+    found = {entry.dtype for entry in read_entries(folder).values()}
+    quantised = sorted(dtype for dtype in found if dtype.startswith(("F8", "F6", "F4")))
+    config = read_config(folder)
+    stated = config.get("quantization_config") or text_config(config).get("quantization_config")
+    if stated or quantised:
+        method = str((stated or {}).get("quant_method") or quantised[0])
+        way = DEQUANTISE.get(method.partition("_")[0].lower(), "")
+        raise ConfigError(
+            f"{folder}: its weights are quantised ({method}), and training needs them as bf16: take the release that "
+            f"is not quantised{way}"
+        )
+    if "F16" in found:
+        log.info(
+            "%s: its weights are fp16; they are trained and written as bf16, with 8 bits of precision for 11", folder
+        )
+
+
+def is_described(tensor: Any) -> bool:
+    """Whether a header's entry has a dtype of the format, a shape and offsets."""
+    if not isinstance(tensor, dict) or tensor.keys() != {"dtype", "shape", "data_offsets"}:
+        return False
+    shape, offsets = tensor["shape"], tensor["data_offsets"]
+    numbers = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2
+    return (
+        numbers
+        and all(type(number) is int and 0 <= number < 1 << 63 for number in (*shape, *offsets))
+        and offsets[0] <= offsets[1]
+        and isinstance(tensor["dtype"], str)
+        and tensor["dtype"] in BITS
+    )
 
 
 def read_tensor(entry: Entry) -> Tensor:
@@ -110,6 +184,61 @@ def read_tensor(entry: Entry) -> Tensor:
         file.seek(entry.start)
         file.readinto(data)
     return torch.frombuffer(data, dtype=dtype).reshape(entry.shape)
+
+
+def read_elements(entry: Entry, start: int, stop: int) -> Tensor:
+    """Elements ``start`` to ``stop`` of a floating tensor, in the order of the file.
+
+    Raises:
+        DataError: a dtype that cannot be computed with, or a file that has become shorter.
+    """
+    dtype = DTYPES.get(entry.dtype)
+    if dtype is None:
+        raise DataError(f"{entry.file}: weights are stored as {entry.dtype}; take the unquantised model")
+    data = bytearray((stop - start) * dtype.itemsize)
+    with entry.file.open("rb") as file:
+        file.seek(entry.start + start * dtype.itemsize)
+        if file.readinto(data) != len(data):
+            raise DataError(f"{entry.file}: ended while it was read; get the file again")
+    return torch.frombuffer(data, dtype=dtype)
+
+
+def rewrite_shards(
+    folder: Path,
+    out: Path,
+    replaced: Mapping[str, tuple[int, ...]],
+    make: Callable[[str], Tensor],
+    *,
+    entries: Mapping[str, Entry],
+    progress: Progress | None = None,
+) -> None:
+    """Write the model of ``folder`` into ``out``: its files under the names that they have, in subfolders too, and
+    their index.
+
+    Args:
+        folder, out: of the old model and of the new one.
+        replaced, make: see :func:`rewrite`.
+        entries: see :func:`read_entries`.
+        progress: called as ``("write weights", done, total, "bytes")``.
+    """
+    done, total = 0, sum(entry.end - entry.start for entry in entries.values())
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        if progress is not None:
+            progress("write weights", done, max(total, done), "bytes")
+
+    size = 0
+    for file in weight_files(folder):
+        copy = out / file.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        size += rewrite(file, copy, replaced, make, advance=advance)
+    index = folder / INDEX
+    if index.is_file():
+        content = json.loads(index.read_text(encoding="utf-8"))
+        content["metadata"] = {**(content.get("metadata") or {}), "total_size": size}
+        write_json(out / INDEX, content)
 
 
 def rewrite(
@@ -137,8 +266,7 @@ def rewrite(
     at = 0
     for name, entry in entries.items():
         shape = replaced.get(name, entry.shape)
-        old_rows, new_rows = (entry.shape[0], shape[0]) if name in replaced else (1, 1)
-        size = (entry.end - entry.start) // old_rows * new_rows
+        size = math.prod(shape) * BITS[entry.dtype] // 8
         header[name] = {"dtype": entry.dtype, "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()

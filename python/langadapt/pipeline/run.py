@@ -9,60 +9,85 @@ A stage is a function that takes what it reads and returns what it wrote; each i
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from langadapt.artefacts.engine import Engine
 from langadapt.artefacts.folders import write_atomically
+from langadapt.artefacts.plain_json import to_json
 from langadapt.machine import describe_device, versions
 from langadapt.pipeline import swap, text
-from langadapt.pipeline.evaluation import evaluated
+from langadapt.pipeline.chat import conversations
+from langadapt.pipeline.choices import settled
+from langadapt.pipeline.evaluation import evaluated, held_out
+from langadapt.pipeline.finish import finished
 from langadapt.pipeline.job import Job, open_job
-from langadapt.pipeline.training import folder_of, train_arm, trained
+from langadapt.pipeline.training import check_converged, folder_of, train_arm, trained
 from langadapt.progress import Progress
-from langadapt.recipe.recipe import Recipe
+from langadapt.recipe.recipe import Recipe, RecipeLike
 from langadapt.report import write_report
+from langadapt.report.outcome import Outcome
 from langadapt.report.results import RESULTS_NAME, Cost, Results, TokenizerFacts, Training
 from langadapt.swap.rows.names import AUTO, KEEP
+from langadapt.tokenizer.conversations import Example
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import parallel
 from langadapt.training.result import TrainResult
 from langadapt.training.resume import Extend
 
+log = logging.getLogger(__name__)
 
-def adapt(recipe: Recipe, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Run all stages of ``recipe`` and return the results, as written to ``OUT/results.json``.
+
+def adapt(recipe: RecipeLike, *, progress: Progress | None = None, engine: Engine | None = None) -> Outcome:
+    """Run all stages of ``recipe`` and return the results, as written to ``OUT/results.json``, with a verdict.
 
     Stages whose inputs and settings have not changed are not run again, an interrupted training goes on from its last
     checkpoint: call it again after any interruption.
 
+    Args:
+        recipe: itself, the path of its YAML file, or its plain values.
+        progress: called as ``(phase, done, total or None, unit)``.
+        engine: builds the corpora in shards, on a cluster.
+
     Raises:
         ConfigError: the recipe cannot work.
+        TypeError: it is none.
         DataError: an input or an artefact is broken; the message names the file.
+        TrainingDiverged: the recipe's own training made the model worse; results and report say so, too.
         LangadaptError: another process is running in the same folder.
     """
-    job = open_job(recipe, progress)
+    job = open_job(Recipe.given(recipe).of_text("adapt"), progress)
     with job.run.locked():
         job.write_recipe()
-        results = asdict(run_stages(job))
-        write_atomically(job.folder / RESULTS_NAME, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        outcome = Outcome(asdict(run_stages(job)), job.folder)
+        outcome["verdict"] = outcome.verdict.to_dict()
+        write_atomically(job.folder / RESULTS_NAME, to_json(outcome) + "\n")
         write_report(job.folder)
-    return results
+    for method, training in outcome["training"].items():
+        if method != outcome["method"] and training["diverged"]:
+            log.warning("%s: %s", method, training["diverged"])
+    check_converged(outcome["training"][outcome["method"]])
+    return outcome
 
 
 def run_stages(job: Job) -> Results:
     """All stages, and what they found."""
     recipe = job.recipe
     corpora = text.corpora(job)
-    tokenizer = text.tokenizer(job, corpora["target"])
+    tokenizer = text.tokenizer(job, corpora)
     fertility = text.fertility(job, corpora, tokenizer)
+    held = held_out(job, corpora)
     rows = [evaluated(job, corpora, job.model, job.model)]
     methods = [recipe.swap.method, *recipe.compare]
     made = swap.material(job, corpora, tokenizer, methods) if {*methods} != {KEEP} else None
+    own = made.stores if made and methods[0] != KEEP else text.stores(job, corpora, job.model)
+    job = settled(job, own, parallel.ProcessGroup())
     ranking = swap.bake_off(job, corpora, made) if made and recipe.swap.method == AUTO else []
     if ranking:
         winner = ranking[0]["method"]
@@ -78,6 +103,9 @@ def run_stages(job: Job) -> Results:
         trainings[method] = Training(**trained(job, corpora, arm))
         final = folder_of(job, arm) / "final"
         rows.append(evaluated(job, corpora, final, arm.tokenizer, method=method, phase="trained"))
+        if recipe.finish.instruct is not None and method == methods[0]:
+            chat = finished(job, corpora, arm, final)
+            rows.append(evaluated(job, corpora, chat, chat, method=method, phase="finished"))
     tokenizers = {"source": (job.model, Path(recipe.model).name), "target": (tokenizer, "new")}
     return Results(
         name=recipe.name,
@@ -87,36 +115,46 @@ def run_stages(job: Job) -> Results:
         method=methods[0],
         tokenizers={side: describe_tokenizer(folder, name) for side, (folder, name) in tokenizers.items()},
         fertility=fertility,
-        corpus={language: corpus.report for language, corpus in corpora.items()},
+        corpus={name: part.report for name, part in text.all_parts(corpora).items()},
         swap={arm.method: arm.report for arm in arms if arm.report is not None},
         bake_off=list(ranking),
         rows=rows,
         training=trainings,
         cost=cost(recipe, trainings[methods[0]], job.run.seconds),
+        held_out=held,
     )
 
 
-def train(recipe: Recipe, *, progress: Progress | None = None, extend: Extend = False) -> dict[str, Any]:
+def train(recipe: RecipeLike, *, progress: Progress | None = None, extend: Extend = False) -> dict[str, Any]:
     """Run the stages of ``recipe`` up to its main training, and return that training's summary.
 
     Under ``torchrun`` the first process makes the stages before training while the others wait, then all train. Like
     :func:`adapt` without evaluation, comparison and report; ``adapt`` of the same recipe goes on from here. ``extend``:
     go on with a larger budget or at other rates.
     """
-    job = open_job(recipe, progress)
-    processes = parallel.join(recipe.train) if parallel.under_torchrun() else parallel.ProcessGroup()
+    wanted = Recipe.given(recipe)
+    job = open_job(wanted, progress)
+    processes = parallel.join(wanted.train) if parallel.under_torchrun() else parallel.ProcessGroup()
 
-    def prepare() -> tuple[text.Corpora, swap.Arm]:
+    def prepare() -> tuple[text.Corpora, Recipe, swap.Arm, Sequence[Example]]:
         job.write_recipe()
+        if wanted.train.data == "chat":
+            corpora = text.corpora(job, but="target")
+            arm, replies = conversations(job, corpora)
+            return corpora, settled(job, arm.stores, processes).recipe, arm, replies
         corpora = text.corpora(job)
-        return corpora, swap.own_arm(job, corpora)
+        ready, arm = swap.own_arm(job, corpora, processes)
+        return corpora, ready.recipe, arm, ()
 
-    if not processes.is_main:
-        corpora, arm = parallel.main_process_first(processes, job.folder, prepare)
-        return train_arm(job, corpora, arm, extend=extend)
-    with job.run.locked():
-        corpora, arm = parallel.main_process_first(processes, job.folder, prepare)
-        return trained(job, corpora, arm, extend)
+    with job.run.locked() if processes.is_main else nullcontext():
+        corpora, ready, arm, replies = parallel.main_process_first(processes, job.folder, prepare)
+        job = replace(job, recipe=ready)
+        if processes.is_main:
+            summary = trained(job, corpora, arm, extend=extend, replies=replies)
+        else:
+            summary = train_arm(job, corpora, arm, extend=extend, replies=replies)
+    check_converged(summary)
+    return summary
 
 
 def cost(recipe: Recipe, training: TrainResult, seconds: Mapping[str, float]) -> Cost:

@@ -10,13 +10,16 @@ from typing import Any
 
 from langadapt.artefacts.folders import write_atomically
 from langadapt.pipeline import text
+from langadapt.pipeline.choices import settled
 from langadapt.pipeline.job import BAKE_OFF_NAME, Job
 from langadapt.recipe.recipe import Recipe
+from langadapt.recipe.sources import SIDES
 from langadapt.swap.files import swap_folder
-from langadapt.swap.rows.names import AUTO, KEEP, VECTOR_METHODS
+from langadapt.swap.rows.names import AUTO, DISTILL, KEEP, VECTOR_METHODS
 from langadapt.swap.rows.options import SwapOptions
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare
+from langadapt.training.parallel import ProcessGroup
 from langadapt.trials.inputs import MethodInputs
 from langadapt.trials.probe import ProbeText, probe_methods, probe_settings
 
@@ -31,6 +34,8 @@ class Material:
     tokenizer: Path
     stores: list[StoreShare]
     """Under that tokenizer, the target language's first."""
+    store: Path
+    """All text of the target language."""
     vectors: Path | None
     """Of its tokens; none where no method asks for them."""
 
@@ -47,25 +52,28 @@ class Arm:
     """Of the swap, see :class:`langadapt.swap.report.SwapReport`; none where there was none."""
 
 
-def own_arm(job: Job, corpora: text.Corpora) -> Arm:
-    """All stages of the recipe's own method between its text and its training."""
-    if job.recipe.swap.method == KEEP:
-        return kept(job, corpora)
+def own_arm(job: Job, corpora: text.Corpora, processes: ProcessGroup) -> tuple[Job, Arm]:
+    """All stages of the recipe's own method between its text and its training, and the job with its choices made."""
     method = job.recipe.swap.method
-    made = material(job, corpora, text.tokenizer(job, corpora["target"]), [method])
+    if method == KEEP:
+        arm = kept(job, corpora)
+        return settled(job, arm.stores, processes), arm
+    made = material(job, corpora, text.tokenizer(job, corpora), [method])
+    job = settled(job, made.stores, processes)
     ranking = bake_off(job, corpora, made) if method == AUTO else []
-    return swapped(job, corpora, made, ranking[0]["method"] if ranking else method, ranking=ranking)
+    return job, swapped(job, corpora, made, ranking[0]["method"] if ranking else method, ranking=ranking)
 
 
 def material(job: Job, corpora: text.Corpora, tokenizer: Path, methods: Iterable[str]) -> Material:
     """Token stores, and vectors where one of ``methods`` needs them."""
     stores = text.stores(job, corpora, tokenizer)
-    return Material(tokenizer, stores, text.vectors(job, stores[0].path) if need_vectors(job, methods) else None)
+    store = text.target_store(job, corpora, tokenizer, stores)
+    return Material(tokenizer, stores, store, text.vectors(job, store) if need_vectors(job, methods) else None)
 
 
 def need_vectors(job: Job, methods: Iterable[str]) -> bool:
     """Whether a method, or the recipe's method of the output matrix, is made with token vectors."""
-    return not {*methods, job.recipe.swap.output_method}.isdisjoint((AUTO, *VECTOR_METHODS))
+    return not {*methods, job.recipe.swap.output_method}.isdisjoint((AUTO, DISTILL, *VECTOR_METHODS))
 
 
 def method_inputs(job: Job, corpora: text.Corpora, made: Material, method: str) -> MethodInputs:
@@ -75,10 +83,10 @@ def method_inputs(job: Job, corpora: text.Corpora, made: Material, method: str) 
         model=job.model,
         tokenizer=str(made.tokenizer),
         vectors=made.vectors if need_vectors(job, [method]) else None,
-        store=made.stores[0].path,
+        store=made.store,
         words=(Path(settings.words[0]), Path(settings.words[1]), Path(settings.words[2])) if settings.words else None,
         helper=settings.helper,
-        source_text=[str(corpora["source"].train)] if "source" in corpora else [],
+        source_text=corpora["source"].train if "source" in corpora else [],
         seed=job.recipe.seed,
         progress=job.progress,
     )
@@ -105,7 +113,7 @@ def bake_off(job: Job, corpora: text.Corpora, made: Material) -> Ranking:
 
     def make() -> dict[str, Any]:
         files = method_inputs(job, corpora, made, AUTO)
-        texts = {language: corpus.held_out(limit) for language, corpus in corpora.items()}
+        texts = {language: corpus.held_out(limit).watched for language, corpus in corpora.items()}
         ranking = probe_methods(
             job.model,
             Tokenizer.from_pretrained(made.tokenizer),
@@ -120,10 +128,10 @@ def bake_off(job: Job, corpora: text.Corpora, made: Material) -> Ranking:
         return {"rows": ranking.rows}
 
     stamp = {"swap": asdict(settings), "train": asdict(recipe.train), "bytes": limit, "seed": recipe.seed}
-    stamp["share"] = recipe.corpus.source_share
+    stamp["shares"] = [share.described for share in made.stores]
     inputs: dict[str, Any] = {"model": job.model, "tokenizer": made.tokenizer, "vectors": made.vectors}
-    inputs |= {share.name: share.path for share in made.stores}
-    inputs |= {f"measured {language}": corpus.validation for language, corpus in corpora.items()}
+    inputs |= {share.name: share.store for share in made.stores}
+    inputs |= {f"measured {name}": part.validation for name, part in text.all_parts(corpora).items()}
     rows: Ranking = job.run.stage("bake-off", out, make, settings=stamp, inputs=inputs)["rows"]
     return rows
 
@@ -143,7 +151,9 @@ def swapped(job: Job, corpora: text.Corpora, made: Material, method: str, *, ran
 
     def make() -> dict[str, Any]:
         limit = job.recipe.evaluate.bytes_while_training
-        texts: dict[str, Any] = {f"{language}_text": corpus.held_out(limit) for language, corpus in corpora.items()}
+        texts: dict[str, Any] = {
+            f"{side}_text": corpora[side].held_out(limit).watched for side in SIDES if side in corpora
+        }
         swap = files.complete(options)
         return swap_folder(job.model, made.tokenizer, out, swap=swap, ranking=list(ranking), **texts).to_dict()
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from langadapt.models.folder import resolve_model
-from langadapt.planning.plan import new_vocabulary
+from langadapt.planning.plan import new_vocabulary, plan_recipe
 from langadapt.training import model as models
 from langadapt.training import parallel
 from langadapt.training.data.batches import Mixture, Windows
@@ -49,7 +49,7 @@ def calibrate(config: Any, settings: TrainSettings, steps: int = 4) -> dict[str,
     network = models.load(network, settings, processes.device)
     rows = network.get_input_embeddings().weight.shape[0]
     tokens = (steps + 2) * settings.tokens_per_step
-    windows = Windows(NoiseStore(rows, tokens), "noise", settings.sequence_length, start=None, end=None, seed=0)
+    windows = Windows(NoiseStore(rows, tokens), "noise", settings.window, start=None, end=None, seed=0)
     mixture = Mixture([windows], [1.0], min(settings.sequences_per_step, len(windows)))
     stepper = Stepper(network, mixture, settings, processes)
     times, updates = [], []
@@ -81,7 +81,7 @@ def calibrate_recipe(recipe: Any, target_seconds: float = 60.0) -> dict[str, Any
     vocabulary = new_vocabulary(recipe)
     if vocabulary is not None:
         config.get_text_config().vocab_size = vocabulary
-    settings: TrainSettings = recipe.train
+    settings = plan_recipe(recipe).settings
     # A step of fewer windows has the same speed per token: gradient accumulation only repeats passes.
     windows = settings.sequences_per_step
     least = 8 if settings.micro_batch == "auto" else max(8, settings.micro_batch)

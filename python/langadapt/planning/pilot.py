@@ -24,8 +24,9 @@ import itertools
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -212,8 +213,11 @@ def pilot_recipe(recipe: Recipe, shares: Sequence[float] = SHARES, steps: int = 
     Raises:
         ConfigError: the recipe names no source text, or cannot be planned.
     """
-    if not recipe.corpus.source:
+    if not recipe.corpus.paths_of("source"):
         raise ConfigError("corpus.source: a pilot needs text in the source language")
+    others = [one.name for one in recipe.corpus.texts if one.share > 0 and one.language == "other"]
+    if others:
+        raise ConfigError(f"--pilot weighs target against source text; leave {', '.join(others)} out for it")
     if parallel.under_torchrun():
         raise ConfigError("--pilot runs in one process; start it without torchrun")
     # What cannot be planned should not cost the pilots' time first.
@@ -221,11 +225,8 @@ def pilot_recipe(recipe: Recipe, shares: Sequence[float] = SHARES, steps: int = 
     job = open_job(recipe)
     with job.run.locked():
         corpora = text.corpora(job)
-        arm = own_arm(job, corpora)
-        stores = {share.name: share.path for share in arm.stores}
-        if "source" not in stores:
-            stores["source"] = text.store(job, corpora["source"], arm.tokenizer)
-        settings = pilot_settings(recipe.train, steps)
+        job, arm = own_arm(job, corpora, parallel.ProcessGroup())
+        settings = pilot_settings(job.recipe.train, steps)
         log.info(
             "%d pilots of %d steps and %s tokens each, then the whole run is predicted",
             len(shares),
@@ -237,14 +238,25 @@ def pilot_recipe(recipe: Recipe, shares: Sequence[float] = SHARES, steps: int = 
         for number, share in enumerate(shares, 1):
             log.info("pilot %d of %d: %g %% source text", number, len(shares), 100 * share)
             weights = {"target": 1 - share, "source": share}
-            parts = [StoreShare(stores[side], weight, side) for side, weight in weights.items() if weight > 0]
-            for line in try_share(job, corpora, replace(arm, stores=parts), share, settings=settings):
+            parts = list(mixed(job, corpora, arm.tokenizer, weights))
+            for line in short_run(job, corpora, replace(arm, stores=parts), f"share-{share:g}", settings=settings):
                 for side, own in weights.items():
                     bits = line.get("validation", {}).get(f"bits_per_byte_{side}")
                     # The validation before the first step is no point of the law.
                     if bits is not None and line["step"] > 0:
                         points[side].append(Point(own, line["step"] * settings.tokens_per_step, bits))
     return advise(points["target"], points["source"], base, plan_recipe(recipe).tokens)
+
+
+def mixed(job: Job, corpora: text.Corpora, under: Path, weights: Mapping[str, float]) -> Iterator[StoreShare]:
+    """All sources of both languages under a tokenizer; those of a language share its weight as in the recipe."""
+    for side, weight in weights.items():
+        parts = corpora[side].parts
+        total = sum(part.source.share for part in parts)
+        for part in parts if weight > 0 else ():
+            own = part.source.share / total if total else 1 / len(parts)
+            if own > 0:
+                yield StoreShare(text.store(job, part, under), weight * own, part.name)
 
 
 def pilot_settings(settings: TrainSettings, steps: int) -> TrainSettings:
@@ -258,20 +270,22 @@ def pilot_settings(settings: TrainSettings, steps: int) -> TrainSettings:
         limit_hours=None,
         deadline=None,
         schedule="constant",
-        warmup=max(settings.warmup, WARMUP),
+        warmup=max(settings.warmup_share, WARMUP),
         embeddings_first_steps=0,
         validate_every=max(steps // 4, 1),
+        keep="last",
         keep_checkpoints=1,
         tensorboard=False,
         wandb_project=None,
     )
 
 
-def try_share(
-    job: Job, corpora: text.Corpora, arm: Arm, share: float, *, settings: TrainSettings
-) -> list[dict[str, Any]]:
-    """The log of one pilot; of its model and its checkpoint, large as they are, nothing is left."""
-    out = job.folder / PILOTS / f"share-{share:g}"
+def short_run(job: Job, corpora: text.Corpora, arm: Arm, name: str, *, settings: TrainSettings) -> list[dict[str, Any]]:
+    """The log of one pilot, ``RUN/pilots/NAME``; of its model and its checkpoint, large as they are, nothing is left.
+
+    An interrupted one goes on where it stopped, a finished one is not run again; with other settings it is made anew.
+    """
+    out = job.folder / PILOTS / name
     described = describe_run(arm.model, arm.stores, settings)
 
     def make() -> dict[str, Any]:
@@ -282,8 +296,8 @@ def try_share(
         return train_arm(job, corpora, arm, settings=settings, out=out)
 
     deciding = {key: value for key, value in described["settings"].items() if key not in FREE_TO_CHANGE}
-    inputs = {"model": arm.model, **{part.name: part.path for part in arm.stores}}
-    job.run.stage(f"pilot-{share:g}", out / "log.jsonl", make, settings=deciding, inputs=inputs)
+    inputs = {"model": arm.model, **{part.name: part.store for part in arm.stores}}
+    job.run.stage(f"pilot-{name}", out / "log.jsonl", make, settings=deciding, inputs=inputs)
     # Without its note of a run it is none that could be asked to anneal.
     (out / RUN_NAME).unlink(missing_ok=True)
     for name in ("checkpoints", "final"):

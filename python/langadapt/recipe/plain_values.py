@@ -6,7 +6,7 @@ import difflib
 import logging
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import date
 from pathlib import Path
@@ -116,9 +116,7 @@ def build(cls: type[Section], content: Mapping[str, Any], where: str) -> Section
     content = with_new_names(content, getattr(cls, "RENAMED", {}), where)
     for key in content:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean `{where}{near[0]}`?" if near else f"; valid keys: {', '.join(known)}"
-            raise ConfigError(f"unknown key `{where}{key}`{hint}")
+            raise ConfigError(f"unknown key `{where}{key}`; {meant(str(key), known, where)}")
     for name, item in known.items():
         if name not in content and item.default is MISSING and item.default_factory is MISSING:
             raise ConfigError(f"`{where}{name}` is missing")
@@ -128,6 +126,54 @@ def build(cls: type[Section], content: Mapping[str, Any], where: str) -> Section
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith(where) else f"{where}{text}") from None
+
+
+GONE = {"train.optimizer": {"galore-adamw": "take `adamw`, with `states: int8` for states of a byte each"}}
+"""By dotted path, words of earlier releases and what to take instead."""
+
+ELSEWHERE = {
+    "block_size": "sequence_length",
+    "bs": "batch_sequences",
+    "batch_size": "batch_sequences",
+    "context_length": "sequence_length",
+    "eval_steps": "validate_every",
+    "grad_clip": "max_grad_norm",
+    "gradient_checkpointing": "activation_checkpointing",
+    "logging_steps": "log_every",
+    "lr": "learning_rate",
+    "lr_scheduler_type": "schedule",
+    "max_length": "sequence_length",
+    "max_seq_length": "sequence_length",
+    "max_steps": "steps",
+    "min_lr": "min_learning_rate",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "optim": "optimizer",
+    "output_dir": "out",
+    "per_device_train_batch_size": "micro_batch",
+    "replay": "source_share",
+    "save_steps": "checkpoint_every",
+    "save_total_limit": "keep_checkpoints",
+    "scheduler": "schedule",
+    "seq_len": "sequence_length",
+    "warmup_ratio": "warmup",
+    "warmup_steps": "warmup",
+    "wd": "weight_decay",
+}
+"""What other trainers call a setting, and its name here."""
+NAMED_AT_MOST = 8
+"""Keys that an error lists; the rest is in docs/recipe.md."""
+
+
+def meant(key: str, known: Collection[str], where: str) -> str:
+    """What a user who wrote an unknown ``key`` may want: its name here, the nearest key, or some of those there are."""
+    translated = ELSEWHERE.get(key.lower().replace("-", "_"))
+    near = [translated] if translated in known else difflib.get_close_matches(key, known, n=1)
+    if near:
+        return f"did you mean `{where}{near[0]}`?"
+    names = list(known)
+    more = f" and {len(names) - NAMED_AT_MOST} more, see docs/recipe.md" if len(names) > NAMED_AT_MOST else ""
+    return f"valid keys: {', '.join(names[:NAMED_AT_MOST])}{more}"
 
 
 def with_new_names(content: Mapping[str, Any], renamed: Mapping[str, str], where: str) -> Mapping[str, Any]:
@@ -149,6 +195,8 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return convert_union(value, options, where)
     if origin is Literal:
+        if str(value) in GONE.get(where, {}):
+            raise ConfigError(f"`{where}`: {value} is gone; {GONE[where][str(value)]}")
         if value not in options:
             raise ConfigError(f"`{where}`: {value!r} is none of {', '.join(map(repr, options))}")
         return value

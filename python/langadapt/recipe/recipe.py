@@ -6,49 +6,24 @@ the nearest valid one. Paths in a recipe are relative to the working directory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import yaml
 
 from langadapt.checks import at_least, positive
-from langadapt.corpus.documents import BuildOptions
 from langadapt.costs.devices import parse
 from langadapt.errors import ConfigError
+from langadapt.evaluation.by_language import is_auto, language_of, with_language
+from langadapt.finish.options import FinishSettings
 from langadapt.recipe.plain_values import build, read_mapping
+from langadapt.recipe.sources import ROUNDING, CorpusSettings
 from langadapt.swap.rows.names import AUTO, KEEP, check_methods
 from langadapt.tokenizer.options import BpeOptions
 from langadapt.training.settings import TrainSettings
-
-
-@dataclass(kw_only=True)
-class CorpusSettings(BuildOptions):
-    """What is read, what is left out, what is set aside."""
-
-    target: list[str] = field(default_factory=list)
-    """Files, folders or globs with text in the new language, or one ``hf:NAME[:CONFIG[:SPLIT]]``."""
-    source: list[str] = field(default_factory=list)
-    """Text in the language that the model already speaks: for measuring what it forgets, and for replay."""
-    source_share: float = 0.0
-    """Share of training tokens taken from ``source`` (replay), in [0, 1)."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.source_share < 1:
-            raise ConfigError(f"corpus.source_share: {self.source_share} is not in [0, 1)")
-        if self.source_share > 0 and not self.source:
-            raise ConfigError("corpus.source_share is above 0, but corpus.source names no text")
-        if not 0 < self.validation_share < 1:
-            raise ConfigError(f"corpus.validation_share: {self.validation_share} is not in (0, 1)")
-        if not all(self.target) or not all(self.source):
-            raise ConfigError("corpus.target and corpus.source: an empty name stands for no text")
-        at_least(1, "corpus.", validation_bytes=self.validation_bytes, validation_documents=self.validation_documents)
-        self.check("corpus.")
-
-    def building(self) -> dict[str, Any]:
-        """The options of :func:`langadapt.build_corpus`, by name."""
-        return {one.name: getattr(self, one.name) for one in fields(BuildOptions)}
 
 
 @dataclass(kw_only=True)
@@ -64,8 +39,23 @@ class TokenizerSettings(BpeOptions):
     """Tokens, or roles (``bos_token``) and their tokens, which get the first ids; none = those of the style. With
     ``like``: more tokens."""
 
+    weights: dict[str, float] = field(default_factory=dict)
+    """Shares of the text that is learnt on, by bytes, by the names of ``corpus.sources``; they sum to 1. none = all
+    text of the target language, and ``source_share`` of the source language's."""
+
+    code_tokens: bool = True
+    """Give every printable character of ASCII a token, and runs of spaces, tabs and line feeds one each: those that
+    ``like`` has, else up to 16, 8 and 4. Text in the new language is short of both, code is full of them."""
+
     def __post_init__(self) -> None:
         self.check("tokenizer.")
+        if not self.weights:
+            return
+        if self.wants_source:
+            raise ConfigError("tokenizer.weights and tokenizer.source_share or parity are both set; keep one of them")
+        least, total = min(self.weights.values()), sum(self.weights.values())
+        if least < 0 or abs(total - 1) > ROUNDING:
+            raise ConfigError(f"tokenizer.weights: they sum to {total:g}, not 1, or one is negative ({least:g})")
 
     def training(self, like: str | None) -> dict[str, Any]:
         """The options of :func:`langadapt.train_bpe`, by name, ``like`` as the folder that it stands for."""
@@ -147,7 +137,8 @@ class EvaluateSettings:
     stride: int | None = None
     """Tokens scored per window of a long document; none = half a window."""
     suites: list[str] = field(default_factory=list)
-    """lm-eval suites: ``german``, ``arabic``, or a folder of multiple-choice ``.jsonl`` files."""
+    """lm-eval suites: ``auto`` (all tasks for ``target_language``), ``auto:LANGUAGE``, ``german``, ``arabic``, or a
+    folder of multiple-choice ``.jsonl`` files."""
     limit: int | None = None
     """Items per task, at most."""
     bytes_while_training: int = 200_000
@@ -199,6 +190,8 @@ class Recipe:
     """The swap."""
     train: TrainSettings = field(default_factory=TrainSettings)
     """Continued pretraining."""
+    finish: FinishSettings = field(default_factory=FinishSettings)
+    """Chat for the trained model."""
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     """Measurements."""
     budget: BudgetSettings = field(default_factory=BudgetSettings)
@@ -213,15 +206,24 @@ class Recipe:
     """Name for tables."""
 
     def __post_init__(self) -> None:
-        if not self.corpus.target:
-            raise ConfigError("corpus.target: names no text in the new language")
+        self.check_text()
+        self.check_old()
         if self.swap.method in self.compare:
             raise ConfigError(f"compare: {self.swap.method!r} is the method of `swap.method` already")
         if AUTO in self.compare:
             raise ConfigError("compare: `auto` is for `swap.method`; name the methods to compare with")
         check_methods(self.compare)
+        if self.train.data == "chat":
+            self.swap = replace(self.swap, method=KEEP)
+            if self.compare or self.finish.instruct is not None:
+                raise ConfigError("train.data: chat trains one model as it is; `compare` and `finish` are for text")
         if len(set(self.compare)) < len(self.compare):
             raise ConfigError(f"compare: {', '.join(self.compare)} names a method twice")
+        suites = with_language(self.evaluate.suites, self.target_language)
+        for suite in suites:
+            if is_auto(suite):
+                language_of(suite.partition(":")[2])
+        self.evaluate = replace(self.evaluate, suites=suites)
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ConfigError(f"name: {self.name!r} must do as a folder's name")
         for field_name in ("model", "out"):
@@ -235,6 +237,28 @@ class Recipe:
             peak = self.train.embedding_peak(swapped=self.swap.method != KEEP)
             self.train = replace(self.train, embedding_learning_rate=peak)
 
+    def check_old(self) -> None:
+        """Raise ConfigError where the source model is asked about text that there is not."""
+        if self.train.protect is not None and not self.corpus.paths_of("source"):
+            raise ConfigError("train.protect: corpus.source names no text, which says what to protect")
+        if self.train.replay_loss == "kl" and not self.corpus.replay:
+            raise ConfigError(
+                "train.replay_loss: kl: no source text is replayed; give corpus.source and a source_share above 0"
+            )
+
+    def check_text(self) -> None:
+        """Raise ConfigError where training or the tokenizer asks for text that there is not."""
+        if not (self.corpus.sources or self.corpus.target):
+            raise ConfigError("corpus.target: names no text in the new language")
+        texts = self.corpus.texts
+        if not any(one.share > 0 for one in texts if one.language == "target"):
+            raise ConfigError("corpus.sources: no text of `language: target` has a share of the training")
+        if self.tokenizer.wants_source and self.tokenizer.path is None and not self.corpus.paths_of("source"):
+            raise ConfigError("tokenizer.source_share and tokenizer.parity: corpus.source names no text")
+        for name in self.tokenizer.weights:
+            if name not in (names := [one.name for one in texts]):
+                raise ConfigError(f"tokenizer.weights: no source is named {name!r}; there are {', '.join(names)}")
+
     def train_within(self, hours: float | None) -> TrainSettings:
         """The training's settings with the budget's hours in them."""
         train = self.train
@@ -245,6 +269,12 @@ class Recipe:
         if train.steps is None and train.tokens is None and train.epochs is None:
             return replace(train, hours=hours)
         return replace(train, limit_hours=hours)
+
+    def of_text(self, command: str) -> Recipe:
+        """Itself; raises ConfigError where it trains on conversations, which ``command`` is not for."""
+        if self.train.data == "chat":
+            raise ConfigError(f"train.data: chat is for `langadapt train RECIPE`; `langadapt {command}` is for text")
+        return self
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -261,6 +291,34 @@ class Recipe:
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Recipe:
+        """A recipe out of plain values, as YAML or :meth:`to_dict` gives them.
+
+        Raises:
+            ConfigError: as of :meth:`from_yaml`.
+            TypeError: no mapping.
+        """
+        if not isinstance(content, Mapping):
+            raise TypeError(f"recipe: {type(content).__name__}; pass a mapping such as {{'name': ..., 'model': ...}}")
+        return build(cls, content, "")
+
+    @classmethod
+    def given(cls, source: RecipeLike) -> Recipe:
+        """The recipe that a caller named: itself, its file, or its plain values.
+
+        Raises:
+            TypeError: something else.
+            ConfigError, FileNotFoundError: as of :meth:`from_yaml`.
+        """
+        if isinstance(source, cls):
+            return source
+        if isinstance(source, str | os.PathLike):
+            return cls.from_yaml(os.fspath(source))
+        if isinstance(source, Mapping):
+            return cls.from_dict(source)
+        raise TypeError(f"recipe: {type(source).__name__}; pass a Recipe, the path of a YAML file, or a mapping")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in YAML."""
         return asdict(self)
@@ -268,3 +326,7 @@ class Recipe:
     def to_yaml(self) -> str:
         """YAML that :meth:`from_yaml` reads back."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+RecipeLike: TypeAlias = "Recipe | str | os.PathLike[str] | Mapping[str, Any]"
+"""A recipe, its file, or its plain values."""

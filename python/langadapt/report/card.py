@@ -9,11 +9,15 @@ from typing import Any
 
 import yaml
 
+from langadapt.costs.adapter import Adapter
+from langadapt.evaluation.suites import is_measure
 from langadapt.report import words
+from langadapt.report.curves import course_remarks
 from langadapt.report.languages import code_of
 from langadapt.report.page import environment
 from langadapt.report.run import RunData
-from langadapt.report.summary import Summary, measured_texts, summarize, verdict
+from langadapt.report.summary import Summary, measured_texts, summarize
+from langadapt.report.verdict import verdict
 
 SETTINGS = (
     "precision",
@@ -36,7 +40,10 @@ SETTINGS = (
 def model_card(run: RunData) -> str:
     """The card of the run's final model."""
     summary = summarize(run.results)
-    base = hub_name(run)
+    base, found, trained = hub_name(run), verdict(summary, run.results), summary.trained
+    forgotten = None
+    if trained is not None and summary.source is not None:
+        forgotten = words.change(trained.bits["source"], summary.source.bits["source"])
     return (
         environment()
         .get_template("card.md")
@@ -48,16 +55,17 @@ def model_card(run: RunData) -> str:
             languages={side: inline(name) for side, name in summary.languages.items()},
             method=inline(run.results.method),
             swapped=run.results.method != "keep",
-            vocabulary=words.count(summary.trained.vocabulary),
-            verdict=[inline(sentence) for sentence in verdict(summary, run.results)],
+            vocabulary=None if trained is None else words.count(trained.vocabulary),
+            verdict=inline(found.line),
+            remarks=[inline(sentence) for sentence in (*found.remarks, *course_remarks(run, summary))],
             table=list(table(summary)),
             tasks=list(tasks(summary)),
             corpora=list(corpora(run, summary)),
-            share=run.recipe.corpus.source_share,
+            share=run.recipe.corpus.replay,
             training=list(training(run)),
             versions=", ".join(f"{name} {version}" for name, version in run.results.versions.items()),
             device=run.results.device,
-            forgotten=words.change(summary.trained.bits["source"], summary.source.bits["source"]),
+            forgotten=forgotten,
         )
     )
 
@@ -114,10 +122,10 @@ def table(summary: Summary) -> Iterator[list[str]]:
 
 def tasks(summary: Summary) -> Iterator[tuple[str, str, str, str]]:
     """Task, metric, source model's value, this model's value."""
-    for task, metrics in summary.trained.suites.items():
-        before = summary.source.suites.get(task, {})
+    for task, metrics in (summary.trained.suites if summary.trained else {}).items():
+        before = summary.source.suites.get(task, {}) if summary.source else {}
         for metric in metrics:
-            if metric != "items" and not metric.endswith("_stderr"):
+            if is_measure(metric):
                 yield inline(task), inline(metric), with_error(before, metric), with_error(metrics, metric)
 
 
@@ -129,16 +137,32 @@ def with_error(metrics: Mapping[str, float | None], metric: str) -> str:
 
 def corpora(run: RunData, summary: Summary) -> Iterator[tuple[str, str]]:
     """Language, and what of it was trained on."""
-    for side, found in run.results.corpus.items():
+    bits = (
+        {}
+        if summary.trained is None
+        else {row.method: row.bits_per_byte for row in run.results.rows if row.phase == "trained"}.get(
+            run.results.method, {}
+        )
+    )
+    shares = {one.name: one.share for one in run.recipe.corpus.sources}
+    for name, found in run.results.corpus.items():
         documents, size = found["train"]["documents"], found["train"]["bytes"]
-        yield inline(summary.languages[side]), f"{words.count(documents)} documents, {words.size(size)} of text"
+        told = f"{words.count(documents)} documents, {words.size(size)} of text"
+        if name in shares:
+            told += f", {100 * shares[name]:.3g} % of the training, {words.decimals(bits.get(name))} bits per byte"
+        yield inline(run.results.spoken(name)), told
 
 
 def training(run: RunData) -> Iterator[tuple[str, str]]:
     """Facts of the training."""
     done = run.results.main
+    if done is None:
+        return
     yield from (("steps", words.count(done.steps)), ("tokens", words.count(done.tokens)))
     yield "time", words.duration(done.seconds)
+    adapter = Adapter.of(run.recipe.train)
+    if adapter is not None:
+        yield "body", f"{adapter.name}, merged"
     for name in SETTINGS:
         value = getattr(run.recipe.train, name)
         if value is not None:

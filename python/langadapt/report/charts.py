@@ -1,15 +1,15 @@
 """Line charts as inline SVG. Colours, fonts and line styles come from the page's style sheet, by class.
 
 A chart has a fixed inner size that is legible at 300 to 600 CSS pixels; the page scales it to its column. Values that
-span more than :data:`LOG_SPAN` are drawn on a logarithmic axis, which the axis says: a run's first steps would
-otherwise press its end into a line at the bottom.
+span more than :data:`LOG_SPAN` ask for a logarithmic axis, which the chart says: a run's first steps would otherwise
+press its end into a line at the bottom. Charts of one quantity are given one kind of axis by who draws them together.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
@@ -23,6 +23,8 @@ MAX_POINTS = 240
 """Points per line; more cannot be seen, and make the page heavy."""
 MAX_MARKED = 40
 """Lines of at most this many points show them, with their values on hover."""
+COLOURS, STROKES = 6, 3
+"""Of the page's style sheet: lines of one colour differ in their stroke."""
 NARROW = 0.02
 """Share of the middle value below which a span of values is drawn no wider."""
 
@@ -35,7 +37,11 @@ class Line:
     xs: Sequence[float]
     ys: Sequence[float]
     slot: int = 0
-    """Which of the page's series colours."""
+    """Which of the page's series colours and strokes."""
+    faint: bool = False
+    """Drawn thin and behind, without markers and without a place in the legend."""
+    best: int | None = None
+    """Index of the point to be marked as the best."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,17 @@ class Chart:
     """A drawn chart and what goes around it."""
 
     title: str
-    svg: Markup
+    svgs: dict[str, Markup]
+    """By what the horizontal axis counts; the page shows one at a time."""
     legend: list[tuple[str, int, str]]
     """Name, colour slot and last value of each line."""
     note: str = ""
     references: list[Reference] = field(default_factory=list)
+
+    @property
+    def svg(self) -> Markup:
+        """The first of them."""
+        return next(iter(self.svgs.values()))
 
 
 @dataclass(frozen=True)
@@ -77,8 +89,10 @@ class Axis:
 
     def ticks(self, wanted: int) -> list[float]:
         """Round values inside the axis, about ``wanted`` of them."""
-        if self.logarithmic:
-            return log_ticks(self.low, self.high, wanted)
+        found = log_ticks(self.low, self.high, wanted) if self.logarithmic else []
+        # Within a factor of 1.5 there are hardly any that are round on a logarithmic scale.
+        if len(found) > 2:
+            return found
         step = nice((self.high - self.low) / wanted)
         first = math.ceil(self.low / step - 1e-9)
         return [at * step for at in range(first, math.floor(self.high / step + 1e-9) + 1)]
@@ -101,10 +115,15 @@ def log_ticks(low: float, high: float, wanted: int) -> list[float]:
     return found[:: math.ceil(len(found) / wanted)]
 
 
-def value_axis(values: Sequence[float], start: float, end: float, may_be_logarithmic: bool) -> Axis:
+def asks_for_logarithms(values: Sequence[float]) -> bool:
+    """Whether the values span too much for a linear axis."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) > LOG_SPAN
+
+
+def value_axis(values: Sequence[float], start: float, end: float, logarithmic: bool) -> Axis:
     """An axis with a little room around the values; it does not begin at zero, lines need not."""
     low, high = min(values), max(values)
-    if may_be_logarithmic and low > 0 and high / low > LOG_SPAN:
+    if logarithmic and 0 < low < high:
         room = (high / low) ** 0.06
         return Axis(low / room, high * room, start, end, logarithmic=True)
     room = max(0.08 * (high - low), NARROW * abs(low + high) / 2, 1e-12)
@@ -121,6 +140,14 @@ def thin(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[fl
     return [mean(xs[group]) for group in groups], [mean(ys[group]) for group in groups]
 
 
+def thinned(line: Line) -> Line:
+    """``line`` of few points; the best is marked on a line that has few."""
+    if len(line.xs) <= MAX_POINTS:
+        return line
+    xs, ys = thin(line.xs, line.ys)
+    return replace(line, xs=xs, ys=ys, best=None)
+
+
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean."""
     return sum(values) / len(values)
@@ -134,29 +161,31 @@ def line_chart(
     references: Sequence[Reference] = (),
     note: str = "",
     shape: Callable[[float], str] = words.decimals,
-    may_be_logarithmic: bool = True,
+    logarithmic: bool = False,
+    axis: str = "tokens",
 ) -> Chart | None:
-    """A chart of lines and levels; none where no line has a point."""
-    lines = [Line(line.name, *thin(line.xs, line.ys), line.slot) for line in lines if line.xs]
-    if not lines:
+    """A chart of lines and levels; none where no line has two points. ``axis``: the key of its drawing."""
+    lines = [thinned(line) for line in lines if line.xs]
+    if not any(len(line.xs) > 1 for line in lines):
         return None
     xs = [x for line in lines for x in line.xs]
     ys = [y for line in lines for y in line.ys] + [level.y for level in references]
     across = Axis(min([0.0, *xs]), max([1e-9, *xs]), LEFT, WIDTH - RIGHT)
-    up = value_axis(ys, HEIGHT - BOTTOM, TOP, may_be_logarithmic)
-    names = ", ".join(line.name for line in lines)
+    up = value_axis(ys, HEIGHT - BOTTOM, TOP, logarithmic)
+    shown = [line for line in lines if not line.faint]
+    names = ", ".join(line.name for line in shown)
     parts = [
         Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}: {}">').format(WIDTH, HEIGHT, title, names),
         *grid(across, up, x_title),
         *(level(reference, up) for reference in references),
-        # The first line is the one that matters: on top of the others.
-        *(drawn(line, across, up, shape) for line in reversed(lines)),
+        # The first line is the one that matters: on top of the others, faint ones behind all.
+        *(drawn(line, across, up, shape) for line in (*(one for one in lines if one.faint), *reversed(shown))),
         Markup("</svg>"),
     ]
-    legend = [(line.name, line.slot, shape(line.ys[-1])) for line in lines]
+    legend = [(line.name, line.slot, shape(line.ys[-1])) for line in shown]
     if up.logarithmic:
         note = f"{note} Logarithmic scale.".strip()
-    return Chart(title, Markup("").join(parts), legend, note, list(references))
+    return Chart(title, {axis: Markup("").join(parts)}, legend, note, list(references))
 
 
 def grid(across: Axis, up: Axis, x_title: str) -> list[Markup]:
@@ -174,7 +203,7 @@ def grid(across: Axis, up: Axis, x_title: str) -> list[Markup]:
             Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 7, y + 4, text)
         )
     for value in across.ticks(4):
-        text = words.short_count(value) if value >= 1000 else f"{value:g}"
+        text = words.short_count(value) if value >= 1000 else f"{value:.4g}"
         parts.append(
             Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
                 across.at(value), HEIGHT - BOTTOM + 17, text
@@ -210,6 +239,11 @@ def decimals_for(ticks: Sequence[float], logarithmic: bool) -> Callable[[float],
     return places
 
 
+def stroke(slot: int) -> int:
+    """Solid, dashed or dotted: neighbours differ in colour and stroke, and so do lines of one colour."""
+    return (slot + slot // COLOURS) % STROKES
+
+
 def level(reference: Reference, up: Axis) -> Markup:
     """A dashed line across, with its name above its right end."""
     y = up.at(reference.y)
@@ -220,15 +254,21 @@ def level(reference: Reference, up: Axis) -> Markup:
 
 
 def drawn(line: Line, across: Axis, up: Axis, shape: Callable[[float], str]) -> Markup:
-    """A polyline, with markers where its points are few."""
+    """A polyline, with markers where its points are few and a ring around the best."""
     points = [(across.at(x), up.at(y)) for x, y in zip(line.xs, line.ys, strict=True)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    parts = [Markup('<polyline class="line s{}" points="{}"/>').format(line.slot, path)]
-    if len(points) <= MAX_MARKED:
+    kind = Markup("s{} {}").format(line.slot % COLOURS, "faint" if line.faint else f"d{stroke(line.slot)}")
+    parts = [Markup('<polyline class="line {}" points="{}"/>').format(kind, path)]
+    if line.best is not None:
+        x, y = points[line.best]
+        parts.append(
+            Markup('<circle class="ring s{}" cx="{:.1f}" cy="{:.1f}" r="6"/>').format(line.slot % COLOURS, x, y)
+        )
+    if len(points) <= MAX_MARKED and not line.faint:
         for (x, y), at, value in zip(points, line.xs, line.ys, strict=True):
             parts.append(
                 Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="2.6"><title>{}</title></circle>').format(
-                    line.slot, x, y, f"{line.name}, {words.short_count(at)}: {shape(value)}"
+                    line.slot % COLOURS, x, y, f"{line.name}, {words.short_count(at)}: {shape(value)}"
                 )
             )
     return Markup("").join(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,48 @@ class Measurement:
     method: str | None
     """What became of the source model; none = nothing."""
     phase: str
-    """``source``, ``swapped`` or ``trained``."""
+    """``source``, ``swapped``, ``trained`` or ``finished``."""
     tokenizer: str
     """``source`` or ``target``."""
     parameters: int
     bits_per_byte: dict[str, float]
-    """By ``target`` and, where there is text of it, ``source``."""
+    """By ``target`` and, where there is text of it, ``source``; and by the names of a recipe's ``corpus.sources``."""
     suites: dict[str, dict[str, float | None]]
     """Task, metric, value; standard errors are metrics that end in ``_stderr``."""
+    suite_items: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """Task, metric, what each item got."""
+    document_bits: dict[str, list[float]] = field(default_factory=dict)
+    """Bits of each tested document, by language, in the order of :attr:`HeldOutFacts.document_bytes`."""
+    samples: dict[str, list[str]] = field(default_factory=dict)
+    """What the model writes after each of :attr:`HeldOutFacts.prompts`, by language."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The beginning of a tested document."""
+
+    text: str
+    goes_on: str
+    """How the document does."""
+
+
+@dataclass(frozen=True)
+class HeldOutFacts:
+    """Text of one language that nothing was trained on."""
+
+    document_bytes: list[int]
+    """UTF-8 bytes of each tested document."""
+    watched_documents: int
+    """Measured while training, for choices."""
+    watched_bytes: int
+    apart: bool
+    """Whether no document is tested that training was watched with."""
+    xz_bits_per_byte: float | None
+    """Of the tested text, compressed by xz."""
+    watched_xz_bits_per_byte: float | None
+    """Of the text that training was watched with."""
+    prompts: list[Prompt]
+    """What samples of the models' writing begin with."""
 
 
 @dataclass
@@ -80,7 +114,7 @@ class Results:
     fertility: dict[str, dict[str, Any]]
     """``text`` and, where there are some, ``aligned`` sentences: see ``FertilityReport.to_dict``."""
     corpus: dict[str, dict[str, Any]]
-    """See ``CorpusReport``, by ``target`` and ``source``."""
+    """See ``CorpusReport``, by ``target`` and ``source``, or by the names of ``corpus.sources``."""
     swap: dict[str, dict[str, Any]]
     """See ``SwapReport.to_dict``, by method."""
     bake_off: list[dict[str, Any]]
@@ -89,11 +123,19 @@ class Results:
     training: dict[str, Training]
     """By method."""
     cost: Cost
+    held_out: dict[str, HeldOutFacts] = field(default_factory=dict)
+    """By ``target``, ``source`` and sources of neither language; empty in results of earlier versions."""
+    verdict: dict[str, Any] = field(default_factory=dict)
+    """See :class:`langadapt.report.verdict.Verdict`; for programs: reports judge anew."""
+
+    def spoken(self, text: str) -> str:
+        """A source's name for readers: that of its language where it stands for it."""
+        return self.languages.get(text, text)
 
     @property
-    def main(self) -> Training:
-        """The training of the run itself."""
-        return self.training[self.method]
+    def main(self) -> Training | None:
+        """The training of the run itself; none in a run that has not come to its end."""
+        return self.training.get(self.method)
 
 
 def results_of(content: Mapping[str, Any], origin: str = RESULTS_NAME) -> Results:

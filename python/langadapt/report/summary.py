@@ -1,16 +1,13 @@
-"""What readers want to know first, as plain values: used by the page, the model card and the terminal alike."""
+"""What readers want to know first, as plain values: used by the verdict, the page, the card and the terminal alike."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from langadapt.report import words
 from langadapt.report.results import Measurement, Results
 
-SAME = 0.005
-"""Relative change below which the verdict says "about the same"."""
 LESS_IS_BETTER = ("tokens_per", "parity", "unknown", "continued")
 """Beginnings of names of tokenizer metrics where less is better; of ``bytes_per`` and ``characters_per``, more is."""
 SIDES = ("target", "source")
@@ -25,13 +22,18 @@ class Row:
     phase: str
     tokenizer: str
     """``source`` or ``new``."""
-    vocabulary: int
+    vocabulary: int | None
     parameters: int
     fertility: dict[str, float | None]
     """By ``target`` and ``source`` text."""
     bits: dict[str, float | None]
     """Bits per byte by ``target`` and ``source`` text."""
     suites: dict[str, dict[str, float | None]]
+    suite_items: dict[str, dict[str, list[float]]]
+    document_bits: dict[str, list[float]] = field(default_factory=dict)
+    """By ``target`` and ``source``; see :class:`langadapt.report.results.Measurement`."""
+    samples: dict[str, list[str]] = field(default_factory=dict)
+    """By ``target`` and ``source``."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,12 @@ class Summary:
     metric: str
     """What the fertility columns hold."""
     rows: list[Row]
-    source: Row
-    trained: Row
+    source: Row | None
+    """The source model; none in a run that has not come to it."""
+    trained: Row | None
+    """The run's own model; none in a run that has not come to it."""
+    swapped: Row | None
+    """The same before its training; none where there was no swap."""
     kept: Row | None
     """Trained without a swap, where that is a comparison."""
 
@@ -54,10 +60,15 @@ class Summary:
         """The lowest bits per byte of one language."""
         return min((value for row in self.rows if (value := row.bits[side]) is not None), default=None)
 
+    def winner(self) -> Row | None:
+        """The model with the fewest bits per byte of the target language; one that was given chat is no arm."""
+        known = [row for row in self.rows if row.bits["target"] is not None and row.phase != "finished"]
+        return min(known, key=lambda row: row.bits["target"] or 0.0, default=None)
+
 
 def summarize(results: Results) -> Summary:
     """The first table of a run's results."""
-    cells = fertility_tables(results)["text"]
+    cells = fertility_tables(results).get("text", {})
     measured = [texts["tokens_per_word"] for corpora in cells.values() for texts in corpora.values()]
     metric = "tokens_per_word" if any(value is not None for value in measured) else "bytes_per_token"
     rows = [make_row(row, results, cells, metric) for row in results.rows]
@@ -68,8 +79,9 @@ def summarize(results: Results) -> Summary:
         sides=tuple(side for side in SIDES if any(row.bits[side] is not None for row in rows)),
         metric=metric,
         rows=rows,
-        source=by_name[None, "source"],
-        trained=by_name[results.method, "trained"],
+        source=by_name.get((None, "source")),
+        trained=by_name.get((results.method, "trained")),
+        swapped=by_name.get((results.method, "swapped")),
         kept=by_name.get(("keep", "trained")) if results.method != "keep" else None,
     )
 
@@ -78,16 +90,20 @@ def make_row(row: Measurement, results: Results, cells: Cells, metric: str) -> R
     """One row; what was not measured is none."""
     # The new tokenizer is `target` beside the models, `new` where tokenizers are compared.
     tokenizer = "new" if row.tokenizer == "target" else row.tokenizer
+    facts, texts = results.tokenizers.get(row.tokenizer), cells.get(tokenizer, {})
     return Row(
         label=row.label,
         method=row.method,
         phase=row.phase,
         tokenizer=tokenizer,
-        vocabulary=results.tokenizers[row.tokenizer].vocab_size,
+        vocabulary=None if facts is None else facts.vocab_size,
         parameters=row.parameters,
-        fertility={side: cells[tokenizer].get(name, {}).get(metric) for side, name in results.languages.items()},
+        fertility={side: texts.get(name, {}).get(metric) for side, name in results.languages.items()},
         bits={side: row.bits_per_byte.get(side) for side in SIDES},
         suites=row.suites,
+        suite_items=row.suite_items,
+        document_bits=row.document_bits,
+        samples=row.samples,
     )
 
 
@@ -107,63 +123,19 @@ def less_is_better(metric: str) -> bool | None:
     return False if metric.startswith(("bytes_per", "characters_per")) else None
 
 
-def verdict(summary: Summary, results: Results) -> list[str]:
-    """What was gained and what it cost, in sentences, good news or bad."""
-    sentences = [sentence for side in summary.sides for sentence in language_sentences(summary, side)]
-    return [*sentences, *token_sentence(summary), cost_sentence(results)]
-
-
-def language_sentences(summary: Summary, side: str) -> Iterator[str]:
-    """How one language fared against the source model and against training without a swap."""
-    name, now, before = summary.languages[side], summary.trained.bits[side], summary.source.bits[side]
-    if now is None or not before:
-        return
-    text = f"{name}: {now:.3f} bits per byte, {compared(now, before)} the source model ({before:.3f})"
-    if side == "source":
-        text += ": so much was forgotten" if (now - before) / before > SAME else ": nothing was forgotten"
-    yield text + "."
-    kept = summary.kept.bits[side] if summary.kept else None
-    if kept:
-        yield f"{name}, same training without a swap: {kept:.3f}; the swapped model needs {compared(now, kept)} that."
-
-
-def compared(new: float, old: float) -> str:
-    """``26.5 % fewer than``."""
-    relative = (new - old) / old
-    if abs(relative) < SAME:
-        return "about as many as"
-    return f"{abs(relative):.1%} {'fewer' if relative < 0 else 'more'} than".replace("%", f"{words.GAP}%")
-
-
-def token_sentence(summary: Summary) -> Iterator[str]:
-    """What the new tokenizer does to the length of texts."""
-    if summary.trained.tokenizer == summary.source.tokenizer:
-        return
-    parts = []
-    for side in SIDES:
-        old, new = summary.source.fertility[side], summary.trained.fertility[side]
-        if old and new:
-            ratio = old / new if summary.metric == "bytes_per_token" else new / old
-            parts.append(
-                f"{summary.languages[side]} text has {compared(ratio, 1.0)} before".replace(" than", " tokens than")
-            )
-    if parts:
-        yield "With the new tokenizer, " + ", and ".join(parts) + "."
-
-
-def cost_sentence(results: Results) -> str:
-    """Time, tokens and money."""
-    training, cost = results.main, results.cost
-    parts = [
-        f"{words.short_count(training.tokens)} training tokens",
-        f"{words.duration(training.seconds)} of training",
-        f"{words.duration(sum(cost.seconds.values()))} for all stages and comparisons",
-    ]
-    if cost.gpu_hours is not None:
-        parts.append(f"{cost.gpu_hours:.3g} GPU-hours" + (f" (price: {cost.price:,.2f})" if cost.price else ""))
-    return f"Cost: {', '.join(parts)} on {results.device}."
-
-
 def measured_texts(rows: Sequence[Row]) -> list[str]:
     """Sides on whose text the tokenizers were measured."""
     return [side for side in SIDES if any(row.fertility[side] is not None for row in rows)]
+
+
+def spoken(row: Row) -> str:
+    """A model's name within a sentence."""
+    if row.method is None:
+        return "the source model"
+    name = "training without a swap" if row.method == "keep" else row.method
+    return name + {"swapped": " before training", "finished": " with chat"}.get(row.phase, "")
+
+
+def shown(method: str) -> str:
+    """A method's name for readers."""
+    return "without a swap" if method == "keep" else method

@@ -13,24 +13,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from langadapt.artefacts.folders import MANIFEST_NAME, SWAP_REPORT_NAME, check_replaceable, check_space, new_folder
+from langadapt.artefacts.folders import (
+    FINISH_REPORT_NAME,
+    MANIFEST_NAME,
+    SWAP_REPORT_NAME,
+    SWAP_ROWS_NAME,
+    check_replaceable,
+    check_space,
+    new_folder,
+)
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.models.embeddings import TokenTables, attribute, find_token_tables, padded_size
-from langadapt.models.folder import read_config
+from langadapt.models.folder import read_config, write_json
 from langadapt.models.skeleton import build_skeleton, model_names
-from langadapt.models.weights import INDEX, Entry, read_header, read_tensor, rewrite, weight_files
+from langadapt.models.weights import INDEX, Entry, read_entries, read_tensor, rewrite_shards
 from langadapt.progress import Progress
 from langadapt.swap.matching import VocabularyMatch, match_vocabularies
 from langadapt.swap.report import Sizes, SwapReport, make_report
+from langadapt.swap.rows.kept import write_plans
 from langadapt.swap.rows.options import DEFAULTS, SwapOptions
 from langadapt.swap.rows.plan import RowPlan
 from langadapt.swap.rows.tables import TablePlans, plan_tables, table_matrix
 from langadapt.swap.special_ids import mismatch_notes, translated_ids
-from langadapt.tokenizer.files import TOKENIZER_FILES
+from langadapt.tokenizer.files import TOKENIZER_FILES, check_agreement
 from langadapt.vectors.cbow import load_vectors
 
 LEFT_OUT = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx", ".md"}
 """Weights that are rewritten or would be stale, and the old model's card."""
+STALE = (INDEX, SWAP_REPORT_NAME, SWAP_ROWS_NAME, FINISH_REPORT_NAME, MANIFEST_NAME, *TOKENIZER_FILES)
+"""Files that speak of another model's weights or vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class StoredModel:
 
 
 @dataclass(frozen=True)
-class Job:
+class PreparedSwap:
     """A swap that is about to be made."""
 
     stored: StoredModel
@@ -139,13 +150,15 @@ def swap_folder(
         saved, more = job.match.target.tokenizer.with_templates_of(job.match.source.tokenizer)
         saved.save_pretrained(folder)
         check_shapes(job, folder, trust_remote_code)
+        check_agreement(saved, folder)
         write_weights(job, folder, progress)
         made = report(more)
         write_report(folder, made, job.plans.input)
+        write_plans(folder, job.plans)
     return made
 
 
-def prepare(folder: Path, tokenizer: Any, swap: SwapOptions, source_tokenizer: Any, *, trust: bool) -> Job:
+def prepare(folder: Path, tokenizer: Any, swap: SwapOptions, source_tokenizer: Any, *, trust: bool) -> PreparedSwap:
     """All that can be known before anything is written."""
     own = source_tokenizer if source_tokenizer is not None else folder
     match = match_vocabularies(own, tokenizer, fuzzy=swap.fuzzy)
@@ -153,7 +166,7 @@ def prepare(folder: Path, tokenizer: Any, swap: SwapOptions, source_tokenizer: A
     if isinstance(swap.vectors, (str, Path)):
         swap = replace(swap, vectors=load_vectors(swap.vectors, tokenizer=match.target))
     plans = plan_tables(match, swap, stored.tables.output is not None)
-    return Job(stored, match, swap, plans, padded_size(match.target_size, swap.pad_to_multiple_of))
+    return PreparedSwap(stored, match, swap, plans, padded_size(match.target_size, swap.pad_to_multiple_of))
 
 
 def check_out(model: Path, out: str | Path | None) -> None:
@@ -173,9 +186,7 @@ def read_model(folder: Path, trust_remote_code: bool = False) -> StoredModel:
         ConfigError: the model has no embeddings that can be swapped, or further tables for which no rows can be made.
     """
     config, skeleton = build_skeleton(folder, trust_remote_code=trust_remote_code)
-    entries: dict[str, Entry] = {}
-    for file in weight_files(folder):
-        entries.update(read_header(file)[0])
+    entries = read_entries(folder)
     tables = find_token_tables(skeleton)
     aliases = table_aliases(skeleton, tables)
     names = {key: aliases[name] for key, name in model_names(skeleton, entries).items() if name in aliases}
@@ -197,7 +208,7 @@ def input_rows(folder: Path) -> Tensor:
     return read_tensor(read_model(folder).input)
 
 
-def stored_notes(job: Job) -> list[str]:
+def stored_notes(job: PreparedSwap) -> list[str]:
     """What a user should know of the model before it is swapped."""
     stored = job.stored
     notes = mismatch_notes(stored.config.get_text_config().to_dict(), job.match, stored.tables.rows)
@@ -210,7 +221,7 @@ def stored_notes(job: Job) -> list[str]:
     return notes
 
 
-def load_rows(job: Job, name: str) -> Tensor:
+def load_rows(job: PreparedSwap, name: str) -> Tensor:
     """A tensor with a row per token, as a matrix."""
     tensor, tables = read_tensor(job.stored.entries[name]), job.stored.tables
     if len(tensor) != tables.others.get(job.stored.names[name], tables.rows):
@@ -218,16 +229,9 @@ def load_rows(job: Job, name: str) -> Tensor:
     return table_matrix(tensor, tables.rows, job.match)
 
 
-def write_weights(job: Job, out: Path, progress: Progress | None) -> None:
-    """Stream all shards into ``out``, under the names that they have, in subfolders too."""
+def write_weights(job: PreparedSwap, out: Path, progress: Progress | None) -> None:
+    """Stream all shards into ``out``."""
     stored, rows = job.stored, job.rows
-    done, total = 0, sum(entry.end - entry.start for entry in stored.entries.values())
-
-    def advance(n: int) -> None:
-        nonlocal done
-        done += n
-        if progress is not None:
-            progress("write weights", done, max(total, done), "bytes")
 
     def make(name: str) -> Tensor:
         table = stored.names[name]
@@ -236,32 +240,15 @@ def write_weights(job: Job, out: Path, progress: Progress | None) -> None:
         return plan.apply(load_rows(job, name), seed=job.swap.seed, rows=rows, scale=scale)[0].reshape(shapes[name])
 
     shapes = {name: (rows, *stored.entries[name].shape[1:]) for name in stored.names}
-    size = 0
-    for file in weight_files(stored.folder):
-        copy = out / file.relative_to(stored.folder)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        size += rewrite(file, copy, shapes, make, advance=advance)
-    index = stored.folder / INDEX
-    if index.is_file():
-        content = json.loads(index.read_text(encoding="utf-8"))
-        content["metadata"] = {**(content.get("metadata") or {}), "total_size": size}
-        write_json(out / INDEX, content)
+    rewrite_shards(stored.folder, out, shapes, make, entries=stored.entries, progress=progress)
 
 
-def write_configs(job: Job, out: Path) -> None:
+def write_configs(job: PreparedSwap, out: Path) -> None:
     """Copy what belongs to the model, with sizes and special tokens of the new vocabulary."""
-    folder, tables, config = job.stored.folder, job.stored.tables, job.stored.config
-    for path in sorted(folder.iterdir()):
-        stale = path.suffix in LEFT_OUT or path.name in (INDEX, SWAP_REPORT_NAME, MANIFEST_NAME, *TOKENIZER_FILES)
-        if path.is_file() and not stale and not path.name.startswith("."):
-            shutil.copyfile(path, out / path.name)
-    content = read_config(folder)
-    text, section = config.get_text_config(), content
-    for key in section_path(config, text):
-        section = section.setdefault(key, {})
-    # A file leaves out what is a class's default.
-    section |= dict.fromkeys(tables.size_keys({"vocab_size": tables.rows, **text.to_dict()}), job.rows)
-    content |= dict.fromkeys(tables.size_keys(content), job.rows)
+    folder = job.stored.folder
+    copy_other_files(folder, out)
+    content, section = config_parts(job.stored)
+    set_rows(job.stored, content, section, job.rows)
     for part in (content, section):
         part |= translated_ids(part, job.match)
     write_json(out / "config.json", content)
@@ -269,6 +256,31 @@ def write_configs(job: Job, out: Path) -> None:
     if generation.is_file():
         content = json.loads(generation.read_text(encoding="utf-8"))
         write_json(out / "generation_config.json", content | translated_ids(content, job.match))
+
+
+def copy_other_files(folder: Path, out: Path) -> None:
+    """Copy what belongs to a model besides weights, tokenizer and what was said of them."""
+    for path in sorted(folder.iterdir()):
+        stale = path.suffix in LEFT_OUT or path.name in STALE
+        if path.is_file() and not stale and not path.name.startswith("."):
+            shutil.copyfile(path, out / path.name)
+
+
+def config_parts(stored: StoredModel) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration as its file holds it, and its part for text, which may be all of it."""
+    content = read_config(stored.folder)
+    section = content
+    for key in section_path(stored.config, stored.config.get_text_config()):
+        section = section.setdefault(key, {})
+    return content, section
+
+
+def set_rows(stored: StoredModel, content: dict[str, Any], section: dict[str, Any], rows: int) -> None:
+    """Write the number of rows wherever ``config_parts`` name it."""
+    tables, text = stored.tables, stored.config.get_text_config()
+    # A file leaves out what is a class's default.
+    section |= dict.fromkeys(tables.size_keys({"vocab_size": tables.rows, **text.to_dict()}), rows)
+    content |= dict.fromkeys(tables.size_keys(content), rows)
 
 
 def section_path(config: Any, part: Any) -> tuple[str, ...]:
@@ -281,7 +293,7 @@ def section_path(config: Any, part: Any) -> tuple[str, ...]:
     return ()
 
 
-def check_shapes(job: Job, folder: Path, trust_remote_code: bool) -> None:
+def check_shapes(job: PreparedSwap, folder: Path, trust_remote_code: bool) -> None:
     """Make sure that the new configuration makes the model that is about to be written, and no other.
 
     Raises:
@@ -294,13 +306,8 @@ def check_shapes(job: Job, folder: Path, trust_remote_code: bool) -> None:
         if list(tensor.shape) != shape:
             raise ConfigError(
                 f"{stored.folder}: with {job.rows} rows `{name}` would be {list(tensor.shape)} instead of {shape}; "
-                "this model cannot be swapped"
+                "this model cannot be swapped; train it with its own tokenizer (`method: keep`)"
             )
-
-
-def write_json(path: Path, content: Any) -> None:
-    """As transformers writes it."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_report(out: Path, report: SwapReport, plan: RowPlan) -> None:

@@ -1,8 +1,8 @@
-"""What a swap does, in numbers, and whether it is worth it."""
+"""What a swap does, in numbers, and a prognosis from them; whether it pays, only training and measuring tell."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +18,9 @@ MIN_GAIN = 0.1
 """Fewer tokens by less than this share do not pay for the retraining."""
 MAX_MISSING = 0.5
 """With more rows than this share drawn at random, the start is hardly better than none."""
+AS_WELL = 1.25
+"""A model whose bits per byte of a language, by those of xz, come to no more than this many times what they come to in
+its own language speaks both: one that has never seen the language needs as much as xz or more."""
 SAMPLE_BYTES = 4_000_000
 """Text of which fertility is taken."""
 
@@ -75,27 +78,53 @@ class SwapReport:
     """What else a user should know."""
     ranking: list[dict[str, Any]] = field(default_factory=list)
     """Rows of the bake-off that chose the method, best first; empty where the method was given."""
+    known: dict[str, float] = field(default_factory=dict)
+    """What the source model can do already, by ``target`` and ``source``, where measured: its bits per byte over those
+    of xz on the same text."""
 
     @property
-    def advice(self) -> str:
-        """Go or no-go, in a sentence with its reasons."""
+    def prognosis(self) -> str:
+        """What may be expected of the swap, in a sentence with its reasons; no verdict, which only training gives."""
         total = self.copied + self.combined + self.drawn
         missing = self.drawn / total if total else 1.0
-        rows = f"{missing:.1%} of the rows have no anchor"
         if self.target_text is None:
-            verdict = "No-go" if missing > MAX_MISSING else "Undecided"
-            return f"{verdict}: {rows}; give a sample of the target language to see what the swap saves."
-        saved = self.target_text.saved
-        facts = f"{abs(saved):.1%} {'fewer' if saved >= 0 else 'more'} tokens on the target language"
-        if self.source_text is not None:
-            cost = -self.source_text.saved
-            facts += f", {abs(cost):.1%} {'more' if cost >= 0 else 'fewer'} on the source language"
-        go = saved >= MIN_GAIN and missing <= MAX_MISSING
-        return f"{'Go' if go else 'No-go'}: {facts}, {rows}."
+            word = "poor" if missing > MAX_MISSING else "open"
+            rows = f"{missing:.1%} of the rows have no anchor"
+            return f"Prognosis {word}: {rows}; give a sample of the target language to see what the swap saves."
+        cost = None if self.source_text is None else -self.source_text.saved
+        return prognosis(self.target_text.saved, cost, self.known, missing=missing)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {**asdict(self), "advice": self.advice}
+        return {**asdict(self), "prognosis": self.prognosis}
+
+
+def prognosis(
+    saved: float, cost: float | None, known: Mapping[str, float], *, missing: float | None = None, about: str = ""
+) -> str:
+    """What may be expected of another tokenizer, from fertility and from what the model can do already.
+
+    Args:
+        saved: share of tokens saved on the target language.
+        cost: share of tokens more on the source language, where measured.
+        known: see :attr:`SwapReport.known`.
+        missing: share of rows without an anchor, where known.
+        about: what the shares are of, in brackets behind them.
+    """
+    facts = f"{abs(saved):.1%} {'fewer' if saved >= 0 else 'more'} tokens on the target language"
+    if cost is not None:
+        facts += f", {abs(cost):.1%} {'more' if cost >= 0 else 'fewer'} on the source language"
+    facts += about if missing is None else f"{about}, {missing:.1%} of the rows have no anchor"
+    word = "good" if saved >= MIN_GAIN and (missing or 0.0) <= MAX_MISSING else "poor"
+    speaks = len(known) == 2 and known["target"] <= AS_WELL * known["source"]
+    if speaks and word == "good":
+        word = "open"
+    if "target" in known:
+        facts += f"; the model needs {known['target']:.2f} times the bits of xz for the target language as it is"
+    if "source" in known:
+        facts += f", {known['source']:.2f} times for the source language"
+    facts += ", so that there is less to win and more to lose" if speaks else ""
+    return f"Prognosis {word}: {facts}. Whether it pays, only training tells."
 
 
 @dataclass(frozen=True)

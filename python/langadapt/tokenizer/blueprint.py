@@ -8,20 +8,35 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from langadapt import _core
 from langadapt.errors import ConfigError
-from langadapt.tokenizer.cutting import METASPACE, NORMALIZATION_FORMS, PATTERNS, Cutting, Style, cutting_of
+from langadapt.tokenizer.carrying import carried_tokens, white_space_runs
+from langadapt.tokenizer.cutting import (
+    AUTO,
+    METASPACE,
+    NORMALIZATION_FORMS,
+    Cutting,
+    Style,
+    byte_level_cutting,
+    cutting_of,
+    regex_of,
+)
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.files import CONFIG_FILE, TEMPLATE_FILES, json_bytes
 from langadapt.tokenizer.roles import extra_tokens, roles_by_name, special_tokens, tokenizer_config
 
-DEFAULT_PATTERN = "llama3"
-"""Numbers in groups of up to three, contractions in any case, new lines apart from spaces. It cuts like GPT-4's and is
-the spelling that converters to other runtimes know by heart."""
+logger = logging.getLogger(__name__)
+
+DEFAULT_PATTERN = "llama3-marks"
+"""Numbers in groups of up to three, contractions in any case, new lines apart from spaces; words go on over combining
+marks, which most scripts of South and South-East Asia write their vowels with."""
+UNMARKED_PATTERN = "llama3"
+"""Cuts text without marks as the default does, in the spelling that converters to other runtimes know by heart."""
 
 Roles: TypeAlias = "Mapping[str, str]"
 
@@ -56,6 +71,8 @@ class Blueprint:
     config: dict[str, Any]
     """``tokenizer_config.json``."""
     companions: dict[str, bytes] = field(default_factory=dict)
+    runs: list[str] = field(default_factory=list)
+    """Runs of white space that code needs, as the vocabulary writes them."""
 
     @property
     def special(self) -> list[str]:
@@ -147,12 +164,12 @@ def new_blueprint(
         raise ConfigError(
             f"normalization: {normalization!r}; it is None (lossless) or {', '.join(NORMALIZATION_FORMS)}"
         )
-    if pattern is not None and style != "byte_level":
+    if pattern not in (None, AUTO) and style != "byte_level":
         raise ConfigError(f"pattern: {pattern!r}; only the byte_level style cuts with a regex")
     roles, tokens = roles_of(style, special)
     forms = [] if normalization is None else [normalization]
     make = byte_level_parts if style == "byte_level" else sentencepiece_parts
-    parts = make(forms, PATTERNS.get(pattern or DEFAULT_PATTERN, pattern or ""))
+    parts = make(forms, regex_of(DEFAULT_PATTERN if pattern in (None, AUTO) else str(pattern)))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
@@ -163,7 +180,8 @@ def new_blueprint(
     if style == "byte_level" and template is not None:
         template = {"type": "Sequence", "processors": [parts["post_processor"], template]}
     parts["post_processor"] = template or parts["post_processor"]
-    return Blueprint(style=style, added=[added_token(token) for token in tokens], config=config, **parts)
+    added = [added_token(token) for token in tokens]
+    return Blueprint(style=style, added=added, config=config, runs=white_space_runs(style), **parts)
 
 
 def bos_template(bos: str) -> dict[str, Any]:
@@ -196,11 +214,12 @@ def byte_level_parts(forms: list[str], regex: str) -> dict[str, Any]:
     """Parts of a byte-level blueprint: a regex cuts, then bytes are written as printable characters."""
     mapping = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-    known = regex in PATTERNS.values()
+    normalizer = sequence("Normalizer", [{"type": form} for form in forms])
+    pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, mapping]}
     return {
-        "cutting": Cutting(forms=forms, regex=regex if known else None, by_package=not known),
-        "normalizer": sequence("Normalizer", [{"type": form} for form in forms]),
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, mapping]},
+        "cutting": byte_level_cutting(normalizer, pre_tokenizer),
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
         "post_processor": {**mapping, "use_regex": True},
         "decoder": {**mapping, "use_regex": True},
         "model": model_fields(),
@@ -240,8 +259,10 @@ def sequence(kind: str, parts: list[dict[str, Any]]) -> dict[str, Any] | None:
     return {"type": "Sequence", f"{kind.lower()}s": parts}
 
 
-def blueprint_like(source: Tokenizer, special: Sequence[str] | Roles = ()) -> Blueprint:
+def blueprint_like(source: Tokenizer, special: Sequence[str] | Roles = (), *, keep_reserved: bool = True) -> Blueprint:
     """The blueprint of an existing tokenizer; ``special`` are tokens to add to its own.
+
+    Without ``keep_reserved`` its tokens that mean nothing yet are left out (:data:`.carrying.RESERVED`).
 
     Raises:
         ConfigError: it is no BPE tokenizer, or of neither style.
@@ -254,7 +275,7 @@ def blueprint_like(source: Tokenizer, special: Sequence[str] | Roles = ()) -> Bl
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise ConfigError(f"like: {source.name} marks word parts with a prefix or suffix; choose a style instead")
     cutting, style = cutting_of(definition, source.name)
-    added = added_tokens_like(source, definition, special)
+    added = added_tokens_like(source, definition, special, keep_reserved=keep_reserved)
     config = tokenizer_config(source.companions, source.name)
     roles = special_tokens(config) or roles_by_name(token["content"] for token in added)
     for stale in ("added_tokens_decoder", "auto_map", "vocab_size", "name_or_path", "tokenizer_file", "legacy"):
@@ -270,8 +291,10 @@ def blueprint_like(source: Tokenizer, special: Sequence[str] | Roles = ()) -> Bl
     unlearnt = {key: value for key, value in model.items() if key not in ("vocab", "merges")}
     parts = {key: definition.get(key) for key in ("normalizer", "pre_tokenizer", "post_processor", "decoder")}
     model = model_fields(**{**unlearnt, "type": "BPE", "dropout": None})
+    runs = white_space_runs(style, definition["model"]["vocab"])
+    companions = templates_of(source)
     return Blueprint(
-        style=style, cutting=cutting, added=added, model=model, config=config, companions=templates_of(source), **parts
+        style=style, cutting=cutting, added=added, model=model, config=config, companions=companions, runs=runs, **parts
     )
 
 
@@ -281,15 +304,15 @@ def templates_of(source: Tokenizer) -> dict[str, bytes]:
 
 
 def added_tokens_like(
-    source: Tokenizer, definition: Mapping[str, Any], special: Sequence[str] | Roles
+    source: Tokenizer, definition: Mapping[str, Any], special: Sequence[str] | Roles, *, keep_reserved: bool
 ) -> list[dict[str, Any]]:
     """The source's added tokens in the order of their ids, its unknown token, then ``special``.
 
     Special tokens are found in raw text: looked for in normalized text (``▁<s>``), as some converted SentencePiece
     models have it, they are neither found nor left out by ``skip_special_tokens``.
     """
-    tokens = sorted(definition["added_tokens"], key=lambda token: token["id"])
-    added = [{key: value for key, value in token.items() if key != "id"} for token in tokens]
+    added, decided = carried_tokens(source, definition, keep_reserved=keep_reserved)
+    logger.info("added tokens of %s: %s", source.name, decided)
     for entry in added:
         if entry.get("special"):
             entry["normalized"] = False

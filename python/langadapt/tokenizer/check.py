@@ -7,6 +7,7 @@ tokenizer; ``warning`` means that it works but wastes tokens or rows; ``skipped`
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,51 +20,16 @@ from safetensors import safe_open
 from langadapt.errors import shorten
 from langadapt.models.folder import read_config
 from langadapt.tokenizer.encoder import Tokenizer
+from langadapt.tokenizer.llamacpp import llamacpp_form
+from langadapt.tokenizer.package import load_package, package_errors
 from langadapt.tokenizer.roles import tokenizer_config
+from langadapt.tokenizer.samples import MARKED, SAMPLES
 from langadapt.tokenizer.templates import chat_templates
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
 UNREACHABLE_SHARE = 0.01
 """A larger share of the vocabulary that no text becomes is a failure, a smaller one a warning."""
-
-PROSE = (
-    "Die Würde des Menschen ist unantastbar. „Zwölf Boxkämpfer“ – so heißt es – jagen Viktor quer über den Deich.",
-    "It's 10:45, and they've paid 1,234.50 € for 2 tickets; won't you come?",
-    "السلام عليكم ورحمة الله وبركاته، كيف حالك اليوم؟ وَبَرَكَاتُه",
-    "春眠不觉晓，处处闻啼鸟。",
-    "Съешь же ещё этих мягких французских булок, да выпей чаю.",
-    "हिन्दी ไทย 한국어 Ελλάς ქართული",
-)
-"""Ordinary sentences: what differs here is seen by every reader."""
-
-WHITE_SPACE = (
-    "two  spaces,   three,    four",
-    "lines\nand\n\nempty lines\n",
-    "tabs\tand\r\nWindows lines",
-    " one space in front",
-    "    four in front, two behind  ",
-    "no-break\u00a0space, thin\u2009space, ideographic\u3000space",
-)
-"""White space that text and code mean."""
-
-CHARACTERS = (
-    "ﬁne ligatures, x² + y³ = ½, №5, ①, Å, …, ™",
-    "e\u0301 u\u0308 composed by marks, é ü at once",
-    "👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪",
-    "zero\u200bwidth, joiner\u200d, mark \ufeff",
-    "\x00\x07\x7f controls, \ue000 private, \U0010fffd far away",
-)
-"""Characters that normalization would change, and rare ones."""
-
-CODE = (
-    "def f(x):\n    if x <= 10:\n        return {'a': [x, 'b'], \"c\": 3}\n\treturn None  # ok\n",
-    "<html><body class=\"a\">&amp; $HOME/bin | grep -E '^[a-z]+$' > out.txt 2>&1</body></html>\n",
-    "for (int i = 0; i < n; ++i) { sum += a[i] * b[i] % 7; } // ~!@#^`\\\n",
-)
-"""Program text: all of ASCII, and indentation."""
-
-SAMPLES = {"prose": PROSE, "white space": WHITE_SPACE, "characters": CHARACTERS, "code": CODE}
 
 
 @dataclass(frozen=True)
@@ -96,8 +62,10 @@ def check_tokenizer(
         tokenizer = Tokenizer.from_pretrained(tokenizer)
     extra = tuple(lines)
     checks: list[Callable[[], Finding]] = [
+        lambda: speed(tokenizer),
         lambda: round_trip(tokenizer, extra),
         lambda: sentencepiece_parity(tokenizer, extra),
+        lambda: combining_marks(tokenizer, extra),
         lambda: unreachable_tokens(tokenizer),
         lambda: special_tokens(tokenizer),
         lambda: special_tokens_in_text(tokenizer),
@@ -107,11 +75,44 @@ def check_tokenizer(
         lambda: printable_ascii(tokenizer),
         lambda: chat_template(tokenizer, None if against is None else Path(against)),
         lambda: ids_without_token(tokenizer),
+        lambda: llama_cpp(tokenizer),
     ]
     if against is not None:
         folder = Path(against)
         checks += [lambda: embedding_rows(tokenizer, folder), lambda: model_token_ids(tokenizer, folder)]
     return [check() for check in checks]
+
+
+def speed(tokenizer: Tokenizer) -> Finding:
+    """Whether the core encodes, or what sends text through the ``tokenizers`` package."""
+    if tokenizer.foreign is None:
+        return Finding("speed", "ok", "encoded by langadapt itself")
+    return Finding("speed", "warning", f"encoded by the tokenizers package, some 30 times slower: {tokenizer.foreign}")
+
+
+def combining_marks(tokenizer: Tokenizer, extra: Sequence[str]) -> Finding:
+    """Whether the pattern cuts words before vowel signs and accents: no token can ever join the parts."""
+    name = "combining marks"
+    package = load_package(tokenizer.definition, tokenizer.name)
+
+    def is_cut(word: str) -> bool:
+        normal = package.normalizer.normalize_str(word) if package.normalizer is not None else word
+        pieces = package.pre_tokenizer.pre_tokenize_str(normal) if package.pre_tokenizer is not None else []
+        starts = {start for _, (start, _) in pieces if 0 < start < len(normal)}
+        return any(unicodedata.category(normal[start]).startswith("M") for start in starts)
+
+    samples, given = ([word for text in texts for word in text.split()] for texts in (MARKED, extra))
+    with package_errors(tokenizer.name):
+        cut = [word for word in samples if is_cut(word)]
+        share = sum(map(is_cut, given)) / max(len(given), 1)
+    if not cut:
+        return Finding(name, "ok", "no word is cut before a vowel sign or an accent")
+    theirs = f", and {share:.1%} of those of the given text" if given else ""
+    detail = (
+        f"{len(cut)} of {len(samples)} sample words of marked scripts are cut at a mark, such as {cut[0]!r}{theirs}"
+    )
+    remedy = "; a pattern with marks (`auto`, `tokenizer extend --widen`) would not" if share else ""
+    return Finding(name, "warning" if share else "ok", detail + remedy)
 
 
 def round_trip(tokenizer: Tokenizer, extra: Sequence[str]) -> Finding:
@@ -312,6 +313,13 @@ def ids_without_token(tokenizer: Tokenizer) -> Finding:
     return Finding("numbering", "warning", f"{len(holes):,} ids have no token, the first is {holes[0]}")
 
 
+def llama_cpp(tokenizer: Tokenizer) -> Finding:
+    """Whether llama.cpp, and with it Ollama, has a tokenizer that reads text in the same way."""
+    form = llamacpp_form(tokenizer)
+    said = str(form).removeprefix("llama.cpp: ")
+    return Finding("llama.cpp", "warning" if form.model is None or form.differences else "ok", said)
+
+
 def model_config(model: Path) -> dict[str, Any]:
     """The text part of a model's configuration.
 
@@ -371,7 +379,10 @@ STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "
 
 def findings_table(findings: Sequence[Finding]) -> Table:
     """A table for the terminal."""
-    table = Table("check", "status", "what was found")
+    table = Table()
+    for name in ("check", "status"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("what was found")
     for finding in findings:
         table.add_row(finding.check, f"[{STYLES[finding.status]}]{finding.status}[/]", escape(finding.detail))
     return table

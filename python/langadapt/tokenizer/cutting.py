@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -13,7 +16,10 @@ METASPACE = "\u2581"
 """What SentencePiece writes for a space."""
 
 PATTERNS: dict[str, str] = dict(_core.pretokenize_patterns())
-"""Regexes by name; these have fast scanners."""
+"""Regexes by name."""
+
+AUTO = "auto"
+"""The pattern that goes on over combining marks where the text has any, and Llama 3's own spelling where not."""
 
 Style: TypeAlias = Literal["byte_level", "sentencepiece"]
 
@@ -25,13 +31,26 @@ class Cutting:
     """How training text becomes words."""
 
     forms: list[str] = field(default_factory=list)
-    """Unicode normalization forms, in order."""
-    regex: str | None = None
-    """Byte-level style: the regex that cuts, if there is a scanner for it."""
+    """SentencePiece style: Unicode normalization forms, in order."""
     space_in_front: bool = False
-    """Byte-level style: whether a document begins with a space; SentencePiece style: whether a line does."""
-    by_package: bool = False
-    """Whether only the ``tokenizers`` package can do it, which is many times slower."""
+    """SentencePiece style: whether a line begins with a space."""
+    foreign: str | None = None
+    """Why only the ``tokenizers`` package can do it, which is many times slower; none = the core does it."""
+
+
+def regex_of(pattern: str) -> str:
+    """The regex that a name or a regex stands for.
+
+    Raises:
+        ConfigError: it reads like a name, and nothing is called so.
+    """
+    if pattern in PATTERNS:
+        return PATTERNS[pattern]
+    if re.fullmatch(r"[\w.-]+", pattern):
+        near = difflib.get_close_matches(pattern.lower(), (AUTO, *PATTERNS), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"pattern: {pattern!r} is none of {', '.join((AUTO, *PATTERNS))}, and no regex{hint}")
+    return pattern
 
 
 def steps_of(part: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -47,7 +66,7 @@ def cutting_of(definition: Mapping[str, Any], name: str) -> tuple[Cutting, Style
     normalizers = steps_of(definition.get("normalizer"))
     cutters = steps_of(definition.get("pre_tokenizer"))
     if any(cutter["type"] == "ByteLevel" for cutter in cutters):
-        return byte_level_cutting(normalizers, cutters), "byte_level"
+        return byte_level_cutting(definition.get("normalizer"), definition.get("pre_tokenizer")), "byte_level"
     model = definition["model"]
     spaces = any(part.get("content") == METASPACE for part in normalizers) or any(
         cutter["type"] == "Metaspace" for cutter in cutters
@@ -57,28 +76,9 @@ def cutting_of(definition: Mapping[str, Any], name: str) -> tuple[Cutting, Style
     return sentencepiece_cutting(normalizers, cutters), "sentencepiece"
 
 
-def byte_level_cutting(normalizers: list[dict[str, Any]], cutters: list[dict[str, Any]]) -> Cutting:
-    """The regex, if the parts are a known one followed by the byte mapping; else the package has to do it."""
-    forms = [part["type"] for part in normalizers]
-    mapping = cutters[-1]
-    prefix = bool(mapping.get("add_prefix_space", True))
-    regex: str | None = None
-    if all(form in NORMALIZATION_FORMS for form in forms) and mapping["type"] == "ByteLevel":
-        if len(cutters) == 1 and mapping.get("use_regex", True):
-            regex = PATTERNS["gpt2"]
-        elif len(cutters) == 2 and not mapping.get("use_regex", True) and not prefix:
-            regex = known_split(cutters[0])
-    if regex is None:
-        return Cutting(by_package=True)
-    return Cutting(forms=forms, regex=regex, space_in_front=prefix)
-
-
-def known_split(part: Mapping[str, Any]) -> str | None:
-    """The regex of a ``Split`` that has a scanner."""
-    if part["type"] != "Split" or part.get("behavior") != "Isolated" or part.get("invert"):
-        return None
-    regex = part["pattern"].get("Regex")
-    return regex if regex in PATTERNS.values() else None
+def byte_level_cutting(normalizer: Any, pre_tokenizer: Any) -> Cutting:
+    """Whether the core cuts as these parts do, or the package has to."""
+    return Cutting(foreign=_core.foreign_cutting(json.dumps(normalizer), json.dumps(pre_tokenizer)))
 
 
 def sentencepiece_cutting(normalizers: list[dict[str, Any]], cutters: list[dict[str, Any]]) -> Cutting:
@@ -91,10 +91,10 @@ def sentencepiece_cutting(normalizers: list[dict[str, Any]], cutters: list[dict[
         elif part["type"] == "Prepend" and part["prepend"] == METASPACE:
             prefix = True
         elif not (part["type"] == "Replace" and part["pattern"] == {"String": " "} and part["content"] == METASPACE):
-            return Cutting(by_package=True)
+            return Cutting(foreign=f"normalizer {part['type']}")
     for cutter in cutters:
         if cutter["type"] == "Metaspace" and cutter.get("replacement") == METASPACE:
             prefix = prefix or cutter.get("prepend_scheme", "always") != "never"
         elif not (cutter["type"] == "Split" and cutter["pattern"] == {"String": " "}):
-            return Cutting(by_package=True)
+            return Cutting(foreign=f"pre-tokenizer {cutter['type']}")
     return Cutting(forms=forms, space_in_front=prefix)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from langadapt.machine import thread_count
 from langadapt.progress import Progress
 from langadapt.tokenizer.blueprint import Blueprint, blueprint_like, templates_of, with_ids
 from langadapt.tokenizer.encoder import Tokenizer, open_tokenizer
-from langadapt.tokenizer.files import CONFIG_FILE, json_bytes
+from langadapt.tokenizer.files import CONFIG_FILE, ID_MAP, json_bytes, write_files
 from langadapt.tokenizer.training import count, make_counter
+from langadapt.tokenizer.widening import widened
 
 LONGEST = {"byte_level": 64, "sentencepiece": 16}
 """Longest new token by style: bytes, or characters as in SentencePiece."""
@@ -32,6 +34,7 @@ def extend_tokenizer(
     new_tokens: int = 0,
     *,
     texts: Documents | None = None,
+    widen: bool = False,
     min_frequency: int = 2,
     max_token_length: int | None = None,
     text_field: str = "text",
@@ -54,6 +57,8 @@ def extend_tokenizer(
         tokenizer: a folder, hub id, :class:`Tokenizer` or tokenizer of transformers; BPE of either style.
         inputs, texts: see :func:`langadapt.train_bpe`, also for the options that are not named here.
         new_tokens: how many.
+        widen: exchange the pattern for one whose words go on over combining marks. Text without marks is cut as before;
+            without this, scripts that write vowels as marks stay in pieces whatever is added.
         min_frequency: pairs that occur less often are not merged.
         max_token_length: 64 bytes in the byte-level style, 16 characters in the other by default.
 
@@ -65,6 +70,7 @@ def extend_tokenizer(
     if new_tokens < 1:
         raise ConfigError(f"new_tokens: {new_tokens}; ask for at least 1")
     source = open_tokenizer(tokenizer)
+    source = widened(source) if widen else source
     blueprint = blueprint_like(source)
     counter = make_counter(blueprint, max_sentence_length, max_words, thread_count(threads))
     reading = Reading(inputs, texts, text_field=text_field, text_unit=text_unit, strict=strict)
@@ -102,6 +108,10 @@ class TrimResult:
     """New id of each old one, -1 where it was dropped; ``[old vocab_size]``."""
     counts: NDArray[np.int64]
     """How often each old token came out on the corpus; ``[old vocab_size]``."""
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """The tokenizer's files and, as ``id_map.json``, the new id of each old one."""
+        write_files({**self.tokenizer.files(), ID_MAP: json.dumps(self.id_map.tolist()).encode()}, Path(folder))
 
 
 def trim_tokenizer(
@@ -236,7 +246,7 @@ def choose(model: BpeModel, counts: NDArray[np.int64], min_count: int, vocab_siz
     return sorted(kept)
 
 
-def summary_of(result: TrimResult) -> Mapping[str, int]:
+def summary_of(result: TrimResult) -> dict[str, int]:
     """Numbers for people: entries before and after, and how many tokens were never used."""
     return {
         "before": len(result.id_map),

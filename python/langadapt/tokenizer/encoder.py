@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from langadapt import _core
+from langadapt.artefacts.folders import scratch_folder
 from langadapt.errors import ConfigError, DataError, shorten
 from langadapt.machine import thread_count
 from langadapt.progress import Progress
@@ -27,11 +27,10 @@ from langadapt.tokenizer.files import (
     convert,
     fetch,
     json_bytes,
-    load_package,
-    package_errors,
     read_files,
     write_files,
 )
+from langadapt.tokenizer.package import CANNOT_ENCODE, load_package, package_errors
 from langadapt.tokenizer.roles import roles_by_name, special_tokens, tokenizer_config
 from langadapt.tokenizer.templates import chat_templates, template_files
 
@@ -76,6 +75,8 @@ class Tokenizer:
         else:
             logger.info("%s: encoded by the `tokenizers` package, slower: %s", self.name, shorten(str(reason)))
             self.backend, self._backend = "tokenizers", PackageTokenizer(definition, self.name)
+        self.foreign: str | None = None if native is not None else shorten(str(reason))
+        """What keeps it from running natively."""
         self.native = native
         """The native encoder, for other parts of the core; ``None`` with the other backend."""
         self.vocab_size: int = self._backend.vocab_size
@@ -124,12 +125,16 @@ class Tokenizer:
 
         Files of another tokenizer in ``folder`` go, all others stay as they are.
         """
+        write_files(self.files(), Path(folder))
+
+    def files(self) -> dict[str, bytes]:
+        """What :meth:`save_pretrained` writes, by name."""
         files = {TOKENIZER_FILE: self.definition, **self.companions}
         # Without it transformers can tell neither the class nor the special tokens.
         if CONFIG_FILE not in files:
             named = self._special or roles_by_name(token for _, token, special, _ in self.added_tokens() if special)
             files[CONFIG_FILE] = json_bytes({"tokenizer_class": "PreTrainedTokenizerFast", **named})
-        write_files(files, Path(folder))
+        return files
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> NDArray[np.uint32]:
         """Ids of ``text``, uint32 ``[n]``.
@@ -257,12 +262,17 @@ class Tokenizer:
         if self._transformers is None:
             from transformers import PreTrainedTokenizerFast
 
-            with tempfile.TemporaryDirectory() as folder:
+            with scratch_folder("langadapt-tokenizer") as folder:
                 self.save_pretrained(folder)
                 self._transformers = PreTrainedTokenizerFast.from_pretrained(folder)
             # Not that of a folder which is gone.
             self._transformers.name_or_path = self.name
         return self._transformers
+
+    def __call__(self, text: Any, *more: Any, **options: Any) -> Any:
+        """What the same tokenizer of transformers makes of ``text``, special tokens added as it does: ``input_ids`` and
+        ``attention_mask``, and what else ``options`` (``padding``, ``return_tensors``, ...) ask for."""
+        return self.to_transformers()(text, *more, **options)
 
     def __len__(self) -> int:
         return self.vocab_size
@@ -279,7 +289,7 @@ class PackageTokenizer:
 
     def __init__(self, definition: bytes, name: str) -> None:
         self._tokenizer = load_package(definition, name)
-        self._failure = f"{name}: the `tokenizers` package cannot encode this text"
+        self._failure = f"{name}: {CANNOT_ENCODE}"
         vocabulary = self._tokenizer.get_vocab()
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
         # Tables go by id.
@@ -311,7 +321,8 @@ class PackageTokenizer:
         return np.concatenate(parts), offsets
 
     def decode(self, ids: NDArray[np.uint32], skip_special_tokens: bool) -> str:
-        return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=skip_special_tokens))
+        with package_errors(self._failure.replace("encode this text", "decode these ids")):
+            return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=skip_special_tokens))
 
     def token_to_id(self, token: str) -> int | None:
         id: int | None = self._tokenizer.token_to_id(token)
@@ -344,9 +355,9 @@ def open_tokenizer(source: Any, argument: str = "tokenizer") -> Tokenizer:
     if isinstance(source, str | os.PathLike):
         return Tokenizer.from_pretrained(os.fspath(source))
     if hasattr(source, "backend_tokenizer") and hasattr(source, "save_pretrained"):
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder("langadapt-tokenizer") as folder:
             source.save_pretrained(folder)
-            files = read_files(Path(folder))
+            files = read_files(folder)
         name = getattr(source, "name_or_path", "") or argument
         return Tokenizer(files.pop(TOKENIZER_FILE), files, name)
     if hasattr(source, "to_str"):

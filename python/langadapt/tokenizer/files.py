@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from tokenizers import Tokenizer as Package
-
-from langadapt.errors import DataError, shorten
+from langadapt.artefacts.folders import STAMP_NAME, replacing, whole_file
+from langadapt.errors import ConfigError, DataError, shorten
+from langadapt.models import hub
+from langadapt.tokenizer.package import package_errors
 from langadapt.tokenizer.roles import ROLE_NAMES, content_of, extra_tokens, read_json, special_tokens, tokenizer_config
 from langadapt.tokenizer.templates import DEFAULT_FILE, FOLDER
 
@@ -39,6 +36,9 @@ TOKENIZER_FILES = (
 )
 """All that a tokenizer may consist of, in its folder; the last is a folder of its own."""
 
+ID_MAP = "id_map.json"
+"""Of a tokenizer that was trimmed: the new id of each old one, or -1."""
+
 TEMPLATE_FILES = (DEFAULT_FILE, "chat_template.json", FOLDER)
 
 GENERIC_CLASSES = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
@@ -52,22 +52,25 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def write_files(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write ``files`` into ``folder``, each whole or not at all; other files of a tokenizer that lie there go.
+    """Write ``files`` into ``folder``, where other files of a tokenizer go and all others stay.
 
-    Left behind, another tokenizer's ``added_tokens.json`` or chat template would speak in this one.
+    Left behind, another tokenizer's ``added_tokens.json`` or chat template would speak in this one. Where nothing but a
+    tokenizer lies there, it is replaced as a whole; beside other files there is, for a moment, none.
     """
+    there = {path.name for path in folder.iterdir()} - {STAMP_NAME} if folder.is_dir() else set()
+    if not folder.exists() or (there and there <= {*TOKENIZER_FILES, ID_MAP} and not folder.is_mount()):
+        with replacing(folder) as new:
+            for name, content in files.items():
+                (new / name).parent.mkdir(exist_ok=True)
+                (new / name).write_bytes(content)
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        file = folder / name
-        file.parent.mkdir(exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        temporary.replace(file)
-    for name in read_files(folder).keys() - files.keys():
-        (folder / name).unlink()
+    for name in {TOKENIZER_FILE, ID_MAP, *read_files(folder)} - (files.keys() - {TOKENIZER_FILE}):
+        (folder / name).unlink(missing_ok=True)
+    # The last one makes a tokenizer of the others.
+    for name in sorted(files, key=lambda name: name == TOKENIZER_FILE):
+        with whole_file(folder / name) as file:
+            file.write_bytes(files[name])
 
 
 def fetch(name: str) -> Path:
@@ -75,10 +78,9 @@ def fetch(name: str) -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise FileNotFoundError(2, "No such folder, and not the name of a tokenizer on the hub", name)
     try:
-        return Path(snapshot_download(name, allow_patterns=[*TOKENIZER_FILES, f"{FOLDER}/*.jinja", "config.json"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{name}: no such folder here, and the hub does not give it: {reason}") from None
+        return hub.fetch(name, [*TOKENIZER_FILES, f"{FOLDER}/*.jinja", "config.json"])
+    except LookupError as error:
+        raise DataError(f"{name}: no such folder here, and no tokenizer from the hub: {error.args[0]}") from None
 
 
 def convert(folder: Path) -> dict[str, bytes]:
@@ -114,10 +116,53 @@ def load_auto(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    failure = f"{folder}: transformers cannot load this tokenizer"
     try:
-        return AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # Of a dozen kinds, which seldom name the folder.
-        raise DataError(f"{folder}: transformers cannot load this tokenizer: {shorten(str(error))}") from None
+        with package_errors(failure):
+            return AutoTokenizer.from_pretrained(folder)
+    except DataError:
+        raise
+    except Exception as error:
+        # Of a dozen kinds, which seldom name the folder.
+        raise DataError(f"{failure}: {shorten(str(error))}") from None
+
+
+PROBES = (
+    "It's 12345 words,  a\ttab\n\n and x_y!",
+    "Straße für 3,50 €: ÄÖÜ ß …",
+    " 中文字 привет مرحبا 😀",
+    "aaaa    bbbb\r\n",
+)
+"""Texts that tokenizers of different kinds cut differently."""
+TELLING = 1000
+"""Tokens that are tried besides, and as many numbers."""
+
+
+def check_agreement(tokenizer: Any, folder: Path) -> None:
+    """Make sure that ``AutoTokenizer`` sees ``tokenizer`` in the model's folder that it was written to.
+
+    For models of some types transformers takes a class of its own, whatever the files say, which cuts text its own way.
+
+    Raises:
+        ConfigError: it sees another one.
+    """
+    auto, texts = load_auto(folder), [*PROBES, *telling(tokenizer)]
+    with package_errors(str(folder)):
+        theirs = auto(texts, add_special_tokens=False).input_ids
+    if any(found != tokenizer.encode(text).tolist() for text, found in zip(texts, theirs, strict=True)):
+        raise ConfigError(
+            f"{tokenizer.name}: beside this model transformers reads it as a {type(auto).__name__}, which cuts text in "
+            "another way; take a tokenizer that is made like the model's own (`like: source`, `--like MODEL`)"
+        )
+
+
+def telling(tokenizer: Any) -> list[str]:
+    """Texts of single tokens that another cut would divide, spread over the vocabulary: without tokens for them, texts
+    that are cut in two ways have the same ids in both."""
+    texts = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+    numbers = [text for text in texts if sum(letter.isdigit() for letter in text) > 1]
+    rest = texts[:: max(len(texts) // TELLING, 1)]
+    return [text for text in (*numbers[:TELLING], *rest) if text and "\ufffd" not in text]
 
 
 def complete(files: dict[str, bytes], folder: Path) -> dict[str, bytes]:
@@ -135,7 +180,10 @@ def complete(files: dict[str, bytes], folder: Path) -> dict[str, bytes]:
     own_class = config.get("tokenizer_class") not in GENERIC_CLASSES and not {"bos_token", "eos_token"} <= roles.keys()
     if not (roles or extra or listed or added or own_class):
         return files
-    definition = json.loads(files[TOKENIZER_FILE])
+    definition = read_json(files, TOKENIZER_FILE, str(folder))
+    if not is_definition(definition):
+        # Whoever reads it says what is wrong with it.
+        return files
     known = {token["content"]: token for token in definition.get("added_tokens") or ()}
     check_roles(roles, {*known, *extra, *added, *map(content_of, listed)}, definition, folder)
     special = {content for content, token in known.items() if token.get("special")}
@@ -145,6 +193,20 @@ def complete(files: dict[str, bytes], folder: Path) -> dict[str, bytes]:
     auto = load_auto(folder)
     definition["added_tokens"] = json.loads(auto.backend_tokenizer.to_str())["added_tokens"]
     return {**files, TOKENIZER_FILE: json.dumps(definition, ensure_ascii=False).encode(), **as_loaded(auto, config)}
+
+
+def is_definition(content: Mapping[str, Any]) -> bool:
+    """Whether a ``tokenizer.json`` has a model, and added tokens that have a text."""
+    added, model = content.get("added_tokens") or [], content.get("model")
+    vocabulary = model.get("vocab") or {} if isinstance(model, dict) else None
+    return (
+        isinstance(added, list)
+        and all(isinstance(token, dict) and isinstance(token.get("content"), str) for token in added)
+        and (
+            isinstance(vocabulary, dict)
+            or (isinstance(vocabulary, list) and all(isinstance(piece, list) and piece for piece in vocabulary))
+        )
+    )
 
 
 def check_roles(roles: Mapping[str, str], added: Set[str | None], definition: Mapping[str, Any], folder: Path) -> None:
@@ -162,30 +224,3 @@ def check_roles(roles: Mapping[str, str], added: Set[str | None], definition: Ma
 def json_bytes(content: Mapping[str, Any]) -> bytes:
     """The content of a configuration file."""
     return json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n"
-
-
-@contextmanager
-def package_errors(what: str) -> Iterator[None]:
-    """A ``DataError`` that begins with ``what`` for errors of the ``tokenizers`` package, its panics included."""
-    try:
-        yield
-    except BaseException as error:
-        # The package raises bare `Exception`; its panics are not even that.
-        if type(error) not in (Exception, UnicodeDecodeError) and type(error).__name__ != "PanicException":
-            raise
-        raise DataError(f"{what}: {error}") from None
-
-
-def load_package(definition: bytes, name: str) -> Any:
-    """The ``tokenizers.Tokenizer`` of a ``tokenizer.json``, which neither cuts nor fills up a text.
-
-    Files of sentence encoders do both, which would falsify all counts and cut a corpus.
-
-    Raises:
-        DataError: the package cannot read it.
-    """
-    with package_errors(f"{name}: the `tokenizers` package cannot read it"):
-        package = Package.from_str(definition.decode("utf-8"))
-    package.no_truncation()
-    package.no_padding()
-    return package

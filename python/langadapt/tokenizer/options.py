@@ -8,7 +8,7 @@ from typing import Any
 
 from langadapt.checks import at_least
 from langadapt.errors import ConfigError
-from langadapt.tokenizer.cutting import Style
+from langadapt.tokenizer.cutting import AUTO, Style, regex_of
 
 
 @dataclass(kw_only=True)
@@ -34,8 +34,10 @@ class BpeOptions:
     """Tokens, or roles (``bos_token``, ...) and their tokens, which get the first ids; none = begin, end and padding
     tokens, and ``<unk>`` in the SentencePiece style. With ``like``: more tokens."""
     pattern: str | None = None
-    """Byte-level style: ``llama3`` (the default), ``gpt4``, ``gpt2``, ``qwen2``, ``o200k`` or a regex; one without a
-    scanner is run by the ``tokenizers`` package, much slower."""
+    """Byte-level style: ``llama3-marks``, ``llama3``, ``gpt4``, ``gpt2``, ``qwen2``, ``qwen35``, ``o200k``, ``tekken``
+    or a regex; none or ``auto`` = ``llama3-marks`` where the text has combining marks, else ``llama3``, which cuts text
+    without marks alike. A regex that looks behind or refers to groups is run by the ``tokenizers`` package, much
+    slower."""
     min_frequency: int | None = None
     """Pairs that occur less often are not merged; none = 2 in the byte-level style, 1 in the other, where 0 makes
     pieces that no longer occur rather than stop early, as SentencePiece does."""
@@ -51,8 +53,30 @@ class BpeOptions:
     """Keep at most so many different words per thread by forgetting the rarest. This bounds memory on any corpus, but
     counts become lower bounds and the result depends on the number of threads. Without it memory grows with the number
     of different words, about 400 bytes for each of 16 letters."""
+    code_tokens: bool = False
+    """Give every printable character of ASCII a token, and runs of spaces, tabs and line feeds one each: those that
+    ``like`` has, else up to 16, 8 and 4. Text in the new language is short of both, code is full of them."""
+    keep_reserved: bool = False
+    """With ``like``: take over its reserved and unused tokens, too (``<unused0>``, ``<|reserved_special_token_0|>``);
+    they count towards ``vocab_size``."""
+    source_share: float = 0.0
+    """Share of the text that is learnt on, by bytes, taken from the source language, in [0, 1): one vocabulary for
+    both. 0 = the new language alone, in which the source language costs more tokens than before."""
+    parity: bool = False
+    """Byte-level style: learn on both languages, each merge chosen for the one that needs more tokens per character at
+    that point (parity-aware BPE, ACL 2026.342); ``source_share`` does not count then."""
     accept_fewer: bool = False
     """Be content with a smaller vocabulary where the corpus does not support ``vocab_size``."""
+
+    @property
+    def cuts_by_default(self) -> bool:
+        """Whether the pattern is chosen by the text."""
+        return self.like is None and self.style == "byte_level" and self.pattern in (None, AUTO)
+
+    @property
+    def wants_source(self) -> bool:
+        """Whether text of the source language is learnt on."""
+        return self.parity or self.source_share > 0
 
     def check(self, where: str = "") -> None:
         """Raise ConfigError for what cannot work; ``where`` is put before the name of the option."""
@@ -61,9 +85,13 @@ class BpeOptions:
         at_least(0, where, min_frequency=self.min_frequency)
         at_least(1, where, max_token_length=self.max_token_length, max_words=self.max_words)
         at_least(1, where, max_sentence_length=self.max_sentence_length)
+        if self.pattern not in (None, AUTO):
+            regex_of(str(self.pattern))
+        if not 0 <= self.source_share < 1:
+            raise ConfigError(f"{where}source_share: {self.source_share} is not in [0, 1)")
         if not 0 < self.character_coverage <= 1:
             raise ConfigError(f"{where}character_coverage: {self.character_coverage} is not in (0, 1]")
-        if self.like is not None and (self.pattern is not None or self.normalization is not None):
+        if self.like is not None and (self.pattern not in (None, AUTO) or self.normalization is not None):
             raise ConfigError(
                 f"{where}like: the pattern and the normalization are those of the other tokenizer; leave them out"
             )

@@ -15,7 +15,7 @@ from typing import Any
 from langadapt import _core
 from langadapt.tokenizer.cutting import METASPACE, steps_of
 from langadapt.tokenizer.encoder import Tokenizer, open_tokenizer
-from langadapt.tokenizer.files import load_package
+from langadapt.tokenizer.package import load_package
 from langadapt.tokenizer.roles import ROLE_NAMES, roles_by_name
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")

@@ -63,11 +63,11 @@ def good_checkpoints(root: Path, lost: int) -> str:
     steps = {int(path.name.removeprefix("step-")): path for path in found(root)}
     good = [path for step, path in sorted(steps.items()) if step < lost]
     if not good:
-        return "There is no checkpoint from before: look at these documents, lower learning_rate or lengthen warmup"
+        return "There is no checkpoint from before: lower learning_rate, lengthen warmup, or look at these documents"
     suspect = f" (delete {steps[lost]}, which leads here again)" if lost in steps else ""
     return (
-        f"The last good checkpoint is {good[-1]}{suspect}: look at these documents, or go on with a lower "
-        "learning_rate or max_grad_norm by `extend` (`langadapt train --extend`)"
+        f"The last good checkpoint is {good[-1]}{suspect}: go on with a lower learning_rate or max_grad_norm by "
+        "`extend` (`langadapt train --extend`), or look at these documents"
     )
 
 
@@ -107,8 +107,18 @@ class Writer:
             for leftover in root.glob(".step-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
 
-    def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any], protect: Iterable[int] = ()) -> None:
+    def save(
+        self,
+        step: int,
+        tensors: dict[str, Tensor],
+        state: dict[str, Any],
+        protect: Iterable[int] = (),
+        *,
+        copied: Mapping[str, tuple[list[int], int, Tensor]] | None = None,
+    ) -> None:
         """Save the checkpoint of ``step``; steps in ``protect`` are not deleted.
+
+        ``copied``: tensors in memory that nobody changes any more, each as shape of the whole, first row and rows.
 
         Raises:
             LangadaptError: this or the previous background write failed; earlier checkpoints are whole.
@@ -117,15 +127,18 @@ class Writer:
         self.latest = step
         parts = {key: part_of(tensor, self.processes) for key, tensor in tensors.items()}
         copies = {key: part for key, part in parts.items() if part is not None}
-        state = {**state, "step": step, "shapes": {key: list(tensor.shape) for key, tensor in tensors.items()}}
+        shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
+        shapes |= {key: shape for key, (shape, _, _) in (copied or {}).items()}
+        others = {key: (first, rows) for key, (_, first, rows) in (copied or {}).items()}
+        state = {**state, "step": step, "shapes": shapes}
         written: Future[dict[str, Any]]
         if self.pool is not None:
             copies, done = self.host_copies(copies)
-            written = self.pool.submit(self.write_shard, step, copies, done)
+            written = self.pool.submit(self.write_shard, step, copies | others, done)
         else:
             written = Future()
             try:
-                written.set_result(self.write_shard(step, copies))
+                written.set_result(self.write_shard(step, copies | others))
             except (OSError, SafetensorError) as error:
                 written.set_exception(error)
         self.draft = Draft(step, state, {folder_of(self.root, number).name for number in protect}, written)

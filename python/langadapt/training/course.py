@@ -76,12 +76,12 @@ class Course:
             return schedule.rate_at(done, settings)
         level = schedule.constant_rate(settings) if self.kind == "stable" else None
         top = settings.learning_rate if level is None else level
-        if done < settings.warmup:
-            top = self.high + (top - self.high) * done / settings.warmup
+        if done < settings.warmup_share:
+            top = self.high + (top - self.high) * done / settings.warmup_share
         if self.kind == "stable":
             falling = schedule.share(done, 1 - self.decay, 1.0)
             return top if done <= 1 - self.decay else schedule.anneal(falling, top, low, shape)
-        return top if done < settings.warmup else schedule.rate_at(done, settings)
+        return top if done < settings.warmup_share else schedule.rate_at(done, settings)
 
     def turn(self, settings: TrainSettings) -> float | None:
         """Progress of this segment at which the rate leaves the constant phase; none where there is no such moment."""
@@ -120,6 +120,16 @@ class Course:
     def steps_left(self) -> int:
         """Steps to the end of the segment at the present pace."""
         return 0 if self.finished else max(1, round((1 - self.done) / self.per_step))
+
+    @property
+    def seconds_to_go(self) -> float | None:
+        """Of the steps that are left, once it is known how long one takes."""
+        return None if self.step_seconds is None else self.steps_left * self.step_seconds
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether it is known how many steps there will be: a clock alone says so once one was timed."""
+        return self.step_seconds is not None or self.steps_wanted is not None
 
     def measure(self, seconds: float, steps: int, cold: bool = False) -> None:
         """Take in the wall-clock time of the last ``steps`` steps and of what was done between them.
@@ -210,6 +220,6 @@ def check_deadline(settings: TrainSettings) -> None:
         raise ConfigError(f"deadline: {settings.deadline} is already past")
 
 
-def tenths(done: float) -> int:
-    """Whole tenths of a progress that is a sum of rounded steps."""
-    return int(done * 10 + 1e-6)
+def parts(done: float, count: int) -> int:
+    """Whole ``count``-ths of a progress that is a sum of rounded steps."""
+    return int(done * count + 1e-6)

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from langadapt.training.course import Course
+
 PLAIN_INTERVAL = 10.0
 """Seconds between plain lines, at least."""
 
@@ -32,18 +34,22 @@ class Display:
             self.task = self.bar.add_task("training", total=1.0, text="")
             self.bar.start()
 
-    def show(self, done: float, step: int, total: int, line: dict[str, Any], *, left: float | None) -> None:
-        """``done`` in [0, 1]; ``line`` is a line of the log, ``left`` the seconds to go."""
+    def show(self, step: int, line: dict[str, Any], course: Course, *, state: str = "") -> None:
+        """``line`` is a line of the log, ``state`` what is unusual."""
         if not self.active:
             return
-        text = f"step {step}/{total}  loss {line.get('loss') or float('nan'):.4f}"
+        done, left = course.done, course.seconds_to_go
+        text = f"step {step}/{step + course.steps_left}" if course.is_paced else f"step {step}"
+        text += f"  loss {line.get('loss') or float('nan'):.4f}"
         if line.get("tokens_per_second"):
             text += f"  {line['tokens_per_second']:,.0f} tokens/s"
         if left is not None:
             text += f"  {clock(left)} left"
+        if state:
+            text += f"  {state}"
         if self.bar is not None:
             self.bar.update(self.task, completed=done, text=text)
-        elif time.monotonic() - self.last >= PLAIN_INTERVAL or step >= total:
+        elif time.monotonic() - self.last >= PLAIN_INTERVAL or course.finished:
             self.last = time.monotonic()
             self.console.print(f"training {100 * done:.0f} %  {text}", markup=False)
 

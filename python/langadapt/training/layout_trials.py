@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from langadapt.costs.adapter import Adapter, coded_share
 from langadapt.costs.memory import Layout, states_per_parameter
 from langadapt.errors import LangadaptError
 from langadapt.training.attention.choice import synchronize
@@ -61,7 +62,7 @@ def fastest_layout(stepper: Stepper, options: list[Option], memory: float) -> La
         asked = "micro_batch or " if smallest.micro_batch > 1 else ""
         other = ", or set activation_checkpointing: full" if smallest.activation_checkpointing != "full" else ""
         raise LangadaptError(
-            f"{smallest.micro_batch} x {stepper.settings.sequence_length} tokens per forward pass do not fit into "
+            f"{smallest.micro_batch} x {stepper.settings.window} tokens per forward pass do not fit into "
             f"memory ({smallest.describe()}); lower {asked}sequence_length{other}; `langadapt plan` shows what fits"
         )
     return tried.chosen()
@@ -117,8 +118,9 @@ def attempt(stepper: Stepper, layout: Layout) -> float | None:
 def states_bytes(stepper: Stepper) -> int:
     """What the optimizer's states will take with the first real step."""
     settings = stepper.settings
-    per_parameter = states_per_parameter(settings.precision, settings.rounding)
-    return int(per_parameter * sum(parameter.numel() for parameter in stepper.model.parameters()))
+    coded = coded_share(stepper.shape, Adapter.of(settings), settings.parts, settings.states)
+    per_parameter = states_per_parameter(settings.precision, settings.rounding, coded)
+    return int(per_parameter * sum(one.numel() for one in stepper.model.parameters() if one.requires_grad))
 
 
 def tokens_per_second(stepper: Stepper, size: int, rounds: int = 3) -> float:
@@ -127,7 +129,7 @@ def tokens_per_second(stepper: Stepper, size: int, rounds: int = 3) -> float:
     At most ``rounds`` are, and no more once they have taken long enough. Gradients are left as they come, so that the
     second and later passes add to sums, as in training.
     """
-    length, device = stepper.settings.sequence_length, stepper.device
+    length, device = stepper.settings.window, stepper.device
     ids = torch.randint(stepper.shape.vocabulary, (size, length), device=device)
     positions = torch.arange(length, device=device).expand(size, -1).contiguous()
     seconds = []

@@ -7,30 +7,37 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from langadapt.artefacts.folders import new_folder, remove_leftovers, write_manifest
-from langadapt.errors import LangadaptError, TrainingStopped
+from langadapt.artefacts.folders import remove_leftovers
+from langadapt.errors import LangadaptError, TrainingDiverged, TrainingStopped
 from langadapt.progress import Progress
-from langadapt.training import checkpoint, parallel, resume
+from langadapt.training import adapter, checkpoint, choices, parallel, resume
 from langadapt.training import layout as layouts
 from langadapt.training import model as models
-from langadapt.training.course import Course, check_deadline, tenths
+from langadapt.training.course import Course, check_deadline, parts
 from langadapt.training.data import mixture as data
 from langadapt.training.data.batches import Batch, StoreShare, prefetch
 from langadapt.training.display import Display
+from langadapt.training.facts import settled
+from langadapt.training.final import write_final
+from langadapt.training.job import OldModel, ShareLike, TrainingJob, Validate
 from langadapt.training.meters import Journal, peak_memory
 from langadapt.training.optimizer import local
-from langadapt.training.phases import Phase, embeddings_phase, embeddings_rate, main_phase
+from langadapt.training.phases import embeddings_phase, embeddings_rate, main_phase
+from langadapt.training.protect import protect
 from langadapt.training.result import TrainResult
 from langadapt.training.settings import TrainSettings
 from langadapt.training.signals import Requests, warn_of_short_grace
 from langadapt.training.step import Stepper
+from langadapt.training.supervisor import Supervisor
+from langadapt.training.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -38,25 +45,6 @@ LONG_STEP = 1.0
 """Seconds of a step beside which a sync and a few bytes between processes are nothing."""
 MODEST_DISK = 5e8
 """Bytes per second that a checkpoint is written with, until one was."""
-
-Validate = Callable[[Any, int], dict[str, float]]
-ShareLike = StoreShare | tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What `train_model` was asked for; see there."""
-
-    model: Any
-    stores: Sequence[StoreShare]
-    out: Path
-    settings: TrainSettings
-    tokenizer: Any = None
-    validate: Validate | None = None
-    progress: Progress | None = None
-    new_rows: Sequence[int] | None = None
-    described: Mapping[str, Any] = field(default_factory=dict)
-    """By `resume.describe_run`; empty for a run of which nothing is kept."""
 
 
 def train_model(
@@ -69,6 +57,7 @@ def train_model(
     validate: Validate | None = None,
     progress: Progress | None = None,
     new_rows: Sequence[int] | None = None,
+    old: OldModel | None = None,
     extend: resume.Extend = False,
 ) -> TrainResult:
     """Train a causal language model on token stores; the same call again goes on where it was interrupted.
@@ -78,12 +67,12 @@ def train_model(
         stores: `StoreShare` objects, or tuples (path, weight, name).
         out: gets ``log.jsonl``, ``checkpoints/`` and, when all is done, the Hugging Face folder ``final/``.
         settings: what to do.
-        tokenizer: of the stores (an object or a folder); its ids begin and end documents and its files go into
-            ``final``. Without one the model folder's is taken, or the ids of the model's config.
+        tokenizer: of the stores, an object or a folder, for ``final``, too; none = the model folder's, or its config's.
         validate: called as ``validate(model, step)`` before, every so often, and after; returns numbers for the log.
         progress: called as ``progress(phase, done, total, unit)`` instead of the display on stderr.
         new_rows: embedding rows that have never been trained: where there are any, they raise the embeddings' rate
             (``embedding_learning_rate: auto``), and ``embeddings_first_steps`` trains them alone.
+        old: what was before the swap, for ``protect`` and ``replay_loss: kl``.
         extend: go on with a larger budget, or at other rates: true = from the checkpoint before the final decay if that
             decay is over, else from the newest; or the step of a checkpoint; or ``newest``.
 
@@ -91,24 +80,26 @@ def train_model(
         ConfigError: settings that cannot work here.
         MismatchError: a store of another tokenizer, or ``out`` holds another run.
         DataError: too little text.
+        TrainingDiverged: the model got worse; ``final`` is the best there was, if any was validated.
         LangadaptError: the loss is no number any more, or the disk is full.
-        TrainingStopped: asked to stop by a signal; a checkpoint was written.
-        KeyboardInterrupt: Ctrl-C; a checkpoint was written.
+        TrainingStopped, KeyboardInterrupt: asked to stop by a signal or Ctrl-C; a checkpoint was written.
     """
     # Long: what outside callers may ask for is all said here.
     out = Path(out)
     shares = [share if isinstance(share, StoreShare) else StoreShare(*share) for share in stores]
+    settings = resume.as_before(settings, out)
     described = resume.describe_run(model, shares, settings)
-    job = Job(model, shares, out, settings, tokenizer, validate, progress, new_rows, described)
+    job = TrainingJob(model, shares, out, settings, tokenizer, validate, progress, new_rows, old, described)
     done = resume.finished(out, described, extend)
     if done is not None:
-        return TrainResult(**{**done, "out": str(out)})
+        return resume.result_of(done, out)
     check_deadline(settings)
     processes = parallel.join(settings)
 
     def prepare() -> None:
         out.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out / "final")
+        resume.make_room(out, described, extend)
         resume.check_folder(out, described, extend)
 
     parallel.main_process_first(processes, out, prepare)
@@ -124,23 +115,28 @@ class Trainer:
     stepper: Stepper
     """Made by `resume`: of a model as it comes, or as a checkpoint has it."""
 
-    def __init__(self, job: Job, processes: parallel.ProcessGroup) -> None:
-        self.job, self.out, self.settings, self.processes = job, job.out, job.settings, processes
+    def __init__(self, job: TrainingJob, processes: parallel.ProcessGroup) -> None:
+        self.out, self.processes = job.out, processes
         self.display = Display(processes.is_main and job.progress is None)
         self.tokenizer = data.load_tokenizer(job.tokenizer, None)
         self.model = models.load(job.model, job.settings, processes.device)
+        self.settings = settings = settled(job.settings, job.stores, self.model, processes)
+        described = {**job.described, "settings": settings.to_dict()} if job.described else {}
+        self.job = replace(job, settings=settings, described=described)
         ids = self.tokenizer if self.tokenizer is not None else data.load_tokenizer(None, job.model)
-        self.mixture = data.open_mixture(job.stores, self.tokenizer, ids, self.model, settings=job.settings)
+        self.mixture = data.open_mixture(job.stores, self.tokenizer, ids, self.model, settings=settings)
         self.bytes_per_token = data.bytes_per_token(self.mixture)
         self.step, self.loss = 0, math.nan
-        self.validation: dict[str, float] = {}
         share = self.mixture.parts[0] / sum(self.mixture.parts)
-        self.budget = job.settings.budget_steps(len(self.mixture.sources[0]), share * job.settings.sequences_per_step)
-        self.course = Course.start(job.settings, self.budget)
-        background = job.settings.asynchronous_checkpoints and processes.device.type == "cuda"
-        self.writer = checkpoint.Writer(job.out / "checkpoints", processes, job.settings.keep_checkpoints, background)
+        self.budget = settings.budget_steps(len(self.mixture.sources[0]), share * settings.sequences_per_step)
+        self.course = Course.start(settings, self.budget)
+        self.supervisor = Supervisor(self.job, self.model, processes, self.display.say)
+        self.log_every = choices.log_interval(settings, self.budget)
+        background = settings.asynchronous_checkpoints and processes.device.type == "cuda"
+        self.writer = checkpoint.Writer(job.out / "checkpoints", processes, settings.keep_checkpoints, background)
         self.protected: list[int] = []
-        self.validation_seconds, self.cold = 0.0, True
+        self.start = adapter.start_of(self.model)
+        self.cold = True
         self.saved_at = self.measured_at = time.monotonic()
         self.measured_step = self.logged_step = 0
         # For the main process, when all last met: the last one is more than `checkpoint_minutes` ago.
@@ -157,8 +153,8 @@ class Trainer:
         try:
             with Requests(self.out) as requests, contextlib.closing(batches):
                 if self.step == 0:
-                    self.run_validation(journal)
-                while not self.course.finished:
+                    self.supervisor.validate(self.stepper, self.step, self.total, journal)
+                while not (self.course.finished or self.supervisor.watch.over):
                     self.handle_requests(requests)
                     with self.stepper.data_wait:
                         batch = next(batches)
@@ -170,13 +166,11 @@ class Trainer:
                     if self.log_is_due():
                         self.write_log(journal)
                     if self.validation_is_due(before):
-                        self.run_validation(journal)
+                        self.supervisor.validate(self.stepper, self.step, self.total, journal)
                     if self.checkpoint_is_due():
                         self.save()
             self.writer.close()
-            result = self.result()
-            self.export(result)
-            return result
+            return self.conclude()
         finally:
             journal.close()
             self.display.close()
@@ -193,14 +187,11 @@ class Trainer:
             self.stepper.step(batch, self.step, embeddings_rate=embeddings_rate(self.step, self.settings))
         else:
             if self.stepper.phase.name != "main":
-                self.stepper.begin(main_phase(self.model))
+                self.stepper.begin(main_phase(self.model, self.settings.parts))
+                protect(self.job, self.stepper)
             self.stepper.step(batch, self.step, rate=self.course.rate(self.settings))
             self.course.advance()
         self.step += 1
-
-    def embeddings_phase(self, model: Any) -> Phase:
-        """The phase before the course, of new rows or of all."""
-        return embeddings_phase(model, self.job.new_rows if self.settings.new_rows_only else None)
 
     def meets(self) -> bool:
         """Whether host and device, and all processes, meet: with each log line, and where that costs nothing. All
@@ -218,7 +209,7 @@ class Trainer:
         self.course.measure(now - self.measured_at, steps, self.cold)
         self.measured_at, self.measured_step, self.cold = now, self.step, False
         # What comes at the end: a validation, a checkpoint, the export, and a step that takes twice as long.
-        after = self.validation_seconds + self.writing_seconds() + (self.course.step_seconds or 0.0)
+        after = self.supervisor.seconds + self.writing_seconds() + (self.course.step_seconds or 0.0)
         self.course.replan(self.settings, after + self.writing_seconds())
         warn_of_short_grace(after if self.processes.is_main else 0.0)
         minutes = self.settings.checkpoint_minutes
@@ -272,25 +263,36 @@ class Trainer:
 
     def log_is_due(self) -> bool:
         """Every ``log_every`` steps and at the end."""
-        return self.step % self.settings.log_every == 0 or self.course.finished
+        return self.step % self.log_every == 0 or self.course.finished
 
     def validation_is_due(self, before: float) -> bool:
-        """As asked for, or with every tenth of the run, and at the end."""
+        """As asked for, or with every tenth or twentieth of the run, and at the end."""
         if self.job.validate is None:
             return False
         every = self.settings.validate_every
         if self.course.finished:
             return True
-        return self.step % every == 0 if every else tenths(self.course.done) > tenths(before)
+        if isinstance(every, int):
+            return self.step % every == 0
+        count = choices.validations(self.settings, self.budget)
+        return parts(self.course.done, count) > parts(before, count)
 
     def checkpoint_is_due(self) -> bool:
-        """By steps, by time, before the final decay (from where a run is best extended), and at the end."""
+        """By steps, by time, before the final decay (from where a run is best extended), and at the end; but the last
+        good one is not pushed out by those of a run that may be diverging."""
+        if self.supervisor.watch.suspicious:
+            return False
         settings, turn = self.settings, self.course.turn(self.settings)
         if turn is not None and 0 < self.course.done <= turn < self.course.next_done():
             self.protected = [self.step]
             return True
         every = settings.checkpoint_every
         return self.course.finished or self.checkpoint_is_late or (every is not None and self.step % every == 0)
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run, as far as can be foreseen."""
+        return self.step + self.course.steps_left
 
     def write_log(self, journal: Journal) -> None:
         """One line of the log, and the display."""
@@ -300,26 +302,12 @@ class Trainer:
         line |= {"seconds": round(self.course.seconds, 3), "peak_memory_bytes": peak_memory(self.processes.device)}
         self.loss = line["loss"]
         journal.write(line)
-        total = self.step + self.course.steps_left
-        left = self.course.steps_left * (self.course.step_seconds or 0.0)
-        self.display.show(self.course.done, self.step, total, line, left=left)
+        total = self.total
+        self.supervisor.saw_loss(self.step, self.loss, steps, total)
+        self.display.show(self.step, line, self.course, state=self.supervisor.watch.state())
         if self.job.progress is not None:
             tokens = self.settings.tokens_per_step
             self.job.progress("training", self.step * tokens, total * tokens, "tokens")
-
-    def run_validation(self, journal: Journal) -> None:
-        """Let the caller measure the model as it is."""
-        if self.job.validate is None:
-            return
-        begun = time.monotonic()
-        self.model.eval()
-        with torch.no_grad(), self.stepper.compute(), self.stepper.uncompiled():
-            self.validation = {key: float(value) for key, value in self.job.validate(self.model, self.step).items()}
-        self.model.train()
-        self.validation_seconds = time.monotonic() - begun
-        journal.write({"step": self.step, "validation": self.validation})
-        shown = ", ".join(f"{key} {value:.4f}" for key, value in self.validation.items())
-        self.display.say(f"step {self.step}: {shown}")
 
     def save(self) -> None:
         """Write a checkpoint, after making sure that it is worth having."""
@@ -329,13 +317,15 @@ class Trainer:
             "course": asdict(self.course),
             "phase": self.stepper.phase.name,
             "layout": {**self.stepper.describe_layout(), "attention": self.stepper.attention},
-            "validation": self.validation,
+            **self.supervisor.state(),
+            **self.start,
             "loss": self.loss if math.isfinite(self.loss) else None,
+            "loss_sums": self.stepper.losses.so_far(self.processes),
             "protected": self.protected,
             "optimizer_states": resume.plain_states(self.stepper.phase.named, self.stepper.optimizer),
         }
         tensors = resume.tensors_of(self.model, self.stepper.phase.named, self.stepper.optimizer)
-        self.writer.save(self.step, tensors, state, self.protected)
+        self.writer.save(self.step, tensors, state, self.protected, copied=self.supervisor.copied(self.step))
         self.saved_at, self.checkpoint_is_late = time.monotonic(), False
 
     def resume(self, extend: resume.Extend) -> None:
@@ -347,54 +337,60 @@ class Trainer:
             reader = checkpoint.Reader(folder, state)
             self.step = self.logged_step = self.measured_step = self.writer.latest = int(state["step"])
             self.course = Course(**state["course"])
-            self.validation, self.protected = state["validation"], state["protected"]
+            self.protected = state["protected"]
             self.loss = math.nan if state["loss"] is None else state["loss"]
+            adapter.check_start(state, self.start)
             resume.restore_model(reader, self.model)
-        phase = self.embeddings_phase if state["phase"] == "embeddings" else main_phase
-        swapped, layout = bool(self.job.new_rows), state.get("layout")
-        self.stepper = Stepper(
-            self.model, self.mixture, self.settings, self.processes, swapped=swapped, layout=layout, phase=phase
-        )
+            self.supervisor.restore(state, reader, self.step)
+        rows = self.job.new_rows if self.settings.new_rows_only else None
+        first, later = partial(embeddings_phase, new_rows=rows), partial(main_phase, parts=self.settings.parts)
+        given: dict[str, Any] = {"swapped": bool(self.job.new_rows), "layout": state.get("layout")}
+        given["phase"] = first if state["phase"] == "embeddings" else later
+        given["teacher"] = Teacher.wanted(self.job, self.tokenizer, self.processes.device)
+        self.stepper = Stepper(self.model, self.mixture, self.settings, self.processes, **given)
         if found is None:
+            protect(self.job, self.stepper)
             return
         resume.restore_optimizer(reader, self.stepper.phase.named, self.stepper.optimizer, state["optimizer_states"])
+        if self.processes.is_main and "loss_sums" in state:
+            self.stepper.losses.add_sums(state["loss_sums"])
         if resume.check_same(state["run"], self.job.described, self.out, extend):
             self.course.extend(self.settings, self.budget, resume.earlier_settings(state))
+            self.supervisor.watch.begin_again()
         self.display.say(f"going on after step {self.step} from {folder}")
 
-    def result(self) -> TrainResult:
-        """Numbers of the whole run."""
-        tokens, slots = self.step * self.settings.tokens_per_step, self.step * self.settings.sequences_per_step
-        total = sum(self.mixture.parts)
+    def result(self, kept: Mapping[str, Any]) -> TrainResult:
+        """Numbers of the whole run; ``kept``: by `Supervisor.conclude`."""
+        tokens = self.step * self.settings.tokens_per_step
         return TrainResult(
             out=str(self.out),
             steps=self.step,
             tokens=tokens,
             loss=self.loss,
-            validation=self.validation,
             seconds=round(self.course.seconds, 3),
             tokens_per_second=round(tokens / max(self.course.seconds, 1e-9), 1),
-            epochs={
-                windows.name: round(slots * parts / total / len(windows), 4)
-                for windows, parts in zip(self.mixture.sources, self.mixture.parts, strict=True)
-            },
+            epochs=self.mixture.passes(self.step),
             fullness={windows.name: round(windows.packing.fullness, 5) for windows in self.mixture.sources},
             layout=self.stepper.describe_layout(),
+            **kept,
         )
 
+    def conclude(self) -> TrainResult:
+        """Make the model that is kept the result.
+
+        Raises:
+            TrainingDiverged: the run made the model worse.
+        """
+        passes = self.mixture.passes(self.step)[self.mixture.sources[0].name]
+        kept = self.supervisor.conclude(self.step, self.course.finished, self.stepper.shape.parameters, passes=passes)
+        result = self.result(kept)
+        if self.supervisor.best.copies or not result.diverged:
+            self.export(result)
+        adapter.fold(self.job.model)
+        if result.diverged:
+            raise TrainingDiverged(result.diverged, result)
+        return result
+
     def export(self, result: TrainResult) -> None:
-        """Write the trained model as a Hugging Face folder."""
-        state = models.gather(self.model, self.processes.is_main)
-        try:
-            if self.processes.is_main:
-                with new_folder(self.out / "final") as folder:
-                    files = Path(self.job.model) if isinstance(self.job.model, (str, Path)) else None
-                    models.export(self.model, state, folder, files, tokenizer=self.tokenizer)
-                    run = self.job.described
-                    write_manifest(folder, "train", run["settings"], run["inputs"], summary=asdict(result))
-        except OSError as error:
-            raise LangadaptError(
-                f"{self.out / 'final'}: cannot write the trained model: {error.strerror or error}; the last "
-                f"checkpoint in {self.writer.root} is whole; free some space and run the same command again"
-            ) from error
-        self.processes.barrier()
+        """Write the trained model."""
+        write_final(self.job, self.model, self.tokenizer, self.processes, result=result)

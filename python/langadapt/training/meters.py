@@ -92,22 +92,42 @@ def keep_until(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue
-    temporary = path.with_suffix(".tmp")
     # A new run has nothing to keep: its line for step 0 is written again.
-    temporary.write_text("".join(kept) if step else "", encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, "".join(kept) if step else "")
 
 
-def open_tensorboard(out: Path, resume_step: int) -> Any:
-    """An event writer below ``out``."""
+def check_packages(settings: TrainSettings) -> None:
+    """Raise ConfigError where the package of a log that is asked for is missing."""
+    if settings.tensorboard:
+        tensorboard_writer()
+    if settings.wandb_project is not None:
+        wandb_package(settings.wandb_project)
+
+
+def tensorboard_writer() -> Any:
+    """The writer of the package `tensorboard`."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ConfigError(
             "tensorboard: true, but the package `tensorboard` is missing; pip install tensorboard"
         ) from None
+    return SummaryWriter
+
+
+def wandb_package(project: str) -> Any:
+    """The package `wandb`."""
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError(f"wandb_project: {project}, but `wandb` is missing; pip install wandb") from None
+    return wandb
+
+
+def open_tensorboard(out: Path, resume_step: int) -> Any:
+    """An event writer below ``out``."""
     # What a killed process had not written by then would be missing for ever: its steps are not done again.
-    return SummaryWriter(str(out / "tensorboard"), purge_step=resume_step + 1, flush_secs=10)
+    return tensorboard_writer()(str(out / "tensorboard"), purge_step=resume_step + 1, flush_secs=10)
 
 
 def open_wandb(out: Path, settings: TrainSettings, origin: int) -> Any:
@@ -116,12 +136,7 @@ def open_wandb(out: Path, settings: TrainSettings, origin: int) -> Any:
     Raises:
         ConfigError: W&B is not installed or does not start.
     """
-    try:
-        import wandb
-    except ImportError:
-        raise ConfigError(
-            f"wandb_project: {settings.wandb_project}, but `wandb` is missing; pip install wandb"
-        ) from None
+    wandb = wandb_package(str(settings.wandb_project))
     # All recipes name this folder by the method, and runs of one id would be one run.
     place = out.resolve()
     name = "-".join([*(part for part in place.parts[-3:-1] if part != "trained"), place.name])
@@ -173,6 +188,20 @@ def flatten(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return found
 
 
+def losses_by_source(
+    names: list[str], sums: list[float], counts: list[float], bytes_per_token: list[float | None]
+) -> dict[str, Any]:
+    """What a line of the log says of losses: nats per token of all and of each source, and bits per byte of each whose
+    size is known."""
+    line: dict[str, Any] = {"loss": sum(sums) / max(sum(counts), 1)}
+    means = {name: total / count for name, total, count in zip(names, sums, counts, strict=True) if count}
+    if len(names) > 1:
+        line["loss_by_source"] = means
+    sizes = dict(zip(names, bytes_per_token, strict=True))
+    bits = {name: mean / math.log(2) / size for name, mean in means.items() if (size := sizes[name]) is not None}
+    return line | ({"bits_per_byte": bits} if bits else {})
+
+
 class LossMeter:
     """Sums of loss and tokens per source, on the device: nothing is read back until `take`."""
 
@@ -192,6 +221,15 @@ class LossMeter:
         values: list[list[float]] = processes.all_reduce(self.sums.clone()).tolist()
         self.sums.zero_()
         return values[0], values[1]
+
+    def so_far(self, processes: ProcessGroup) -> list[list[float]]:
+        """Sums and counts since the last `take`, over all processes, which may be given to `add_sums` again."""
+        values: list[list[float]] = processes.all_reduce(self.sums.clone()).tolist()
+        return values
+
+    def add_sums(self, sums: list[list[float]]) -> None:
+        """Go on with what `so_far` gave; one process does."""
+        self.sums += torch.tensor(sums, dtype=self.sums.dtype, device=self.sums.device)
 
     def begin_step(self) -> None:
         """Remember the sums, for `forget`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from langadapt.errors import ConfigError, MismatchError
+from langadapt.errors import ConfigError, MismatchError, shorten
+from langadapt.models.embeddings import token_weights as embeddings
 from langadapt.models.folder import load_model
+from langadapt.models.weights import check_precision
 from langadapt.tokenizer.files import read_files, write_files
+from langadapt.training import adapter
 from langadapt.training.attention import choice as attention
+from langadapt.training.attention import isolation
 from langadapt.training.settings import TrainSettings
+
+log = logging.getLogger(__name__)
+
+PACKED, STATES, ROWS, WHOLE = "packed", "states", "rows", "whole"
+"""How documents of a window are kept apart: by position ids, with word to recurrent layers, by a row for each; or
+not at all."""
 
 
 def load(model: str | Path | nn.Module, settings: TrainSettings, device: torch.device) -> Any:
@@ -25,17 +36,22 @@ def load(model: str | Path | nn.Module, settings: TrainSettings, device: torch.d
     would turn positions beyond 256 into noise.
 
     Raises:
+        ConfigError: its weights are quantised, or its layers are none for the adapter that is asked for.
         DataError: the folder holds no whole model.
     """
     dtype = torch.bfloat16 if settings.precision == "pure-bf16" else torch.float32
     if isinstance(model, (str, Path)):
+        check_precision(Path(model))
         with no_bars():
             loaded: Any = load_model(model, dtype=dtype)
     else:
         loaded = model
-    for parameter in loaded.parameters():
-        parameter.data = parameter.data.to(dtype)
-        parameter.requires_grad_(True)
+    wide = fp32_names(loaded)
+    for name, parameter in loaded.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if name in wide else dtype)
+    if settings.adapter is not None:
+        adapter.attach(loaded, settings, device, leave_out=wide)
+    train_parts(loaded, settings.parts)
     loaded.to(device)
     if settings.norms_in_fp32:
         raise_norms(loaded)
@@ -76,27 +92,47 @@ def raise_norms(model: nn.Module) -> None:
         module.register_forward_hook(lambda _, args, output: output.to(torch.bfloat16))
 
 
-def embeddings(model: Any) -> list[nn.Parameter]:
-    """Weights of input and output embeddings, once each (tied ones are one)."""
-    found: dict[int, nn.Parameter] = {}
-    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter):
-            found[id(weight)] = weight
-    return list(found.values())
+def fp32_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules, by name, all of whose parameters transformers holds in fp32 whatever the rest is in: routers that are
+    given fp32, convolutions, and the like."""
+    words = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+    wide = {name for name, _ in model.named_parameters() if any(word in name for word in words)}
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if wide
+        and any(True for _ in module.parameters(recurse=False))
+        and all(f"{path}.{name}" in wide for name, _ in module.named_parameters())
+    }
+
+
+def fp32_names(model: nn.Module) -> set[str]:
+    """Parameters of `fp32_modules`."""
+    return {f"{path}.{name}" for path, module in fp32_modules(model).items() for name, _ in module.named_parameters()}
+
+
+def train_parts(model: Any, parts: str) -> None:
+    """Ask for gradients of everything that can move, or of `embeddings` alone; before sharding, or FSDP makes the
+    others, too."""
+    moving = embeddings(model) if parts == "embeddings" else [one for _, one in adapter.moving(model)]
+    wanted = {id(parameter) for parameter in moving}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in wanted)
 
 
 def groups(model: Any) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Trainable parameters as ``embeddings``, ``matrices`` (the only ones that decay) and ``vectors`` (norms, biases,
-    and embeddings of anything but tokens)."""
+    """Trainable parameters as ``embeddings``, ``matrices`` (the only ones that decay), ``vectors`` (norms, biases, and
+    embeddings of anything but tokens) and ``adapter``."""
     tokens = {id(weight) for weight in embeddings(model)}
     lookups = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    found: dict[str, list[tuple[str, nn.Parameter]]] = {"embeddings": [], "matrices": [], "vectors": []}
+    found: dict[str, list[tuple[str, nn.Parameter]]] = {"embeddings": [], "matrices": [], "vectors": [], "adapter": []}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         if id(parameter) in tokens:
             kind = "embeddings"
+        elif adapter.is_matrix(name):
+            kind = "adapter"
         elif parameter.ndim < 2 or id(parameter) in lookups:
             kind = "vectors"
         else:
@@ -122,41 +158,107 @@ def check_vocabulary(model: Any, largest: int, where: str) -> None:
         )
 
 
-def set_attention(model: Any, settings: TrainSettings, device: torch.device, known: str | None = None) -> str:
-    """Choose the attention kernel and make sure that it keeps documents apart; returns its name.
+def set_attention(
+    model: Any, settings: TrainSettings, device: torch.device, known: str | None = None
+) -> tuple[str, str]:
+    """Choose the attention kernel and how documents are kept apart; returns its name and one of `PACKED`, `STATES`,
+    `ROWS`, or `WHOLE` where they are not to be.
 
-    ``known``: what a run that goes on had chosen.
+    ``known``: the kernel that a run that goes on had chosen.
 
     Raises:
         ConfigError: this architecture mixes documents whatever is done, or the kernel fails here.
     """
-    if not settings.isolate_documents:
-        return str(model.config._attn_implementation)
-    wanted: str = settings.attention
-    if wanted == "auto" and settings.compile and device.type == "cpu":
-        # Lists of pieces are other ones in every batch, and so would be the compiled code.
-        wanted = attention.reference_of(model)
     autocast = settings.precision == "mixed-bf16"
-    chosen = attention.choose(model, wanted, device, autocast=autocast, length=settings.sequence_length, known=known)
+    check_causal(model, device, autocast)
+    way = WHOLE
+    if settings.isolate_documents:
+        wanted: str = settings.attention
+        if wanted == "auto" and settings.compile and device.type == "cpu":
+            # Lists of pieces are other ones in every batch, and so would be the compiled code.
+            wanted = attention.reference_of(model)
+        given = str(model.config._attn_implementation)
+        chosen = attention.choose(model, wanted, device, autocast=autocast, length=settings.window, known=known)
+        way = way_apart(model, chosen, device, autocast)
+        if way != ROWS:
+            return chosen, way
+        model.set_attn_implementation(given)
+        log.info(
+            "in %s text of one document would reach the next of a window (it ignores position ids or has a recurrent "
+            "state): each document gets a row of its own",
+            type(model).__name__,
+        )
+    length = settings.window
+    return attention.choose_for_whole_windows(model, device, autocast=autocast, length=length, known=known), way
+
+
+def way_apart(model: Any, chosen: str, device: torch.device, autocast: bool) -> str:
+    """How to keep documents of a window apart for this model with the attention ``chosen``: `PACKED`, where position
+    ids that restart do, `STATES`, where the kernels of its recurrent layers are told and listen, else `ROWS`.
+
+    Raises:
+        ConfigError: rows of a batch are not independent of each other, or not of any length.
+    """
     vocabulary = model.config.get_text_config().vocab_size
     was_training = model.training
     model.eval()
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            leaking = attention.leaks(model, vocabulary, chosen, device)
-    except TypeError:
-        leaking = True
-    except Exception as error:
-        # A kernel may compile for one length and fail for another.
-        raise attention.unusable(chosen, error) from error
+            for way in (PACKED, STATES):
+                if keeps_apart(model, chosen, device, way):
+                    return way
+            mixed = isolation.rows_mix(model, vocabulary, device)
+            isolation.try_lengths(model.train(), vocabulary, device)
+    except ValueError as error:
+        raise ConfigError(
+            f"isolate_documents: true, but {type(model).__name__} is not trained on rows of any length "
+            f"({shorten(str(error))}); set isolate_documents: false and a `sequence_length` that it takes"
+        ) from error
     finally:
         model.train(was_training)
-    if leaking:
+    if mixed:
         raise ConfigError(
-            f"isolate_documents: true, but {type(model).__name__} lets text of one document reach the next in a window "
-            "(it ignores position ids or has a recurrent state); set isolate_documents: false"
+            f"isolate_documents: true, but {type(model).__name__} lets text of one row of a batch reach another; "
+            "set isolate_documents: false"
         )
-    return chosen
+    return ROWS
+
+
+def keeps_apart(model: Any, chosen: str, device: torch.device, way: str) -> bool:
+    """Whether documents of a window are apart that way.
+
+    Raises:
+        ConfigError: the attention ``chosen`` fails.
+    """
+    vocabulary = model.config.get_text_config().vocab_size
+    try:
+        return not isolation.leaks(model, vocabulary, chosen, device, states=way == STATES)
+    except TypeError:
+        # No position ids.
+        return False
+    except Exception as error:
+        if way == STATES:
+            # transformers refuses what the kernels that are here cannot, and those fail in ways of their own.
+            log.debug("recurrent layers are not told where documents begin: %s", error)
+            return False
+        # A kernel may compile for one length and fail for another.
+        raise attention.unusable(chosen, error) from error
+
+
+def check_causal(model: Any, device: torch.device, autocast: bool) -> None:
+    """Raise ConfigError for a model that sees the tokens that it is to foretell, such as BERT as it comes."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            ahead = isolation.looks_ahead(model, model.config.get_text_config().vocab_size, device)
+    finally:
+        model.train(was_training)
+    if ahead:
+        raise ConfigError(
+            f"{type(model).__name__} sees later tokens when it foretells the next one; a model that can do without, as "
+            "BERT's kin, must say `is_decoder: true` in its config.json"
+        )
 
 
 def checkpoint_activations(model: nn.Module, how: str) -> None:
@@ -218,12 +320,19 @@ def keep_expensive() -> Any:
 
 
 def gather(model: nn.Module, keep: bool) -> dict[str, Tensor]:
-    """All parameters whole and in memory, bf16, for the process that writes them (``keep``); shards meet one by one."""
-    state = {}
-    for name, parameter in model.named_parameters():
+    """All parameters whole and in memory, bf16 but for those of `fp32_modules`, for the process that writes them
+    (``keep``); shards meet one by one, adapters are merged one by one, in fp32.
+
+    Buffers that belong to a model's files (what balances the experts of DeepSeek V3, say) keep their dtype.
+    """
+    state, wide = {}, fp32_names(model)
+    for name, parameter in adapter.merged(model):
         whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter.data
         if keep:
-            state[name] = whole.detach().to("cpu", torch.bfloat16)
+            state[name] = whole.detach().to("cpu", torch.float32 if name in wide else torch.bfloat16)
+    if keep:
+        stored = model.state_dict().keys()
+        state |= {name: buffer.detach().to("cpu") for name, buffer in model.named_buffers() if name in stored}
     return state
 
 

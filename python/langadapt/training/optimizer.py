@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def make(
     parameters is what the update is made of, neither summed nor reduced elsewhere.
 
     Raises:
-        ConfigError: the asked-for optimizer's library is not installed.
+        ConfigError: no such optimizer, or its library is not installed.
     """
     parameter_groups: list[dict[str, Any]] = [
         {
@@ -38,10 +39,10 @@ def make(
         if named
     ]
     common: dict[str, Any] = {"lr": settings.learning_rate, "betas": tuple(settings.betas), "eps": settings.eps}
-    if settings.optimizer == "galore-adamw":
-        return galore(parameter_groups, common)
     if settings.optimizer == "adamw-8bit":
         return eight_bit(parameter_groups, common)
+    if settings.optimizer != "adamw":
+        raise ConfigError(f"optimizer: {settings.optimizer} is none of adamw and adamw-8bit")
     from langadapt_kernels import FusedAdamW
 
     # A bf16 second moment that is rounded to nearest cannot shrink where beta2 takes less than half a unit of it.
@@ -54,6 +55,7 @@ def make(
         settings.eps,
         0.0,
         rounding=settings.rounding,
+        state_dtype=torch.int8 if settings.states == "int8" else None,
         stochastic_variance=True if slow else None,
         seed=settings.seed,
         max_grad_norm=None if clip_apart else settings.max_grad_norm or math.inf,
@@ -61,23 +63,31 @@ def make(
     )
 
 
-def galore(parameter_groups: list[dict[str, Any]], common: dict[str, Any]) -> torch.optim.Optimizer:
-    """GaLore (arXiv 2403.03507) on matrices, AdamW on the rest."""
-    try:
-        from galore_torch import GaLoreAdamW
-    except ImportError as error:
-        raise ConfigError(
-            f"optimizer: galore-adamw needs the package `galore-torch`; pip install galore-torch ({error})"
-        ) from None
-    for group in parameter_groups:
-        if group["name"] == "matrices":
-            group |= {"rank": 128, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}
-    optimizer: torch.optim.Optimizer = GaLoreAdamW(parameter_groups, no_deprecation_warning=True, **common)
-    return optimizer
+def set_rates(optimizer: torch.optim.Optimizer, rate: float, others: Mapping[str, float]) -> None:
+    """Give each group of parameters the rate of its name in ``others``, or ``rate``."""
+    for group in optimizer.param_groups:
+        its = others.get(group["name"], rate)
+        if isinstance(group["lr"], Tensor):
+            # torchao's optimizers compile their step and take rates that change as tensors only.
+            group["lr"].fill_(its)
+        else:
+            group["lr"] = its
+
+
+def check_packages(settings: TrainSettings) -> None:
+    """Raise ConfigError where the package of the optimizer is missing."""
+    if settings.optimizer == "adamw-8bit":
+        eight_bit_class()
 
 
 def eight_bit(parameter_groups: list[dict[str, Any]], common: dict[str, Any]) -> torch.optim.Optimizer:
     """AdamW with 8-bit states of whichever library is there."""
+    optimizer: torch.optim.Optimizer = eight_bit_class()(parameter_groups, **common)
+    return optimizer
+
+
+def eight_bit_class() -> Any:
+    """The optimizer of `torchao` or of `bitsandbytes`."""
     try:
         from torchao.optim import AdamW8bit
     except ImportError:
@@ -85,8 +95,7 @@ def eight_bit(parameter_groups: list[dict[str, Any]], common: dict[str, Any]) ->
             from bitsandbytes.optim import AdamW8bit
         except ImportError:
             raise ConfigError("optimizer: adamw-8bit needs `torchao` or `bitsandbytes`; pip install torchao") from None
-    optimizer: torch.optim.Optimizer = AdamW8bit(parameter_groups, **common)
-    return optimizer
+    return AdamW8bit
 
 
 def local(tensor: Tensor) -> Tensor:

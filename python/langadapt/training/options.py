@@ -8,22 +8,27 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from langadapt.costs import devices, memory, speed
+from langadapt.costs.adapter import Adapter
 from langadapt.costs.devices import GIB, Device
 from langadapt.costs.flops import Shape
 from langadapt.costs.memory import Layout, Memory
 from langadapt.errors import ConfigError
 from langadapt.training.settings import TrainSettings
 
-PRECISIONS = (
-    ("pure-bf16", "nearest"),
-    ("pure-bf16", "stochastic"),
-    ("pure-bf16", "kahan"),
-    ("pure-bf16", "split"),
-    ("mixed-bf16", "nearest"),
+KINDS = (
+    ("pure-bf16", "nearest", "full"),
+    ("pure-bf16", "stochastic", "full"),
+    ("pure-bf16", "kahan", "full"),
+    ("pure-bf16", "split", "full"),
+    ("mixed-bf16", "nearest", "full"),
+    ("pure-bf16", "stochastic", "int8"),
 )
+"""Precision, rounding and states, in the order in which what would fit is named."""
 ROOM = 0.92
 """Share of a GPU's memory that a prediction may fill where several work together: they do not try, since one that runs
 out of memory would leave the others waiting. One GPU tries."""
+NOMINAL = 64
+"""Windows per GPU and step beside which an update takes no time."""
 ALIKE = 1.02
 """Layouts whose speeds are closer than this are alike: the one that needs least memory is taken."""
 
@@ -42,6 +47,12 @@ class Option:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {"description": self.layout.describe(), **asdict(self)}
+
+
+def kind_of(settings: TrainSettings) -> tuple[str, str, str]:
+    """Precision, rounding and states that a layout of these settings has; fp32 is planned for as mixed."""
+    precision = "mixed-bf16" if settings.precision == "fp32" else settings.precision
+    return precision, settings.rounding, settings.states
 
 
 def sizes(windows: int) -> list[int]:
@@ -73,7 +84,7 @@ class Pricing:
 
     def price(self, layout: Layout) -> Option:
         """Memory and speed of one layout; of measured ones only the recomputation is predicted."""
-        length, measured = self.settings.sequence_length, self.measured
+        length, measured = self.settings.window, self.measured
         # Training does the same: gradients are sent once per step where there is room for whole sums.
         layout = replace(layout, whole_sums=True)
         needed = memory.estimate(self.shape, layout, length, self.settings.loss_chunk)
@@ -82,8 +93,8 @@ class Pricing:
             needed = memory.estimate(self.shape, layout, length, self.settings.loss_chunk)
         known = None
         if measured is not None:
-            known = measured["tokens_per_second"] * speed.RECOMPUTE[measured["activation_checkpointing"]]
-            known /= speed.RECOMPUTE[layout.activation_checkpointing]
+            known = measured["tokens_per_second"] * speed.CHECKPOINTING_COST[measured["activation_checkpointing"]]
+            known /= speed.CHECKPOINTING_COST[layout.activation_checkpointing]
         times = speed.predict(self.shape, layout, self.device, length, compiled=self.settings.compile, measured=known)
         fits = needed.peak <= self.device.memory
         return Option(layout, needed, fits, times.tokens_per_second, times.step_seconds, times.mfu)
@@ -107,15 +118,19 @@ class Pricing:
         where these do not fit, or only with a smaller micro-batch.
         """
         settings = self.settings
-        wanted = (settings.precision, settings.rounding)
-        precisions = PRECISIONS if wanted in PRECISIONS or settings.precision == "fp32" else (*PRECISIONS, wanted)
+        wanted = kind_of(settings)
+        # Of a library's optimizer there are no other states to offer.
+        offered = [kind for kind in KINDS if kind[2] == "full" or settings.optimizer == "adamw"]
+        kinds = offered if wanted in offered else [*offered, wanted]
         common: dict[str, Any] = {"accumulate": settings.accumulate, "compiled": settings.compile}
-        every = itertools.product(precisions, placements("auto", self.gpus), speed.RECOMPUTE)
-        for precision, sharding, checkpointing in every:
-            layout = Layout(*precision, self.gpus, sharding, checkpointing, **common)
+        common |= {"parts": settings.parts, "teacher": settings.replay_loss == "kl"}
+        common["adapter"] = Adapter.of(settings)
+        every = itertools.product(kinds, placements("auto", self.gpus), speed.CHECKPOINTING_COST)
+        for (precision, rounding, states), sharding, checkpointing in every:
+            layout = Layout(precision, rounding, self.gpus, sharding, checkpointing, states=states, **common)
             found = self.best_size(layout)
             yield found
-            if settings.accumulate == "auto" and precision[0] == "pure-bf16":
+            if settings.accumulate == "auto" and precision == "pure-bf16":
                 other = self.best_size(replace(layout, accumulate="bf16"))
                 if other.fits and (not found.fits or other.tokens_per_second > ALIKE * found.tokens_per_second):
                     yield other
@@ -127,12 +142,11 @@ class Pricing:
             ConfigError: none fits.
         """
         settings, device = self.settings, self.device
-        precision = "mixed-bf16" if settings.precision == "fp32" else settings.precision
-        wanted = (precision, settings.rounding, settings.accumulate)
+        wanted = (kind_of(settings), settings.accumulate)
         mine = [
             option
             for option in options
-            if (option.layout.precision, option.layout.rounding, option.layout.accumulate) == wanted
+            if (option.layout.kind, option.layout.accumulate) == wanted
             and option.layout.sharding in placements(settings.sharding, self.gpus)
             and settings.activation_checkpointing in {"auto", option.layout.activation_checkpointing}
         ]
@@ -143,7 +157,7 @@ class Pricing:
                 f"and {device.name} has {device.memory / GIB:.1f}. {self.what_would_fit(options)}"
             )
         margin, count = 1 - best.memory.peak / device.memory, sum(option.fits for option in mine)
-        under = f"{precision} {settings.rounding}" if precision == "pure-bf16" else precision
+        under = best.layout.described_kind
         reason = f"fastest of the {count} layouts that fit under {under}, with {100 * margin:.0f} % of memory to spare"
         other = max((option for option in options if option.fits), key=lambda option: option.tokens_per_second)
         gain = other.tokens_per_second / best.tokens_per_second
@@ -159,9 +173,18 @@ class Pricing:
                 continue
             for device in sorted(devices.DEVICES.values(), key=lambda device: device.memory):
                 other = replace(self, gpus=count, device=device, measured=None)
-                if any(option.fits for option in other.options()):
+                if any(option.fits and option.layout.states == self.settings.states for option in other.options()):
                     return f"{count} x {device.name} would do; or lower sequence_length"
         return "Lower sequence_length, or take a smaller model"
+
+
+def predicted_speed(shape: Shape, settings: TrainSettings, gpus: int, device: Device) -> float:
+    """Tokens per second of all GPUs in the best layout under the settings' precision, at a batch that is large enough
+    not to matter; for budgets of hours, whose batch follows from it."""
+    large = replace(settings, sequence_length=settings.window, batch_tokens=None, batch_sequences=NOMINAL * gpus)
+    found = list(Pricing(shape, large, gpus, device).options())
+    mine = [one for one in found if one.layout.kind == kind_of(settings)]
+    return best_of(mine or found, device).tokens_per_second
 
 
 def best_of(options: Sequence[Option], device: Device) -> Option:

@@ -20,7 +20,8 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from langadapt.errors import ConfigError, LangadaptError
 from langadapt.machine import choose_device
-from langadapt.training.model import blocks, norms
+from langadapt.training.adapter_settings import check_alone
+from langadapt.training.model import blocks, fp32_modules, norms
 from langadapt.training.settings import TrainSettings
 
 PATIENCE = timedelta(days=30)
@@ -97,7 +98,8 @@ def join(settings: TrainSettings) -> ProcessGroup:
         return ProcessGroup(device=device)
     if settings.optimizer != "adamw":
         raise ConfigError(f"optimizer: {settings.optimizer} works in one process, but there are {size}; use adamw")
-    if settings.sequences_per_step % size:
+    check_alone(settings.adapter, size)
+    if settings.has_batch and settings.sequences_per_step % size:
         raise ConfigError(
             f"{settings.sequences_per_step} windows per step (batch_tokens / sequence_length) do not divide among "
             f"{size} processes"
@@ -107,7 +109,9 @@ def join(settings: TrainSettings) -> ProcessGroup:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        gpu = device.type == "cuda"
+        # With its device NCCL connects at once: a GPU that cannot be reached shows here, not in the first step.
+        dist.init_process_group("nccl" if gpu else "gloo", device_id=device if gpu else None)
     patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     return ProcessGroup(dist.get_rank(), dist.get_world_size(), device, patient)
 
@@ -212,11 +216,12 @@ def shard_model(model: nn.Module, settings: TrainSettings, processes: ProcessGro
     compute = None if settings.precision == "fp32" else torch.bfloat16
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     reshard = settings.sharding not in {"grad-op", "none"}
-    if settings.norms_in_fp32:
-        # One dtype per group of parameters, and compute in it: norms travel by themselves.
-        whole = MixedPrecisionPolicy(reduce_dtype=torch.float32)
-        for norm in norms(model):
-            fully_shard(norm, mesh=mesh, mp_policy=whole, reshard_after_forward=False)
+    # One dtype per group of parameters, and compute in it: what is in fp32 travels by itself.
+    whole = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    alone = [*(norms(model) if settings.norms_in_fp32 else ()), *fp32_modules(model).values()]
+    # What lies inside of another comes first.
+    for module in reversed(dict.fromkeys(alone)):
+        fully_shard(module, mesh=mesh, mp_policy=whole, reshard_after_forward=False)
     for block in blocks(model):
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)

@@ -31,10 +31,9 @@ class Phase:
         return [item for group in self.groups.values() for item in group]
 
 
-def main_phase(model: Any) -> Phase:
-    """Everything is trained."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
+def main_phase(model: Any, parts: str = "all") -> Phase:
+    """Everything is trained, or what ``parts`` says."""
+    models.train_parts(model, parts)
     return Phase("main", models.groups(model))
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from langadapt.artefacts.folders import scratch_folder
 from langadapt.errors import ConfigError, TrainingStopped
 from langadapt.machine import choose_device
+from langadapt.progress import Progress
 from langadapt.training.data.batches import StoreShare
-from langadapt.training.loop import Job, Progress, Trainer, Validate
+from langadapt.training.job import OldModel, TrainingJob, Validate
+from langadapt.training.loop import Trainer
 from langadapt.training.parallel import ProcessGroup
 from langadapt.training.result import TrainResult
 from langadapt.training.settings import TrainSettings
@@ -28,6 +29,7 @@ def rehearse(
     validate: Validate | None = None,
     progress: Progress | None = None,
     new_rows: Sequence[int] | None = None,
+    old: OldModel | None = None,
 ) -> TrainResult:
     """Train ``model`` in place as ``train_model`` would, without checkpoints, log or export.
 
@@ -37,14 +39,16 @@ def rehearse(
     device = torch.device(choose_device(settings.device))
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device: {settings.device}, but torch sees no GPU here")
-    settings = replace(settings, checkpoint_every=None, checkpoint_minutes=None, tensorboard=False, wandb_project=None)
+    settings = replace(
+        settings, keep="last", checkpoint_every=None, checkpoint_minutes=None, tensorboard=False, wandb_project=None
+    )
     # Steps are seeded one by one; the caller's generators are left as they were.
     with (
-        tempfile.TemporaryDirectory(prefix="langadapt-rehearsal-") as folder,
+        scratch_folder("langadapt-rehearsal") as folder,
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
         silent = progress if progress is not None else say_nothing
-        job = Job(model, list(stores), Path(folder), settings, tokenizer, validate, silent, new_rows)
+        job = TrainingJob(model, list(stores), folder, settings, tokenizer, validate, silent, new_rows, old)
         try:
             return Rehearsal(job, ProcessGroup(device=device)).run(False)
         except TrainingStopped:

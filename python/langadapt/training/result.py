@@ -20,7 +20,7 @@ class TrainResult:
     loss: float
     """Mean of the last logged interval, nats per token."""
     validation: dict[str, float]
-    """The last validation."""
+    """Of the model in ``final``; of the last one where none is kept."""
     seconds: float
     """Wall-clock time of all processes that worked on this run, one after the other."""
     tokens_per_second: float
@@ -31,6 +31,16 @@ class TrainResult:
     """Share of window positions of each store that hold a pair."""
     layout: dict[str, Any] = field(default_factory=dict)
     """Micro-batch, recomputation, sharding and processes, as set or as found."""
+    best_step: int | None = None
+    """Step whose model was the best at a validation, 0 for the one before training; none where nothing told."""
+    kept_step: int | None = None
+    """Step of the model in ``final``."""
+    overfit_from: int | None = None
+    """Step after which the run over-fitted: validation got worse while the training loss fell."""
+    stopped_early: bool = False
+    """By ``patience``."""
+    diverged: str = ""
+    """What showed that the run diverged, and what to do; empty for one that did not."""
 
     @property
     def final(self) -> Path:

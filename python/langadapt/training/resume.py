@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,25 @@ import torch
 from torch import Tensor, nn
 
 from langadapt import __version__
-from langadapt.artefacts.folders import fingerprint, read_manifest, write_atomically
+from langadapt.artefacts.folders import MANIFEST_NAME, fingerprint, read_manifest, write_atomically
+from langadapt.artefacts.stages import read_stamp
 from langadapt.costs.flops import Shape
-from langadapt.costs.memory import checkpoint_bytes
-from langadapt.errors import ConfigError, MismatchError
+from langadapt.costs.memory import best_bytes, checkpoint_bytes, kept_parameters
+from langadapt.errors import ConfigError, MismatchError, TrainingDiverged
+from langadapt.training import adapter
 from langadapt.training.checkpoint import STATE, Reader, folder_of, found, newest, read_state, warn_of_full_disk
 from langadapt.training.course import Course
 from langadapt.training.data.batches import StoreShare
 from langadapt.training.optimizer import Named
-from langadapt.training.settings import BUDGET, FREE_TO_CHANGE, RATES, TrainSettings
+from langadapt.training.result import TrainResult
+from langadapt.training.settings import BUDGET, FREE_TO_CHANGE, KEPT, RATES, TrainSettings
 from langadapt_kernels import FusedAdamW
+from langadapt_kernels.adamw.states import zero_scales
 
 Extend = bool | int | str
 """Whether a run may be extended: no, from where it is best done, from the checkpoint of a step, or from ``newest``."""
 
 RUN_NAME = "run.json"
-PROJECTION = "ortho_matrix"
-"""Of GaLore's projectors, which are no tensors: the matrix that they would otherwise make anew, of another gradient."""
 
 
 def describe_run(model: Any, shares: Sequence[StoreShare], settings: TrainSettings) -> dict[str, Any]:
@@ -40,8 +43,23 @@ def describe_run(model: Any, shares: Sequence[StoreShare], settings: TrainSettin
 
     inputs = {"model": known(model)}
     for number, share in enumerate(shares):
-        inputs[f"store {share.name or number} at weight {share.weight:g}"] = known(share.path)
+        described = share.described if share.name else replace(share, name=str(number)).described
+        inputs[f"store {described}"] = known(share.store)
     return {"langadapt": __version__, "settings": settings.to_dict(), "inputs": inputs}
+
+
+def as_before(settings: TrainSettings, out: Path) -> TrainSettings:
+    """``settings`` with a window, a batch and a warm-up as the run in ``out`` has them, wherever they are `auto`: it
+    was begun with other facts perhaps, or by an earlier version with other rules."""
+    if not found(out / "checkpoints") and not (out / "final").is_dir():
+        return settings
+    stamp = read_stamp(out / RUN_NAME) or read_stamp(out / "final" / MANIFEST_NAME) or {}
+    before = stamp.get("settings") or {}
+    names = [name for name in ("sequence_length", "batch_tokens", "warmup") if getattr(settings, name) == "auto"]
+    kept = {name: before[name] for name in names if before.get(name, "auto") != "auto"}
+    if "batch_tokens" in kept:
+        kept["batch_sequences"] = before.get("batch_sequences")
+    return replace(settings, **kept)
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, extend: Extend) -> bool:
@@ -59,7 +77,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, ext
             "folder, or delete this one to start anew"
         )
     old, new, changed = before["settings"], now["settings"], changes(before, now)
-    other = [key for key in changed if key not in RATES.union(BUDGET)]
+    other = [key for key in changed if key not in RATES.union(BUDGET, KEPT)]
     if other or (changed and extend is False):
         listed = ", ".join(f"{key}: {old.get(key)} there, {new[key]} here" for key in other or changed)
         remedy = "" if other else "go on by `extend` (`langadapt train --extend`), "
@@ -73,7 +91,8 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, ext
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Settings that make another run of it."""
     old, new = before["settings"], now["settings"]
-    return [key for key in new if key not in FREE_TO_CHANGE and old.get(key) != new[key]]
+    # What an earlier version did not know of cannot have been another.
+    return [key for key in new if key not in FREE_TO_CHANGE and key in old and old[key] != new[key]]
 
 
 def finished(out: Path, run: Mapping[str, Any], extend: Extend) -> dict[str, Any] | None:
@@ -82,10 +101,37 @@ def finished(out: Path, run: Mapping[str, Any], extend: Extend) -> dict[str, Any
         return None
     manifest = read_manifest(out / "final")
     before = {"inputs": manifest["inputs"], "settings": manifest["settings"]}
-    if check_same(before, run, out, extend):
+    if is_given_up(manifest, run, extend) or check_same(before, run, out, extend):
         return None
     result: dict[str, Any] = manifest["summary"]
     return result
+
+
+def result_of(done: Mapping[str, Any], out: Path) -> TrainResult:
+    """The result of a run that is complete.
+
+    Raises:
+        TrainingDiverged: it had diverged.
+    """
+    result = TrainResult(**{**done, "out": str(out)})
+    if result.diverged:
+        raise TrainingDiverged(result.diverged, result)
+    return result
+
+
+def is_given_up(manifest: Mapping[str, Any], run: Mapping[str, Any], extend: Extend) -> bool:
+    """Whether a complete run had diverged and another one is wanted in its place: nobody misses it."""
+    other = manifest["inputs"] != run["inputs"] or bool(changes(manifest, run))
+    return bool(manifest["summary"].get("diverged")) and extend is False and other
+
+
+def make_room(out: Path, run: Mapping[str, Any], extend: Extend) -> None:
+    """Delete a complete run that :func:`is_given_up`."""
+    final = out / "final"
+    if (final / MANIFEST_NAME).is_file() and is_given_up(read_manifest(final), run, extend):
+        # Its model last: until then it is known for what it is.
+        for folder in (out / "checkpoints", final):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_folder(out: Path, run: Mapping[str, Any], extend: Extend) -> None:
@@ -105,7 +151,8 @@ def write_run_file(out: Path, run: Mapping[str, Any], shape: Shape, settings: Tr
     fill. Rehearsals are made of nothing and leave nothing."""
     if not run:
         return
-    warn_of_full_disk(out / "checkpoints", checkpoint_bytes(shape, settings), settings.checkpoints_at_most)
+    each = checkpoint_bytes(shape, settings) + best_bytes(kept_parameters(shape, settings), settings)
+    warn_of_full_disk(out / "checkpoints", each, settings.checkpoints_at_most)
     write_atomically(out / RUN_NAME, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -160,14 +207,12 @@ def earlier_settings(state: Mapping[str, Any]) -> TrainSettings:
 
 
 def tensors_of(model: nn.Module, named: Named, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Everything that a checkpoint must hold: parameters, and the optimizer's tensors under the parameters' names."""
-    tensors = {f"model.{name}": parameter.data for name, parameter in model.named_parameters()}
+    """Everything that a checkpoint must hold: parameters that can move, the optimizer's tensors under their names."""
+    tensors = {f"model.{name}": parameter.data for name, parameter in adapter.moving(model)}
     for name, parameter in named:
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors |= {f"optimizer.{name}.{part}": tensor for part, tensor in plain_parts(key, value)}
-            elif isinstance(getattr(value, PROJECTION, None), Tensor):
-                tensors[f"optimizer.{name}.{key}/{PROJECTION}"] = getattr(value, PROJECTION)
     return tensors
 
 
@@ -190,8 +235,8 @@ def plain_states(named: Named, optimizer: torch.optim.Optimizer) -> dict[str, di
 
 
 def restore_model(reader: Reader, model: nn.Module) -> None:
-    """Fill all parameters."""
-    for name, parameter in model.named_parameters():
+    """Fill all parameters that can move."""
+    for name, parameter in adapter.moving(model):
         reader.fill(f"model.{name}", parameter.data)
 
 
@@ -216,10 +261,6 @@ def restore_optimizer(
                 state[state_key] = read_like(reader, f"optimizer.{name}.{state_key}", parameter)
                 continue
             key = f"optimizer.{name}.{state_key}"
-            if part == PROJECTION:
-                state[whole] = galore_projector(optimizer, parameter)
-                setattr(state[whole], part, reader.whole(key).to(parameter.device))
-                continue
             if whole not in state:
                 # Of torchao's optimizers; only the first moment has a sign.
                 state[whole] = optimizer._new_buffer(parameter, whole == "exp_avg")  # type: ignore[attr-defined]
@@ -230,23 +271,23 @@ def restore_optimizer(
             # torch would cast the states of other libraries to the parameter's dtype.
             optimizer.state[parameter] = state
     if isinstance(optimizer, FusedAdamW):
-        optimizer.load_state_dict(content)
-
-
-def galore_projector(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> Any:
-    """What GaLore projects the gradients of ``parameter`` with, before it is given its matrix."""
-    from galore_torch.galore_projector import GaLoreProjector
-
-    group = next(group for group in optimizer.param_groups if any(one is parameter for one in group["params"]))
-    named = {key: group[key] for key in ("update_proj_gap", "scale", "proj_type")}
-    return GaLoreProjector(group["rank"], **named)
+        try:
+            optimizer.load_state_dict(content)
+        except ValueError as error:
+            raise MismatchError(
+                f"checkpoint: {error}; set `states` as it was, or start anew in another folder"
+            ) from None
 
 
 def read_like(reader: Reader, key: str, parameter: nn.Parameter) -> Tensor:
-    """A state tensor: sharded as its parameter if it has its shape, whole otherwise."""
+    """A state tensor: sharded as its parameter if it has its shape or is the scales of its codes, whole otherwise."""
     shape = reader.shapes[key]
-    if not hasattr(parameter, "device_mesh") or shape != list(parameter.shape):
+    scales = key.endswith("_scale")
+    if not hasattr(parameter, "device_mesh") or (shape != list(parameter.shape) and not scales):
         return reader.whole(key).to(parameter.device if shape else "cpu")
-    state = torch.zeros_like(parameter, dtype=reader.rows(key, 0, 0).dtype, requires_grad=False)
+    if scales:
+        state = zero_scales(parameter)
+    else:
+        state = torch.zeros_like(parameter, dtype=reader.rows(key, 0, 0).dtype, requires_grad=False)
     reader.fill(key, state)
     return state

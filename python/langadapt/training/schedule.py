@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from langadapt.checks import at_least
 from langadapt.errors import ConfigError
 
+Number = TypeVar("Number", int, float)
 Schedule = Literal["cosine", "linear", "infinite", "wsd", "rex", "constant"]
 
 SWAPPED_EMBEDDING_FACTOR = 3.0
@@ -44,8 +45,9 @@ class ScheduleSettings:
     ``learning_rate`` after a swap (of a recipe that swaps: in all arms), else ``learning_rate``."""
     schedule: Schedule = "cosine"
     """Shape of the rate over the run, see ``langadapt.training.schedule``."""
-    warmup: float = 0.01
-    """Share of the run over which the rate rises linearly from 0."""
+    warmup: float | Literal["auto"] = "auto"
+    """Share of the run over which the rate rises linearly from 0; auto = 2 / (1 - beta2) steps (40; arXiv 1910.04209),
+    at least 0.01 and at most 0.1 of the run."""
     cooldown: float = 0.6
     """`infinite` only: share of the run, warm-up included, until the cosine reaches ``infinite_learning_rate``."""
     infinite_learning_rate: float | None = None
@@ -60,15 +62,17 @@ class ScheduleSettings:
             raise ConfigError(
                 f"min_learning_rate: {self.min_learning_rate} is not between 0 and learning_rate: {self.learning_rate}"
             )
-        for name in ("warmup", "cooldown", "anneal"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}: {getattr(self, name)} is not in [0, 1]")
-        if self.schedule == "infinite" and not self.warmup <= self.cooldown <= 1 - self.anneal:
+        # An automatic warm-up takes what the others leave.
+        warmup = 0.0 if self.warmup == "auto" else self.warmup
+        for name, value in (("warmup", warmup), ("cooldown", self.cooldown), ("anneal", self.anneal)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{name}: {value} is not in [0, 1]")
+        if self.schedule == "infinite" and not warmup <= self.cooldown <= 1 - self.anneal:
             raise ConfigError(
-                f"cooldown: {self.cooldown} is not between warmup: {self.warmup} and 1 - anneal: {1 - self.anneal:g}"
+                f"cooldown: {self.cooldown} is not between warmup: {warmup} and 1 - anneal: {1 - self.anneal:g}"
             )
-        if self.schedule == "wsd" and self.warmup + self.anneal > 1:
-            raise ConfigError(f"warmup: {self.warmup} and anneal: {self.anneal} together are longer than the run")
+        if self.schedule == "wsd" and warmup + self.anneal > 1:
+            raise ConfigError(f"warmup: {warmup} and anneal: {self.anneal} together are longer than the run")
         if not self.min_learning_rate <= self.plateau_learning_rate <= self.learning_rate:
             raise ConfigError(
                 f"infinite_learning_rate: {self.plateau_learning_rate} is not between min_learning_rate: "
@@ -76,6 +80,11 @@ class ScheduleSettings:
             )
         if isinstance(self.embedding_learning_rate, (int, float)):
             at_least(0, embedding_learning_rate=self.embedding_learning_rate)
+
+    @property
+    def warmup_share(self) -> float:
+        """``warmup`` once it is a number."""
+        return settled("warmup", self.warmup)
 
     @property
     def plateau_learning_rate(self) -> float:
@@ -94,12 +103,23 @@ class ScheduleSettings:
         return float(self.embedding_learning_rate)
 
 
+def settled(name: str, value: Number | Literal["auto"]) -> Number:
+    """The number that a setting has come to.
+
+    Raises:
+        ConfigError: it is `auto` still: `langadapt.training.choices.settle` was not asked.
+    """
+    if isinstance(value, str):
+        raise ConfigError(f"{name}: auto waits for budget and text, which `choices.settle` is to be given")
+    return value
+
+
 def rate_at(progress: float, settings: ScheduleSettings) -> float:
     """The rate of the step that ends at ``progress`` (clamped to [0, 1])."""
     progress = min(max(progress, 0.0), 1.0)
     peak, low = settings.learning_rate, settings.min_learning_rate
-    if progress < settings.warmup:
-        return peak * progress / settings.warmup
+    if progress < settings.warmup_share:
+        return peak * progress / settings.warmup_share
     name = settings.schedule
     if name == "constant":
         return peak
@@ -108,7 +128,7 @@ def rate_at(progress: float, settings: ScheduleSettings) -> float:
     if name == "wsd":
         start = 1 - settings.anneal
         return peak if progress < start else anneal(share(progress, start, 1.0), peak, low, "sqrt")
-    done = share(progress, settings.warmup, 1.0)
+    done = share(progress, settings.warmup_share, 1.0)
     if name == "cosine":
         return half_cosine(done, peak, low)
     if name == "linear":
@@ -120,7 +140,7 @@ def infinite(progress: float, settings: ScheduleSettings) -> float:
     """Phases 2 to 4 of the infinite schedule."""
     plateau, start = settings.plateau_learning_rate, 1 - settings.anneal
     if progress < settings.cooldown:
-        return half_cosine(share(progress, settings.warmup, settings.cooldown), settings.learning_rate, plateau)
+        return half_cosine(share(progress, settings.warmup_share, settings.cooldown), settings.learning_rate, plateau)
     if progress < start:
         return plateau
     return anneal(share(progress, start, 1.0), plateau, settings.min_learning_rate, "exponential")
@@ -141,7 +161,7 @@ def constant_rate(settings: ScheduleSettings) -> float | None:
 def steady(progress: float, settings: ScheduleSettings) -> bool:
     """Whether a run of this schedule is in a constant phase, from which it may go on for any length."""
     end = 1.0 if settings.schedule == "constant" else 1 - settings.anneal
-    start = settings.cooldown if settings.schedule == "infinite" else settings.warmup
+    start = settings.cooldown if settings.schedule == "infinite" else settings.warmup_share
     return settings.schedule in {"constant", "wsd", "infinite"} and start <= progress <= end
 
 
@@ -163,14 +183,18 @@ def share(progress: float, start: float, end: float) -> float:
 def phases(settings: ScheduleSettings) -> list[tuple[str, float, float]]:
     """Names and bounds, as shares of the run, of the schedule's phases that have a length."""
     if settings.schedule == "infinite":
-        bounds = [("warm-up", settings.warmup), ("cool-down", settings.cooldown), ("constant", 1 - settings.anneal)]
+        bounds = [
+            ("warm-up", settings.warmup_share),
+            ("cool-down", settings.cooldown),
+            ("constant", 1 - settings.anneal),
+        ]
         bounds.append(("anneal", 1.0))
     elif settings.schedule == "wsd":
-        bounds = [("warm-up", settings.warmup), ("stable", 1 - settings.anneal), ("anneal", 1.0)]
+        bounds = [("warm-up", settings.warmup_share), ("stable", 1 - settings.anneal), ("anneal", 1.0)]
     elif settings.schedule == "constant":
-        bounds = [("warm-up", settings.warmup), ("constant", 1.0)]
+        bounds = [("warm-up", settings.warmup_share), ("constant", 1.0)]
     else:
-        bounds = [("warm-up", settings.warmup), (f"{settings.schedule} decay", 1.0)]
+        bounds = [("warm-up", settings.warmup_share), (f"{settings.schedule} decay", 1.0)]
     found, start = [], 0.0
     for name, end in bounds:
         if end > start:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from langadapt.checks import at_least, positive
 from langadapt.errors import ConfigError
-from langadapt.training.schedule import ScheduleSettings
+from langadapt.training.adapter_settings import AdapterSettings, BodySettings
+from langadapt.training.schedule import ScheduleSettings, settled
 
 Precision = Literal["pure-bf16", "mixed-bf16", "fp32"]
 Rounding = Literal["nearest", "stochastic", "kahan", "split", "split8"]
@@ -59,17 +60,24 @@ class BudgetSettings:
 class BatchSettings:
     """Which tokens an optimizer step sees."""
 
-    sequence_length: int = 2048
-    """Tokens per window."""
-    batch_tokens: int | None = None
-    """Tokens per optimizer step over all processes; a multiple of ``sequence_length``."""
+    data: Literal["text", "chat"] = "text"
+    """What ``corpus.target`` holds. chat = conversations, a line ``{"messages": [{"role": ..., "content": ...}]}`` each
+    in `.jsonl` files, written by the model's chat template; the assistant's turns are learnt. For `langadapt train`
+    alone: the model is trained as it is, `swap`, `tokenizer` and `evaluate.suites` play no part."""
+    sequence_length: int | Literal["auto"] = "auto"
+    """Tokens per window; auto = 2048, or the model's context where that is shorter."""
+    batch_tokens: int | Literal["auto"] | None = "auto"
+    """Tokens per optimizer step over all processes; a multiple of ``sequence_length``. auto = the largest useful batch
+    for the D tokens that budget and text come to, a power of two of windows: 0.58 D^0.571 (Step Law, arXiv 2503.04715),
+    at most D / 500, so that there are 500 steps. Under ``steps``: what one pass over the text gives each of them, at
+    most 524,288. none = ``batch_sequences``."""
     batch_sequences: int | None = None
-    """Windows per optimizer step over all processes; instead of ``batch_tokens``. Default 256."""
+    """Windows per optimizer step over all processes; instead of ``batch_tokens``. Where both are none, 256."""
     micro_batch: int | Literal["auto"] = "auto"
     """Windows per forward pass and process; auto = the fastest that fits, found by trial on one GPU, predicted under
     `torchrun`."""
     isolate_documents: bool = True
-    """No attention from one document of a window to another."""
+    """Nothing of one document of a window reaches another: by position ids, else by a row for each document."""
     document_start: Literal["auto", "bos", "eos", "none"] = "auto"
     """Token set before each document so that its first token is learnt too; auto = BOS, or EOS where there is none."""
     seed: int = 42
@@ -77,31 +85,47 @@ class BatchSettings:
 
     def check(self) -> None:
         """Batch, window and micro-batch fit together."""
-        at_least(2, sequence_length=self.sequence_length)
+        if self.batch_sequences is not None and self.batch_tokens == "auto":
+            self.batch_tokens = None
         if self.batch_tokens is not None and self.batch_sequences is not None:
             raise ConfigError("batch_tokens and batch_sequences are both set; keep one of them")
-        if self.batch_tokens is not None and (self.batch_tokens < 1 or self.batch_tokens % self.sequence_length):
-            raise ConfigError(
-                f"batch_tokens: {self.batch_tokens} is not a multiple of sequence_length: {self.sequence_length}"
-            )
         at_least(1, batch_sequences=self.batch_sequences)
-        if self.micro_batch != "auto" and not 1 <= self.micro_batch <= self.sequences_per_step:
+        at_least(1, micro_batch=None if self.micro_batch == "auto" else self.micro_batch)
+        if self.sequence_length != "auto":
+            at_least(2, sequence_length=self.sequence_length)
+        if isinstance(self.batch_tokens, int):
+            at_least(1, batch_tokens=self.batch_tokens)
+            if self.sequence_length != "auto" and self.batch_tokens % self.sequence_length:
+                raise ConfigError(
+                    f"batch_tokens: {self.batch_tokens} is not a multiple of sequence_length: {self.sequence_length}"
+                )
+        if self.has_batch and self.micro_batch != "auto" and self.micro_batch > self.sequences_per_step:
             raise ConfigError(
                 f"micro_batch: {self.micro_batch} is not between 1 and the {self.sequences_per_step} windows of a step "
                 "(batch_tokens / sequence_length)"
             )
 
     @property
+    def has_batch(self) -> bool:
+        """Whether the windows of a step are known: `auto` waits for budget and text."""
+        return self.batch_tokens is None or "auto" not in (self.batch_tokens, self.sequence_length)
+
+    @property
+    def window(self) -> int:
+        """``sequence_length`` once it is a number."""
+        return settled("sequence_length", self.sequence_length)
+
+    @property
     def sequences_per_step(self) -> int:
         """Windows per optimizer step over all processes."""
         if self.batch_tokens is not None:
-            return self.batch_tokens // self.sequence_length
+            return settled("batch_tokens", self.batch_tokens) // self.window
         return self.batch_sequences if self.batch_sequences is not None else 256
 
     @property
     def tokens_per_step(self) -> int:
         """Tokens per optimizer step over all processes."""
-        return self.sequences_per_step * self.sequence_length
+        return self.sequences_per_step * self.window
 
 
 @dataclass
@@ -117,8 +141,8 @@ class OptimizerSettings:
     """Added to the denominator of Adam."""
     max_grad_norm: float | None = 1.0
     """Gradients are scaled down to this global norm; none = never."""
-    optimizer: Literal["adamw", "galore-adamw", "adamw-8bit"] = "adamw"
-    """`galore-adamw` needs `galore-torch`, `adamw-8bit` needs `bitsandbytes` or `torchao`."""
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """`adamw-8bit` is that of `torchao` or `bitsandbytes`, one of which it needs; `states: int8` does without."""
 
 
 @dataclass
@@ -131,6 +155,10 @@ class PrecisionSettings:
     """How pure-bf16 updates are rounded: 8 bytes per parameter (nearest, stochastic), 9 (split8), 10 (kahan, split).
     auto = stochastic, or nearest where ``optimizer`` knows no other: to nearest, as in the paper, most small updates
     are lost (``docs/runs/precision.md``)."""
+    states: Literal["full", "int8"] = "full"
+    """AdamW's two moments under `pure-bf16`: full = bf16, 4 bytes per parameter; int8 = companded codes of a byte with
+    a scale for each 64 neighbours (FlashOptim, arXiv 2602.23349), 2.125 bytes; vectors stay as they are, and matrices
+    whose rows are not whole groups of 64. Of the fp32 moments of other precisions there are only full ones."""
     norms_in_fp32: bool = False
     """Keep norm weights in fp32 under `pure-bf16`: they are near 1, where bf16 cannot hold small updates."""
     accumulate: Literal["auto", "bf16", "fp32"] = "auto"
@@ -151,6 +179,11 @@ class PrecisionSettings:
             raise ConfigError(
                 f"rounding: {self.rounding} is for `precision: pure-bf16`, but precision is {self.precision}, "
                 "whose fp32 parameters need none"
+            )
+        if self.precision != "pure-bf16" and self.states != "full":
+            raise ConfigError(
+                f"states: {self.states} is for `precision: pure-bf16`, but precision is {self.precision}, whose "
+                "moments are fp32"
             )
         if isinstance(self.loss_chunk, int) and self.loss_chunk < 0:
             raise ConfigError(f"loss_chunk: {self.loss_chunk} is negative")
@@ -173,6 +206,43 @@ class EmbeddingsFirstSettings:
 
 
 @dataclass
+class ForgettingSettings:
+    """What is done so that the model forgets less of what it knew; the source text and the source model tell what."""
+
+    parts: Literal["all", "embeddings"] = "all"
+    """What is trained: everything, or the rows of tokens alone: the body stays as it is, bit by bit, and has neither
+    gradients nor states."""
+    protect: float | None = None
+    """Share of the columns of each of the body's matrices that stay as they are: those that matter most to source text,
+    by |weight| x norm of the activations (source-shielded updates). Needs ``corpus.source``; none = all move."""
+    replay_loss: Literal["cross_entropy", "kl"] = "cross_entropy"
+    """Of replayed source text: the next token, or, at words that both tokenizers begin alike, the source model's
+    distribution over it. `kl` holds the source model beside the trained one. Needs ``corpus.source_share``."""
+
+    def check(self) -> None:
+        """What is protected is trained, by an optimizer that can."""
+        if self.protect is None:
+            return
+        if not 0 < self.protect < 1:
+            raise ConfigError(f"protect: {self.protect:g} is not a share in (0, 1)")
+        if self.parts == "embeddings":
+            raise ConfigError("protect: `parts: embeddings` leaves the whole body as it is; keep one of them")
+
+
+@dataclass
+class KeepSettings:
+    """Which of a run's models is its result."""
+
+    keep: Literal["best", "last"] = "best"
+    """`best`: the best of all that were validated, by bits per byte of target text, the model before training included;
+    `last`: that of the last step, as it is where nothing is validated."""
+    source_weight: float = 0.0
+    """Weight of the source text's bits per byte beside the target's in what is best, where both are validated."""
+    patience: int | None = None
+    """Validations without a better one after which the run ends; none = never."""
+
+
+@dataclass
 class CheckpointSettings:
     """When checkpoints are written, and how many are kept."""
 
@@ -190,10 +260,10 @@ class CheckpointSettings:
 class LogSettings:
     """What is measured beside the loss, and where it is written."""
 
-    validate_every: int | None = None
-    """Steps between validations; none = a tenth of the run."""
-    log_every: int = 10
-    """Steps between lines of the log; losses are averaged over them."""
+    validate_every: int | Literal["auto"] | None = "auto"
+    """Steps between validations; none = a tenth of the run; auto = a twentieth where it has 1,000 steps or more."""
+    log_every: int | Literal["auto"] = "auto"
+    """Steps between lines of the log; losses are averaged over them. auto = a hundredth of the run, at most 10."""
     stale_every: int = 100
     """Steps between measurements of the share of weights that an update leaves unmoved; 0 = never."""
     tensorboard: bool = False
@@ -221,8 +291,9 @@ class LayoutSettings:
 
 
 BUDGET = ("steps", "tokens", "epochs", "hours")
-"""How much is trained; changed on purpose by `extend`, as `RATES` are."""
+"""How much is trained; changed on purpose by `extend`, as `RATES` and `KEPT` are."""
 RATES = frozenset({"max_grad_norm", "weight_decay"} | {field.name for field in fields(ScheduleSettings)})
+KEPT = frozenset(field.name for field in fields(KeepSettings))
 FREE_TO_CHANGE = frozenset(
     {"deadline", "limit_hours", "micro_batch"}
     | {field.name for group in (CheckpointSettings, LogSettings, LayoutSettings) for field in fields(group)}
@@ -235,6 +306,9 @@ class TrainSettings(  # the fields of the last base come first
     LayoutSettings,
     LogSettings,
     CheckpointSettings,
+    KeepSettings,
+    ForgettingSettings,
+    BodySettings,
     EmbeddingsFirstSettings,
     PrecisionSettings,
     OptimizerSettings,
@@ -248,18 +322,41 @@ class TrainSettings(  # the fields of the last base come first
         if self.rounding == "auto":
             able = self.precision == "pure-bf16" and self.optimizer == "adamw"
             self.rounding = "stochastic" if able else "nearest"
-        for group in (BudgetSettings, BatchSettings, ScheduleSettings, PrecisionSettings):
+        for group in (BudgetSettings, BatchSettings, ScheduleSettings, PrecisionSettings, ForgettingSettings):
             group.check(self)
-        at_least(1, log_every=self.log_every, keep_checkpoints=self.keep_checkpoints)
+        self.adapter = AdapterSettings.given(self.adapter)
+        self.check_adapter()
+        if self.protect is not None and self.optimizer != "adamw":
+            raise ConfigError(f"protect: needs `optimizer: adamw`, whose step reads masks, but it is {self.optimizer}")
+        at_least(1, keep_checkpoints=self.keep_checkpoints, patience=self.patience)
+        at_least(0, source_weight=self.source_weight)
         at_least(0, weight_decay=self.weight_decay, eps=self.eps, stale_every=self.stale_every)
         at_least(0, embeddings_first_steps=self.embeddings_first_steps)
         at_least(0, embeddings_first_learning_rate=self.embeddings_first_learning_rate)
         positive(checkpoint_every=self.checkpoint_every, checkpoint_minutes=self.checkpoint_minutes)
-        positive(validate_every=self.validate_every, threads=self.threads, max_grad_norm=self.max_grad_norm)
+        positive(threads=self.threads, max_grad_norm=self.max_grad_norm)
+        at_least(1, log_every=None if self.log_every == "auto" else self.log_every)
+        at_least(1, validate_every=None if self.validate_every == "auto" else self.validate_every)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas: {self.betas} are not two numbers in [0, 1)")
         if self.optimizer != "adamw" and self.rounding != "nearest":
             raise ConfigError(f"rounding: {self.rounding} needs `optimizer: adamw`, but optimizer is {self.optimizer}")
+        if self.optimizer != "adamw" and self.states != "full":
+            raise ConfigError(
+                f"states: {self.states} needs `optimizer: adamw`, but optimizer is {self.optimizer}, which has states "
+                "of its own; keep one of them"
+            )
+
+    def check_adapter(self) -> None:
+        """Raise ConfigError where an adapter stands beside what leaves it nothing to do."""
+        if self.adapter is None:
+            return
+        if self.parts == "embeddings":
+            raise ConfigError("adapter: `parts: embeddings` leaves the body as it is; keep one of them")
+        if self.protect is not None:
+            raise ConfigError("adapter: the weights whose columns `protect` keeps do not move; keep one of them")
+        if self.norms_in_fp32:
+            raise ConfigError("adapter: norms are not trained beside it, so norms_in_fp32 gains nothing; leave it out")
 
     def budget_steps(self, epoch: float, per_step: float) -> int | None:
         """Steps that the budget comes to; none under ``hours``. An epoch is ``epoch`` windows or tokens, of which each

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,11 +24,13 @@ from langadapt.training import parallel
 from langadapt.training.attention.choice import packed_inputs
 from langadapt.training.checkpoint import good_checkpoints
 from langadapt.training.data.batches import Batch, Mixture
+from langadapt.training.data.rows import Part, idle, rows, windows
 from langadapt.training.layout_trials import fastest_layout
 from langadapt.training.loss import HeadLoss
-from langadapt.training.meters import LossMeter, Stopwatch
+from langadapt.training.meters import LossMeter, Stopwatch, losses_by_source
 from langadapt.training.phases import Phase, main_phase
 from langadapt.training.settings import TrainSettings
+from langadapt.training.teacher import Teacher, teach
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class Stepper:
     device: torch.device
     attention: str
     """Name of the kernel."""
+    apart: str
+    """How documents are kept apart, as `models.set_attention` gives it."""
     head_loss: HeadLoss
     shape: Shape
     peak_flops: float | None
@@ -87,12 +90,13 @@ class Stepper:
         *,
         swapped: bool = False,
         layout: Mapping[str, Any] | None = None,
+        teacher: Teacher | None = None,
         phase: Callable[[Any], Phase] = main_phase,
     ) -> None:
         """Make the model ready: attention, loss, layout, sharding, compilation, optimizer.
 
         ``swapped``: some embeddings have never been trained. ``layout``: of the checkpoint that the run goes on from,
-        as `describe_layout` gave it. ``phase``: makes the first phase of a model that is ready.
+        as `describe_layout` gave it. ``teacher``: of replayed text. ``phase``: makes the first phase of a ready model.
         """
         self.model, self.mixture, self.settings, self.processes = model, mixture, settings, processes
         self.device, self.sharded, self.reduces_once, self.micro_batch = processes.device, False, False, 0
@@ -105,12 +109,12 @@ class Stepper:
         self.sums, self.stale_share, self.warned_of_stale, self.wait_for = None, None, False, None
         self.reported_at = time.monotonic()
         known = (layout or {}).get("attention")
-        attention = processes.broadcast(models.set_attention(model, settings, self.device, known))
+        attention, self.apart = processes.broadcast(models.set_attention(model, settings, self.device, known))
         # Each process has timed kernels for itself.
         if attention != model.config._attn_implementation:
             model.set_attn_implementation(attention)
         self.attention = attention
-        self.head_loss = HeadLoss(model, settings.loss_chunk)
+        self.head_loss, self.teacher = HeadLoss(model, settings.loss_chunk), teacher
         self.check_loss()
         self.shape = Shape.of(model.config.to_dict(), model.get_input_embeddings().weight.shape[0])
         known = devices.named(torch.cuda.get_device_name(self.device)) if self.device.type == "cuda" else None
@@ -144,7 +148,7 @@ class Stepper:
         """Compare the loss with the model's own, on a window of one document."""
         window = torch.arange(48, device=self.device)[None]
         with self.compute():
-            self.head_loss.check(packed_inputs(window % 7, window, self.attention), torch.roll(window % 7, -1, 1))
+            self.head_loss.check(self.inputs(window % 7, window), torch.roll(window % 7, -1, 1))
 
     def apply_layout(self, micro_batch: int, activation_checkpointing: str) -> None:
         """Windows per forward pass, and what is made again in the backward pass."""
@@ -209,23 +213,18 @@ class Stepper:
         return wanted and settings.precision == "pure-bf16" and not self.reduces_once
 
     def accumulates(self) -> bool:
-        """Whether a step has more than one micro-batch."""
-        return self.settings.sequences_per_step // self.processes.size > self.micro_batch
+        """Whether a step has more than one micro-batch; where documents have rows of their own, that is not known."""
+        return self.apart == models.ROWS or self.settings.sequences_per_step // self.processes.size > self.micro_batch
 
     def step(self, batch: Batch, step: int, *, rate: float = 0.0, embeddings_rate: float | None = None) -> None:
         """One update. ``rate`` is of everything but embeddings, whose rate follows it or is ``embeddings_rate``."""
         settings = self.settings
         # Dropout of a step is a function of seed, step and rank, so a resumed run draws the same.
         torch.manual_seed(settings.seed * 1_000_003 + step * self.processes.size + self.processes.rank)
-        for group in self.optimizer.param_groups:
-            its = rate
-            if group["name"] == "embeddings":
-                its = embeddings_rate if embeddings_rate is not None else rate * self.embedding_ratio
-            if isinstance(group["lr"], Tensor):
-                # torchao's optimizers compile their step and take rates that change as tensors only.
-                group["lr"].fill_(its)
-            else:
-                group["lr"] = its
+        others = {"embeddings": rate * self.embedding_ratio if embeddings_rate is None else embeddings_rate}
+        if settings.adapter is not None:
+            others["adapter"] = rate * settings.adapter.rate
+        optimizers.set_rates(self.optimizer, rate, others)
         self.backward(batch, step)
         if self.sums is not None:
             self.sums.hand_over()
@@ -238,54 +237,55 @@ class Stepper:
 
     def backward(self, batch: Batch, step: int) -> None:
         """Gradients of the mean loss over all learnt tokens of the step, in this process' share of it."""
-        arrays = (batch.input_ids, batch.labels, batch.positions, batch.sources)
-        ids, labels, positions, sources = (
-            torch.from_numpy(array).pin_memory().to(self.device, non_blocking=True)
-            if self.device.type == "cuda"
-            else torch.from_numpy(array)
-            for array in arrays
-        )
         # FSDP averages gradients over processes; the sum is what is wanted.
         scale = (self.processes.size if self.sharded else 1) / max(batch.learnt, 1)
         self.losses.begin_step()
-        done = 0
-        while done < len(ids):
-            part = slice(done, done + self.micro_batch)
-            last = part.stop >= len(ids)
+        parts, done = self.parts(batch), 0
+        while done < len(parts):
+            part, last = parts[done], done + 1 == len(parts)
             if self.sharded:
                 self.model.set_requires_gradient_sync(last or not self.reduces_once)
             accumulating = not last and self.settings.optimizer == "adamw"
+            self.head_loss.soft, part = teach(self.teacher, part, self.mixture.names)
+            ids, labels, positions, sources = part.on(self.device)
             losses = None
             try:
-                documents = int(np.count_nonzero(batch.positions[part] == 0))
                 with self.optimizer.accumulating() if accumulating else contextlib.nullcontext():
-                    losses = self.forward_backward(
-                        ids[part], labels[part], positions[part], scale=scale, documents=documents
-                    )
+                    losses = self.forward_backward(ids, labels, positions, scale=scale, documents=part.documents)
             except torch.OutOfMemoryError:
                 log.debug("step %d: out of memory", step + 1)
-            # Not in the block above: until it ends, its traceback keeps the tensors of the failed pass.
+            # Not above: until that block ends, its traceback keeps the tensors of the failed pass.
             if losses is None:
                 self.shrink(step)
-                done = 0
+                parts, done = self.parts(batch), 0
                 continue
-            self.losses.add(losses, labels[part], sources[part])
-            bad = ~torch.isfinite(losses.sum())
-            self.first_bad_step = torch.where(bad & (self.first_bad_step < 0), step, self.first_bad_step)
-            done = part.stop
+            self.losses.add(losses, labels, sources)
+            bad = ~torch.isfinite(losses.sum()) & (self.first_bad_step < 0)
+            self.first_bad_step = torch.where(bad, step, self.first_bad_step)
+            done += 1
+
+    def parts(self, batch: Batch) -> list[Part]:
+        """What each forward pass of a step sees; in all processes there are as many."""
+        if self.apart != models.ROWS:
+            return windows(batch, self.micro_batch)
+        parts = rows(batch, self.micro_batch)
+        most = max(self.processes.all_gather(len(parts)))
+        return parts + [idle(parts[-1])] * (most - len(parts))
 
     def forward_backward(
         self, ids: Tensor, labels: Tensor, positions: Tensor, *, scale: float, documents: int | None = None
     ) -> Tensor:
         """One micro-batch, of so many documents; returns the losses of its tokens, fp32."""
-        if self.settings.isolate_documents:
-            inputs = packed_inputs(ids, positions, self.attention, documents)
-        else:
-            inputs = {"input_ids": ids}
         with self.compute():
-            loss, losses = self.head_loss(inputs, labels, scale)
+            loss, losses = self.head_loss(self.inputs(ids, positions, documents), labels, scale)
         loss.backward()
         return losses
+
+    def inputs(self, ids: Tensor, positions: Tensor, documents: int | None = None) -> dict[str, Any]:
+        """The model's arguments."""
+        if self.apart in (models.ROWS, models.WHOLE):
+            return {"input_ids": ids}
+        return packed_inputs(ids, positions, self.attention, documents, states=self.apart == models.STATES)
 
     def shrink(self, step: int) -> None:
         """Start the step again with half the micro-batch, or with more recomputation; no weight has moved yet.
@@ -298,7 +298,7 @@ class Stepper:
             checkpointing = "full"
         elif self.micro_batch == 1 or self.processes.is_distributed:
             raise LangadaptError(
-                f"step {step + 1}: out of memory with {self.micro_batch} windows of {self.settings.sequence_length} "
+                f"step {step + 1}: out of memory with {self.micro_batch} windows of {self.settings.window} "
                 "tokens per forward pass; lower micro_batch or sequence_length, or set activation_checkpointing: full"
             )
         self.apply_layout(max(self.micro_batch // 2, 1), checkpointing)
@@ -372,12 +372,7 @@ class Stepper:
         now = time.monotonic()
         seconds, self.reported_at = max(now - self.reported_at, 1e-9), now
         tokens = steps * self.settings.tokens_per_step
-        names = [windows.name for windows in self.mixture.sources]
-        line: dict[str, Any] = {"loss": sum(sums) / max(sum(counts), 1)}
-        if len(names) > 1:
-            line["loss_by_source"] = {
-                name: total / count for name, total, count in zip(names, sums, counts, strict=True) if count
-            }
+        line = losses_by_source(self.mixture.names, sums, counts, bytes_per_token)
         line["learning_rate"] = {group["name"]: float(group["lr"]) for group in self.optimizer.param_groups}
         line["grad_norm"] = float(self.grad_norm)
         line["tokens_per_second"] = round(tokens / seconds, 1)
@@ -385,7 +380,7 @@ class Stepper:
             read = sum(count * size for count, size in zip(counts, bytes_per_token, strict=True) if size is not None)
             line["bytes_per_second"] = round(read / seconds, 1)
         if self.peak_flops is not None:
-            window, peak = self.settings.sequence_length, self.peak_flops * self.processes.size
+            window, peak = self.settings.window, self.peak_flops * self.processes.size
             line["mfu"] = round(self.shape.mfu(tokens / seconds, window, peak), 4)
         line["data_wait_seconds"] = round(self.data_wait.take(), 4)
         line["optimizer_seconds"] = round(self.optimizer_time.take(), 4)

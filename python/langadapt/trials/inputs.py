@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,14 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from langadapt.artefacts.folders import scratch_folder
 from langadapt.corpus.documents import read_documents
 from langadapt.corpus.samples import first_bytes
 from langadapt.errors import ConfigError
 from langadapt.models.folder import context_length, resolve_model
 from langadapt.progress import Progress
 from langadapt.store import TokenStore
+from langadapt.swap.distill import distil_rows
 from langadapt.swap.files import input_rows
-from langadapt.swap.rows.names import VECTOR_METHODS
+from langadapt.swap.rows.names import DISTILL, VECTOR_METHODS
 from langadapt.swap.rows.options import SwapOptions
 from langadapt.swap.rows.wechsel import vectors_from_files
 from langadapt.tokenizer.encoder import Tokenizer
@@ -107,7 +108,21 @@ class MethodInputs:
             extra = {"vectors": target, "source_vectors": source}
         elif method == "clp" and self.helper is not None:
             extra = {"helper_rows": input_rows(resolve_model(self.helper))}
+        elif method == DISTILL:
+            extra = self.learnt()
         return {**self.counts, **extra}
+
+    def learnt(self) -> dict[str, Any]:
+        """``learnt_rows``, and what they began with.
+
+        Raises:
+            ConfigError: there is no store to learn from.
+        """
+        if self.opened is None:
+            raise ConfigError("method `distill` reads text of the target language: give its token store as --store")
+        start = SwapOptions(seed=self.seed).updated(self.target_vectors)
+        rows = distil_rows(self.model, self.opened, self.own, self.tokenizer, swap=start, progress=self.progress)
+        return {"learnt_rows": rows, **self.target_vectors}
 
     def complete(self, swap: SwapOptions) -> SwapOptions:
         """A swap with what its methods need."""
@@ -160,14 +175,14 @@ def choose_method(
         )
     tokenizer = Tokenizer.from_pretrained(inputs.tokenizer)
     train = brief_settings(inputs, wish)
-    with tempfile.TemporaryDirectory(prefix="langadapt-probe-") as folder:
+    with scratch_folder("langadapt-probe") as folder:
         target, source = read_documents(wish.text), source_documents(inputs)
         if inputs.opened is not None:
             share = StoreShare(inputs.opened, 1.0, "target")
             text = ProbeText([share], first_bytes(target, HELD_OUT_BYTES), first_bytes(source, HELD_OUT_BYTES))
         else:
-            text = sample_text(target, source, tokenizer, Path(folder) / "store", progress=inputs.progress)
-            inputs = replace(inputs, store=Path(folder) / "store")
+            text = sample_text(target, source, tokenizer, folder / "store", progress=inputs.progress)
+            inputs = replace(inputs, store=folder / "store")
         ranking = probe_methods(
             inputs.model,
             tokenizer,

@@ -15,11 +15,12 @@ import torch
 
 from langadapt.corpus.samples import first_bytes
 from langadapt.errors import ConfigError
-from langadapt.evaluation.bits_per_byte import bits_per_byte
+from langadapt.evaluation.bits_per_byte import measure_bits_per_byte
 from langadapt.models.folder import load_model
 from langadapt.progress import Progress
 from langadapt.store import tokenize_corpus
 from langadapt.swap.loaded import swap_tokenizer
+from langadapt.swap.rows.learnt import LearntRows
 from langadapt.swap.rows.options import DEFAULTS, SwapOptions
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings
@@ -156,10 +157,23 @@ def probe_methods(
         dtype = torch.bfloat16 if settings.precision == "pure-bf16" else torch.float32
         with no_bars():
             loaded = load_model(model, dtype=dtype, trust_remote_code=trust_remote_code)
-        swap_tokenizer(loaded, own, tokenizer, swap=swaps[method], **options(method))
-        return short_training(loaded, tokenizer, text, settings, progress=one_phase(progress, f"probe {method}"))
+        given = options(method)
+        swap_tokenizer(loaded, own, tokenizer, swap=swaps[method], **given)
+        left = after(settings, given.get("learnt_rows"))
+        return short_training(loaded, tokenizer, text, left, progress=one_phase(progress, f"probe {method}"))
 
     return bake_off(methods, probe)
+
+
+def after(settings: TrainSettings, learnt: LearntRows | None) -> TrainSettings:
+    """``settings`` without the steps that as many tokens take as rows were learnt from: at equal time.
+
+    Counted in tokens, not in seconds, so that the same seed gives the same numbers on any machine.
+    """
+    if learnt is None or settings.steps is None:
+        return settings
+    left = max(1, settings.steps - round(learnt.tokens / settings.tokens_per_step))
+    return replace(settings, steps=left, validate_every=left)
 
 
 def short_training(
@@ -170,8 +184,9 @@ def short_training(
     measured: dict[int, dict[str, float]] = {}
 
     def validate(trained: Any, step: int) -> dict[str, float]:
+        how: dict[str, Any] = {"window": text.window, "progress": progress}
         measured[step] = {
-            side: bits_per_byte(trained, tokenizer, documents, window=text.window)
+            side: measure_bits_per_byte(trained, tokenizer, documents, **how).bits_per_byte
             for side, documents in sides.items()
             if any(documents)
         }

@@ -7,7 +7,6 @@ vocabulary that it belongs to. A zero row means that the token has no vector.
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from safetensors.numpy import save_file
 from langadapt import _core
 from langadapt.artefacts.folders import check_space, whole_file
 from langadapt.errors import ConfigError, DataError, MismatchError
+from langadapt.machine import thread_count
 from langadapt.progress import Progress
 from langadapt.store import TokenStore
 from langadapt.tokenizer.vocabulary import read_vocabulary
@@ -73,9 +73,10 @@ def train_vectors(
     store = open_store(store)
     settings: dict[str, Any] = {"dim": dim, "epochs": epochs, "window": window, "negatives": negative, "seed": seed}
     settings |= {"min_count": min_count, "learning_rate": learning_rate, "subsample": subsample, "ngrams": ngrams}
-    settings["threads"] = threads if threads is not None else os.cpu_count() or 1
+    settings["threads"] = thread_count(threads)
     vectors, _ = _core.train_cbow(
-        store.tokens,
+        # A store in parts is copied into memory here.
+        np.asarray(store.tokens),
         np.ascontiguousarray(store.offsets, dtype=np.uint64),
         token_surfaces(store, tokenizer),
         settings,

@@ -4,11 +4,12 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use langadapt_core::Monitor;
+use langadapt_core::bpe::cutting::Cutting;
 use langadapt_core::bpe::train::{
     ByteLevelOptions, Counted, Cutter, SentencePieceOptions, Sentences, WordCounts, count_texts, learn_byte_level,
     learn_sentencepiece,
 };
-use langadapt_core::pretokenize::Pattern;
+use langadapt_core::pretokenize::{Pattern, Scanner};
 
 const SYLLABLES: [&str; 14] =
     ["ge", "schwin", "dig", "keit", "un", "über", "größ", "ten", "ver", "ständ", "nis", "se", "an", "er"];
@@ -31,7 +32,8 @@ fn text(bytes: usize) -> String {
 }
 
 fn regex() -> Cutter {
-    Cutter::Regex { pattern: Pattern::Llama3, forms: Vec::new(), add_prefix_space: false }
+    let cutting = Cutting::by(Pattern::Llama3.regex()).expect("a pattern of its own");
+    Cutter::ByteLevel { normal: Vec::new(), cutting }
 }
 
 fn sentences() -> Cutter {
@@ -50,10 +52,11 @@ fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("bpe_training");
     group.throughput(Throughput::Bytes(text.len() as u64)).sample_size(10);
     for pattern in Pattern::ALL {
+        let scanner = Scanner::new(pattern.regex()).expect("a pattern of its own");
         group.bench_function(format!("pretokenize/{pattern:?}"), |bench| {
             bench.iter(|| {
                 let mut pieces = 0u64;
-                pattern.for_each_span(black_box(&text), |_, _| pieces += 1);
+                scanner.for_each(black_box(text.as_bytes()), |_, _| pieces += 1);
                 pieces
             });
         });

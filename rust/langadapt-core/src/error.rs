@@ -1,5 +1,6 @@
 //! One error type for the crate: what is wrong, where, and what to do about it.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 /// Shorthand for results of this crate.
@@ -10,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused a file operation.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", printable(path.display()))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -18,7 +19,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file's content is not what its name or format promises.
-    #[error("{}{}: {detail}", path.display(), line.map(|n| format!(":{n}")).unwrap_or_default())]
+    #[error("{}{}: {}", printable(path.display()), line.map(|n| format!(":{n}")).unwrap_or_default(), printable(detail))]
     Data {
         /// The file.
         path: PathBuf,
@@ -31,7 +32,7 @@ pub enum Error {
     #[error("{0}")]
     Argument(String),
     /// The operating system refused memory.
-    #[error("{}: {detail}", path.display())]
+    #[error("{}: {detail}", printable(path.display()))]
     Memory {
         /// The file that asks for it.
         path: PathBuf,
@@ -68,5 +69,30 @@ impl Error {
     /// An [`Error::Argument`].
     pub fn argument(detail: impl Into<String>) -> Self {
         Self::Argument(detail.into())
+    }
+}
+
+/// `text` on one line that a terminal shows and does not obey: names of files and columns are the user's, and damaged
+/// ones anybody's.
+fn printable(text: impl Display) -> String {
+    let mut shown = String::new();
+    for character in text.to_string().chars() {
+        if character.is_control() {
+            shown.extend(character.escape_debug());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    #[test]
+    fn messages_have_one_line() {
+        let error = Error::data_at("a\nb.parquet", 3, "no column `\u{1b}[31m`\n");
+        assert_eq!(error.to_string(), "a\\nb.parquet:3: no column `\\u{1b}[31m`\\n");
     }
 }

@@ -242,7 +242,8 @@ impl StoreReader {
         let damaged =
             |detail: &str| Error::data(folder, format!("damaged token store: {detail}; tokenize the corpus again"));
         let last = match bytemuck::try_cast_slice::<u8, u64>(&offsets) {
-            Ok([first, .., last]) if *first == 0 => *last as usize,
+            // Below 2^60 the sizes in bytes are numbers, too.
+            Ok([first, .., last]) if *first == 0 && *last < 1 << 60 => *last as usize,
             _ => return Err(damaged("offsets.bin does not hold two or more uint64, the first of them 0")),
         };
         let narrow = tokens.len() == last * 2;

@@ -72,6 +72,20 @@ pub(crate) fn count_unicode(text: &str) -> u64 {
     words
 }
 
+/// How many extended grapheme clusters UAX #29 finds.
+pub(crate) fn count_graphemes(text: &str) -> u64 {
+    let mut graphemes = 0;
+    // Lines apart: a line feed is a grapheme of its own, or the end of one. Most lines are plain.
+    for line in text.split_inclusive('\n') {
+        graphemes += if line.is_ascii() {
+            line.len() - usize::from(line.ends_with("\r\n"))
+        } else {
+            line.graphemes(true).count()
+        };
+    }
+    graphemes as u64
+}
+
 /// Calls `word` with every word that UAX #29 finds.
 ///
 /// No word crosses a space or a line feed, so the parts between them are looked at one by one; most are plain letters
@@ -208,6 +222,7 @@ mod tests {
         ]), 0..40)) {
             prop_assert_eq!(count_unicode(&text), naive(&text));
             let text = pieces.concat();
+            prop_assert_eq!(count_graphemes(&text), text.graphemes(true).count() as u64, "{:?}", text);
             let mut found = Vec::new();
             for_each_unicode(&text, |word| found.push(word));
             prop_assert_eq!(found, text.unicode_words().collect::<Vec<_>>(), "{:?}", text);

@@ -3,10 +3,16 @@
 mod corpora;
 
 use std::io::Write;
+use std::sync::Arc;
 
 use corpora::{Folder, gzip, in_parts, json_lines, read, zstd};
 use langadapt_core::corpus::{Batch, Inputs, ReadOptions, ReadReport, TextUnit, fold_documents, map_documents};
 use langadapt_core::{Error, Monitor, Result};
+use parquet::basic::{Compression, GzipLevel};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 
 /// In any order, through `fold_documents`.
 fn fold(names: &[impl AsRef<str>], options: &ReadOptions, threads: usize) -> Result<(Vec<String>, ReadReport)> {
@@ -154,13 +160,87 @@ fn truncated_and_damaged_streams_are_errors() {
     assert!(error.contains("cut.jsonl.gz: truncated gzip stream"), "{error}");
 }
 
+/// Of two faults of a file the earlier one is named, however many rows a batch has.
+#[test]
+fn rows_before_a_damaged_page_are_read() {
+    let schema = Arc::new(parse_message_type("message rows { optional binary text (UTF8); }").unwrap());
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::GZIP(GzipLevel::default()))
+        .set_dictionary_enabled(false)
+        .set_data_page_row_count_limit(32)
+        .set_write_batch_size(32)
+        .build();
+    let mut bytes = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let levels: Vec<i16> = (0..128).map(|row| i16::from(row != 8)).collect();
+    let values: Vec<ByteArray> = sample(127).iter().map(|text| text.as_str().into()).collect();
+    column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None).unwrap();
+    column.close().unwrap();
+    let end = group.close().unwrap().column(0).byte_range();
+    writer.close().unwrap();
+    // In the last page's checksum.
+    bytes[(end.0 + end.1) as usize - 6] ^= 1;
+    let folder = Folder::new();
+    let path = folder.put("a.parquet", &bytes);
+    for batch_bytes in [1, 200, 1 << 20] {
+        let options = ReadOptions { batch_bytes, ..ReadOptions::default() };
+        let error = read(&[&path], &options, 2).unwrap_err().to_string();
+        assert!(error.contains("damaged or truncated"), "{error}");
+        let error = read(&[&path], &ReadOptions { strict: true, ..options }, 2).unwrap_err().to_string();
+        assert!(error.contains("a.parquet:9: the text is null"), "{batch_bytes}: {error}");
+    }
+}
+
+#[test]
+fn frames_are_read_side_by_side_and_lines_cross_them() {
+    let folder = Folder::new();
+    let mut lines = json_lines(&sample(40_000));
+    for n in 0..12 {
+        let at = lines.iter().skip(n * 400_000).position(|&byte| byte == b'\n').unwrap() + n * 400_000 + 1;
+        lines.splice(at..at, *b"oops\n");
+    }
+    let plain = read(&[folder.put("a.jsonl", &lines)], &ReadOptions::default(), 1).unwrap();
+    let places = |report: &ReadReport| report.first_problems.iter().map(|problem| problem.line).collect::<Vec<_>>();
+    let sized = |part: &[u8]| zstd::bulk::compress(part, 1).unwrap();
+    for (name, parts, compress) in [("b", 13, zstd as fn(&[u8]) -> Vec<u8>), ("c", 13, sized), ("d", 300, sized)] {
+        let path = folder.put(&format!("{name}.jsonl.zst"), &in_parts(&lines, parts, compress));
+        for threads in [1, 2, 5] {
+            let (texts, report) = read(&[&path], &ReadOptions::default(), threads).unwrap();
+            assert!(texts == plain.0 && places(&report) == places(&plain.1), "{name} {threads}");
+            let mut sorted = fold(&[&path], &ReadOptions::default(), threads).unwrap().0;
+            sorted.sort_by_key(|text| text[6..].split_once(':').unwrap().0.parse::<u32>().unwrap());
+            assert!(sorted == plain.0, "{name} {threads}");
+        }
+        // One file among others, and many files of many frames.
+        let copies: Vec<String> =
+            (0..3).map(|n| folder.put(&format!("{name}{n}.jsonl.zst"), &std::fs::read(&path).unwrap())).collect();
+        let (texts, report) = read(&copies, &ReadOptions::default(), 4).unwrap();
+        assert!(texts == [plain.0.clone(), plain.0.clone(), plain.0.clone()].concat(), "{name}");
+        assert_eq!(report.skipped.total(), 36);
+        let whole = std::fs::read(&path).unwrap();
+        let error = |bytes: &[u8], threads| {
+            read(&[folder.put("cut.jsonl.zst", bytes)], &ReadOptions::default(), threads).unwrap_err().to_string()
+        };
+        for cut in [whole.len() / 2, whole.len() - 1] {
+            let said = error(&whole[..cut], 1);
+            assert!(said.contains("cut.jsonl.zst: truncated zstd stream"), "{said}");
+            assert_eq!(error(&whole[..cut], 4), said);
+        }
+    }
+}
+
 #[test]
 fn names_that_cannot_be_read_say_why() {
     let folder = Folder::new();
     let message = |name: &str| Inputs::expand(&[name]).unwrap_err().to_string();
     let missing = folder.0.join("missing.jsonl");
     assert!(matches!(Inputs::expand(&[missing.to_str().unwrap()]), Err(Error::Io { .. })));
-    assert!(message(&folder.put("a.docx", b"x")).contains("unknown ending"));
+    assert!(message(&folder.put("a.docx", b"x")).ends_with("and .parquet"));
+    for (name, hint) in [("a.txt.xz", "xzcat FILE |"), ("a.csv", "as Parquet"), ("a.tar.gz", "unpack it")] {
+        assert!(message(&folder.put(name, b"x")).contains(hint), "{name}");
+    }
     assert!(message(&format!("{}/*.jsonl", folder.name())).contains("no file matches"));
     assert!(message(folder.name()).contains("no file with a known ending"));
     assert!(Inputs::expand(&[] as &[&str]).is_err());
@@ -230,16 +310,19 @@ fn closures_may_fail_and_panic() {
 #[test]
 fn lines_that_are_too_long_are_counted() {
     let folder = Folder::new();
-    let (long, fits) = ("x".repeat(200_000), "y".repeat(1000));
+    let (long, fits) = ("x".repeat(200_000), "y".repeat(1989));
     for end in ["\n", "\r\n", "\r"] {
         let lines = ["a", &long, &fits, &long, &long, "b"].join(end);
         let json = ["a", &long, &fits].map(|text| serde_json::json!({ "text": text }).to_string()).join(end);
         let whole = ReadOptions { text_unit: TextUnit::File, ..ReadOptions::default() };
-        for batch_bytes in [1, 100, 64 << 10, 1 << 20] {
-            let options = ReadOptions { batch_bytes, max_line_bytes: 2000, ..ReadOptions::default() };
-            for (name, bytes, expected, skipped) in
-                [("a.txt", &lines, vec!["a", &fits, "b"], vec![2, 4, 5]), ("a.jsonl", &json, vec!["a", &fits], vec![2])]
-            {
+        for batch_bytes in [1, 100, 1990, 2001, 64 << 10, 1 << 20] {
+            let options = ReadOptions { batch_bytes, max_line_bytes: 1989, ..ReadOptions::default() };
+            // `fits` is as long as a line may be; in JSON, 11 bytes longer.
+            for (name, bytes, more, expected, skipped) in [
+                ("a.txt", &lines, 0, vec!["a", &fits, "b"], vec![2, 4, 5]),
+                ("a.jsonl", &json, 11, vec!["a", &fits], vec![2]),
+            ] {
+                let options = ReadOptions { max_line_bytes: 1989 + more, ..options.clone() };
                 let (texts, report) = read(&[folder.put(name, bytes.as_bytes())], &options, 2).unwrap();
                 assert_eq!(texts, expected);
                 assert_eq!(report.skipped.too_long, skipped.len() as u64);

@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use langadapt_core::corpus::{
-    Batch, BuildSettings, Filters, Inputs, ReadOptions, ReadReport, RepetitionLimits, SplitCount, TextUnit, Texts,
-    build, map_documents,
+    Batch, BuildSettings, Dropped, Filters, Inputs, Part, ReadOptions, ReadReport, RepetitionLimits, SplitCount,
+    TextUnit, Texts, build, build_part as build_shard, join, map_documents,
 };
 use langadapt_core::{Error, Monitor, Result};
 use pyo3::prelude::*;
@@ -15,7 +15,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::error::{panicked, to_python};
 use crate::feed::{self, Source};
-use crate::gate::POLL;
+use crate::gate::{self, POLL};
 
 /// Batches that wait for Python; two keep the reader busy.
 const WAITING: usize = 2;
@@ -31,6 +31,9 @@ pub struct Reading {
     text_unit: String,
     #[pyo3(default)]
     max_line_bytes: Option<usize>,
+    /// Whether a shard without a document is one.
+    #[pyo3(default)]
+    allow_empty: bool,
 }
 
 impl Reading {
@@ -43,10 +46,10 @@ impl Reading {
                 return Err(pyo3::exceptions::PyValueError::new_err(text));
             }
         };
-        let Self { text_field, strict, max_line_bytes, .. } = self;
+        let Self { text_field, strict, max_line_bytes, allow_empty, .. } = self;
         let usual = ReadOptions::default();
         let max_line_bytes = max_line_bytes.unwrap_or(usual.max_line_bytes);
-        Ok(ReadOptions { text_field, strict, text_unit, max_line_bytes, ..usual })
+        Ok(ReadOptions { text_field, strict, text_unit, max_line_bytes, allow_empty, ..usual })
     }
 }
 
@@ -79,6 +82,21 @@ pub fn report<'py>(py: Python<'py>, report: &ReadReport) -> PyResult<Bound<'py, 
 pub fn expand_inputs(py: Python<'_>, names: Vec<String>) -> PyResult<Vec<PathBuf>> {
     let inputs = py.detach(|| Inputs::expand(&names)).map_err(|error| to_python(py, error))?;
     Ok(inputs.paths().map(PathBuf::from).collect())
+}
+
+/// The same in blocks of consecutive files, of `bytes` or more each but for the last.
+#[pyfunction]
+pub fn input_blocks(py: Python<'_>, names: Vec<String>, bytes: u64) -> PyResult<Vec<Vec<PathBuf>>> {
+    py.detach(|| {
+        let inputs = Inputs::expand(&names)?;
+        let mut blocks: Vec<Vec<PathBuf>> = Vec::new();
+        for (path, block) in inputs.paths().zip(inputs.blocks(bytes)) {
+            blocks.resize_with(block + 1, Vec::new);
+            blocks[block].push(path.to_owned());
+        }
+        Ok(blocks)
+    })
+    .map_err(|error| to_python(py, error))
 }
 
 /// A copy of a batch's texts that outlives it.
@@ -185,6 +203,7 @@ struct BuildOptions {
     validation_share: f64,
     validation_bytes: Option<u64>,
     validation_documents: Option<u64>,
+    block_bytes: u64,
     threads: usize,
 }
 
@@ -204,6 +223,7 @@ impl BuildOptions {
             validation_share: self.validation_share,
             validation_bytes: self.validation_bytes,
             validation_documents: self.validation_documents,
+            block_bytes: self.block_bytes,
         })
     }
 }
@@ -223,20 +243,72 @@ pub fn build_corpus<'py>(
     let threads = settings.threads;
     let found =
         feed::run(py, progress, source, |monitor, inputs| build(inputs, &options, &built, &folder, threads, monitor))?;
-    let split = |count: SplitCount| -> PyResult<Bound<'py, PyDict>> {
-        let entry = PyDict::new(py);
-        entry.set_item("documents", count.documents)?;
-        entry.set_item("bytes", count.bytes)?;
-        Ok(entry)
-    };
     let all = PyDict::new(py);
     all.set_item("read", report(py, &found.read)?)?;
-    let dropped = PyDict::new(py);
-    for (name, count) in found.dropped.by_name() {
-        dropped.set_item(name, count)?;
+    all.set_item("dropped", dropped_of(py, &found.dropped)?)?;
+    all.set_item("train", split_of(py, found.train)?)?;
+    all.set_item("validation", split_of(py, found.validation)?)?;
+    Ok(all)
+}
+
+fn split_of(py: Python<'_>, count: SplitCount) -> PyResult<Bound<'_, PyDict>> {
+    let entry = PyDict::new(py);
+    entry.set_item("documents", count.documents)?;
+    entry.set_item("bytes", count.bytes)?;
+    Ok(entry)
+}
+
+fn dropped_of<'py>(py: Python<'py>, dropped: &Dropped) -> PyResult<Bound<'py, PyDict>> {
+    let entry = PyDict::new(py);
+    for (name, count) in dropped.by_name() {
+        entry.set_item(name, count)?;
     }
-    all.set_item("dropped", dropped)?;
-    all.set_item("train", split(found.train)?)?;
-    all.set_item("validation", split(found.validation)?)?;
+    Ok(entry)
+}
+
+/// A shard's part of [`build_corpus`], of whole blocks of files; it may be empty.
+#[pyfunction]
+pub fn build_part<'py>(
+    py: Python<'py>,
+    names: Vec<String>,
+    folder: PathBuf,
+    settings: &Bound<'py, PyDict>,
+    first: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let options = settings.extract::<Reading>()?.options()?;
+    let settings: BuildOptions = settings.extract()?;
+    let built = settings.settings().map_err(|error| to_python(py, error))?;
+    let (read, dropped, train, documents) = gate::run(py, progress, |monitor| {
+        let inputs = if names.is_empty() { Inputs::default() } else { Inputs::expand(&names)? };
+        build_shard(&inputs, &options, &built, &folder, first, settings.threads, monitor)
+    })?;
+    let all = PyDict::new(py);
+    all.set_item("read", report(py, &read)?)?;
+    all.set_item("dropped", dropped_of(py, &dropped)?)?;
+    all.set_item("train", split_of(py, train)?)?;
+    all.set_item("passed", documents)?;
+    Ok(all)
+}
+
+/// Puts parts together: each a folder, documents and bytes of its finished training text, and how many passed.
+#[pyfunction]
+pub fn join_corpus<'py>(
+    py: Python<'py>,
+    parts: Vec<(PathBuf, u64, u64, u64)>,
+    folder: PathBuf,
+    settings: &Bound<'py, PyDict>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let settings: BuildOptions = settings.extract()?;
+    let built = settings.settings().map_err(|error| to_python(py, error))?;
+    let part =
+        |(folder, train, bytes, documents)| Part { folder, train: SplitCount { documents: train, bytes }, documents };
+    let parts: Vec<Part> = parts.into_iter().map(part).collect();
+    let found = gate::run(py, progress, |monitor| join(&parts, &built, &folder, settings.threads, monitor))?;
+    let all = PyDict::new(py);
+    all.set_item("dropped", dropped_of(py, &found.dropped)?)?;
+    all.set_item("train", split_of(py, found.train)?)?;
+    all.set_item("validation", split_of(py, found.validation)?)?;
     Ok(all)
 }

@@ -14,15 +14,12 @@ use pyo3::prelude::*;
 /// Turns a core error into the Python exception that a caller would expect.
 pub fn to_python(py: Python<'_>, error: Error) -> PyErr {
     match error {
-        Error::Io { path, source } => {
+        Error::Io { path, source } if source.raw_os_error().is_some() => {
             // `OSError(errno, text, file)` picks the right subclass by itself.
             let text = source.to_string();
             // Rust repeats the number that Python shows as `errno`.
             let text = text.split(" (os error").next().unwrap_or_default().to_owned();
-            match source.raw_os_error() {
-                Some(code) => PyOSError::new_err((code, text, path)),
-                None => data_error(py, format!("{}: {text}", path.display())),
-            }
+            PyOSError::new_err((source.raw_os_error(), text, path))
         }
         Error::Argument(text) => PyValueError::new_err(text),
         Error::Memory { .. } => PyMemoryError::new_err(error.to_string()),

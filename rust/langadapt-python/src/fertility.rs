@@ -41,13 +41,15 @@ pub fn count_tokens<'py>(
     })?;
     let found = PyList::empty(py);
     for one in tally.tokenizers {
-        found.append((one.counts.into_pyarray(py), one.continued_words))?;
+        let words = (one.continued_words, one.torn_words, one.placed_words);
+        found.append((one.counts.into_pyarray(py), words))?;
     }
     let all = PyDict::new(py);
     all.set_item("read", report(py, &read)?)?;
     all.set_item("characters", tally.characters)?;
     all.set_item("words", tally.words)?;
     all.set_item("unicode_words", tally.unicode_words)?;
+    all.set_item("graphemes", tally.graphemes)?;
     all.set_item("tokenizers", found)?;
     Ok(all)
 }

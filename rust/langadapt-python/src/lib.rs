@@ -3,26 +3,32 @@
 //! | file | concern |
 //! |---|---|
 //! | `gate.rs` | the one way into long work: detach from Python, poll for Ctrl-C, report progress, map errors |
+//! | `adamw.rs` | the optimizer's step on a CPU |
 //! | `corpus.rs` | documents for Python, reports |
 //! | `error.rs` | core errors to Python exceptions |
 //! | `feed.rs` | work on documents out of files or a Python iterator |
 //! | `fertility.rs` | token counts of corpora |
 //! | `hash.rs` | fingerprints |
+//! | `memory.rs` | what happens where the system refuses memory |
 //! | `store.rs` | writing token stores |
 //! | `tokenizer.rs` | the native tokenizer |
-//! | `training.rs` | pre-tokenizing and tokenizer training |
+//! | `training.rs` | tokenizer training |
 //! | `vectors.rs` | CBOW, weights of FOCUS |
+//! | `words.rs` | pre-tokenizing, files of word counts |
 
+mod adamw;
 mod corpus;
 mod error;
 mod feed;
 mod fertility;
 mod gate;
 mod hash;
+mod memory;
 mod store;
 mod tokenizer;
 mod training;
 mod vectors;
+mod words;
 
 use pyo3::prelude::*;
 
@@ -31,7 +37,9 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::corpus::{DocumentReader, build_corpus, expand_inputs};
+    use crate::adamw::{adamw_step, square_sums};
+    #[pymodule_export]
+    use crate::corpus::{DocumentReader, build_corpus, build_part, expand_inputs, input_blocks, join_corpus};
     #[pymodule_export]
     use crate::fertility::{count_tokens, token_surfaces};
     #[pymodule_export]
@@ -41,11 +49,11 @@ mod _core {
     #[pymodule_export]
     use crate::tokenizer::PyTokenizer;
     #[pymodule_export]
-    use crate::training::{
-        TrainedTokens, WordCounter, byte_characters, pretokenize, pretokenize_patterns, token_derivations,
-    };
+    use crate::training::{TrainedTokens, WordCounter, byte_characters, foreign_cutting, token_derivations};
     #[pymodule_export]
-    use crate::vectors::{sparsemax_weights, train_cbow};
+    use crate::vectors::{choose_snippets, sparsemax_weights, train_cbow};
+    #[pymodule_export]
+    use crate::words::{merge_counts, pretokenize, pretokenize_patterns};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,17 +1,20 @@
 //! Pre-tokenizing and tokenizer training.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use langadapt_core::Error;
 use langadapt_core::bpe::byte_level::characters_of;
-use langadapt_core::bpe::normalize::Form;
+use langadapt_core::bpe::cutting::Cutting;
+use langadapt_core::bpe::normalize::{Form, Step};
+use langadapt_core::bpe::tokenizer_json;
 use langadapt_core::bpe::train::{
     ByteLevelOptions, Counted, Cutter, Existing, ExtendOptions, NewToken, PieceKind, SentenceOptions,
     SentencePieceOptions, Sentences, TrainedBpe, WordCounts, count_corpus, count_texts, derivations, extend,
-    learn_byte_level, learn_sentencepiece,
+    learn_byte_level, learn_parity, learn_sentencepiece, read_counts, write_counts,
 };
 use langadapt_core::corpus::Inputs;
-use langadapt_core::pretokenize::Pattern;
+use langadapt_core::pretokenize::Scanner;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
@@ -21,26 +24,22 @@ use crate::corpus::{Reading, report};
 use crate::error::to_python;
 use crate::gate;
 
-/// The pieces of `text` under a regex that has a scanner.
+/// Why the core cannot cut text as these parts of a `tokenizer.json` do; `None` if it can.
 #[pyfunction]
-pub fn pretokenize<'t>(text: &'t str, regex: &str) -> PyResult<Vec<&'t str>> {
-    let pattern = pattern(regex)?;
-    let mut pieces = Vec::new();
-    pattern.for_each(text, |piece| pieces.push(piece));
-    Ok(pieces)
+pub fn foreign_cutting(normalizer: &str, pre_tokenizer: &str) -> PyResult<Option<String>> {
+    Ok(cutter(normalizer, pre_tokenizer)?.err())
 }
 
-/// The regexes that [`pretokenize`] has a scanner for, by name.
-#[pyfunction]
-pub fn pretokenize_patterns() -> Vec<(&'static str, &'static str)> {
-    let name = |pattern| match pattern {
-        Pattern::Gpt2 => "gpt2",
-        Pattern::Gpt4 => "gpt4",
-        Pattern::Llama3 => "llama3",
-        Pattern::Qwen2 => "qwen2",
-        Pattern::O200k => "o200k",
-    };
-    Pattern::ALL.map(|pattern| (name(pattern), pattern.regex())).to_vec()
+/// What cuts byte-level text as these parts of a `tokenizer.json` do, or what is foreign about them.
+fn cutter(normalizer: &str, pre_tokenizer: &str) -> PyResult<Result<Cutter, String>> {
+    let read = |json: &str| serde_json::from_str(json).map_err(|error| PyValueError::new_err(error.to_string()));
+    let (normalizer, pre_tokenizer) = (read(normalizer)?, read(pre_tokenizer)?);
+    Ok(tokenizer_json::steps(normalizer, pre_tokenizer).and_then(|spec| {
+        if spec.prepend || spec.replace {
+            return Err("a normalizer for \u{2581} with a byte-level pre-tokenizer".into());
+        }
+        Ok(Cutter::ByteLevel { normal: spec.normal, cutting: Cutting::new(&spec.splits)? })
+    }))
 }
 
 /// The 256 characters that stand for bytes in a byte-level vocabulary, in the order of the bytes.
@@ -49,11 +48,7 @@ pub fn byte_characters() -> String {
     characters_of(&(0..=255).collect::<Vec<u8>>())
 }
 
-fn pattern(regex: &str) -> PyResult<Pattern> {
-    Pattern::from_regex(regex).ok_or_else(|| PyValueError::new_err(format!("no scanner for this regex: `{regex}`")))
-}
-
-fn forms(names: &[String]) -> PyResult<Vec<Form>> {
+fn forms(names: &[String]) -> PyResult<Vec<Step>> {
     let form = |name: &String| match name.as_str() {
         "NFC" => Ok(Form::Nfc),
         "NFD" => Ok(Form::Nfd),
@@ -61,7 +56,7 @@ fn forms(names: &[String]) -> PyResult<Vec<Form>> {
         "NFKD" => Ok(Form::Nfkd),
         other => Err(PyValueError::new_err(format!("unknown normalization form: `{other}`"))),
     };
-    names.iter().map(form).collect()
+    names.iter().map(|name| form(name).map(Step::Form)).collect()
 }
 
 /// [`ByteLevelOptions`] by name.
@@ -71,6 +66,7 @@ struct ByteLevelSettings {
     vocab_size: usize,
     min_frequency: u64,
     special_tokens: Vec<String>,
+    given_tokens: Vec<String>,
     max_token_length: Option<usize>,
     full_alphabet: bool,
     accept_fewer: bool,
@@ -82,6 +78,7 @@ impl From<ByteLevelSettings> for ByteLevelOptions {
             vocab_size: named.vocab_size,
             min_frequency: named.min_frequency,
             special_tokens: named.special_tokens,
+            given_tokens: named.given_tokens,
             max_token_length: named.max_token_length,
             full_alphabet: named.full_alphabet,
             accept_fewer: named.accept_fewer,
@@ -96,6 +93,8 @@ struct SentencePieceSettings {
     vocab_size: usize,
     min_frequency: u64,
     special_tokens: Vec<String>,
+    required_chars: String,
+    given_tokens: Vec<String>,
     character_coverage: f32,
     byte_fallback: bool,
     max_piece_length: usize,
@@ -108,6 +107,8 @@ impl From<SentencePieceSettings> for SentencePieceOptions {
             vocab_size: named.vocab_size,
             min_frequency: named.min_frequency,
             special_tokens: named.special_tokens,
+            required_chars: named.required_chars,
+            given_tokens: named.given_tokens,
             character_coverage: named.character_coverage,
             byte_fallback: named.byte_fallback,
             max_piece_length: named.max_piece_length,
@@ -186,16 +187,10 @@ impl TrainedTokens {
 
 #[pymethods]
 impl WordCounter {
-    /// A counter of the pieces of a regex.
+    /// A counter of the words of a byte-level tokenizer, by its normalizer and pre-tokenizer as JSON.
     #[staticmethod]
-    fn byte_level(
-        regex: &str,
-        normalization: Vec<String>,
-        add_prefix_space: bool,
-        max_words: Option<usize>,
-        threads: usize,
-    ) -> PyResult<Self> {
-        let cutter = Cutter::Regex { pattern: pattern(regex)?, forms: forms(&normalization)?, add_prefix_space };
+    fn byte_level(normalizer: &str, pre_tokenizer: &str, max_words: Option<usize>, threads: usize) -> PyResult<Self> {
+        let cutter = cutter(normalizer, pre_tokenizer)?.map_err(PyValueError::new_err)?;
         Ok(Self { cutter, max_words, threads, counted: Mutex::default() })
     }
 
@@ -256,6 +251,44 @@ impl WordCounter {
         }
     }
 
+    /// Adds the words of `other`, which is used up, each so often as `weight` says where own words count `own` times.
+    fn absorb_weighted(&self, other: &Self, own: u64, weight: u64) {
+        let mut added = std::mem::take(&mut *other.counted.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.words.scale(own);
+        added.words.scale(weight);
+        counted.absorb(added);
+    }
+
+    /// Writes the counts to a file.
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        gate::run(py, None, |monitor| {
+            write_counts(&self.counted.lock().unwrap_or_else(PoisonError::into_inner).words, &path, monitor)
+        })
+    }
+
+    /// Adds the counts of a file, and what is known of their text.
+    fn load(&self, py: Python<'_>, path: PathBuf, documents: u64, bytes: u64, too_long: u64) -> PyResult<()> {
+        gate::run(py, None, |monitor| {
+            let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+            read_counts(&path, &mut counted.words, monitor)?;
+            counted.documents += documents;
+            counted.bytes += bytes;
+            counted.omitted.too_long += too_long;
+            Ok(())
+        })
+    }
+
+    /// How many of the different words a regex matches in.
+    fn words_with(&self, regex: &str) -> PyResult<u64> {
+        let scanner = Scanner::new(regex).map_err(|outside| PyValueError::new_err(outside.to_string()))?;
+        let mut found = 0;
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner).words.for_each(|word, _| {
+            found += u64::from(std::str::from_utf8(word).is_ok() && scanner.is_in(word));
+        });
+        Ok(found)
+    }
+
     /// What was counted, by name.
     fn summary(&self) -> Vec<(&'static str, u64)> {
         let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -278,6 +311,25 @@ impl WordCounter {
     ) -> PyResult<TrainedTokens> {
         let options = settings.into();
         self.learn(py, progress, |words, monitor| learn_byte_level(words, &options, monitor))
+    }
+
+    /// The same over the words of `others`, too, each merge for the counter that is worst off.
+    fn learn_parity(
+        &self,
+        py: Python<'_>,
+        others: Vec<Py<Self>>,
+        settings: ByteLevelSettings,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<TrainedTokens> {
+        let options = settings.into();
+        let mut languages = Vec::new();
+        for other in &others {
+            languages.push(other.get().take_words().map_err(|error| to_python(py, error))?);
+        }
+        self.learn(py, progress, |words, monitor| {
+            languages.insert(0, words);
+            learn_parity(languages, &options, monitor)
+        })
     }
 
     /// Learns SentencePiece-style pieces and uses up the counts.

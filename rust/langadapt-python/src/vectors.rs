@@ -1,5 +1,6 @@
-//! Token vectors: CBOW training, and the sparse weights of FOCUS.
+//! Token vectors: CBOW training, the sparse weights of FOCUS, and the text that rows are learnt from.
 
+use langadapt_core::snippets::{Wish, choose};
 use langadapt_core::sparsemax::{Score, Similarities, SparseRows, weights};
 use langadapt_core::vectors::{Settings, train};
 use langadapt_core::{Monitor, Result};
@@ -58,6 +59,32 @@ pub fn train_cbow<'py>(
     };
     let vectors = trained.data.into_pyarray(py).reshape([surfaces.len(), settings.dim])?;
     Ok((vectors, trained.counts.into_pyarray(py)))
+}
+
+/// First tokens of snippets that show the `wanted` tokens, uint64; see `langadapt.swap.distill`.
+#[pyfunction]
+#[pyo3(signature = (tokens, offsets, wanted, *, length, each, most, seed))]
+#[expect(clippy::too_many_arguments, reason = "a store, and a wish by name")]
+pub fn choose_snippets<'py>(
+    py: Python<'py>,
+    tokens: &Bound<'py, PyAny>,
+    offsets: PyReadonlyArray1<'py, u64>,
+    wanted: PyReadonlyArray1<'py, bool>,
+    length: usize,
+    each: u32,
+    most: usize,
+    seed: u64,
+) -> PyResult<Bound<'py, PyArray1<u64>>> {
+    let (offsets, wanted, wish) = (offsets.as_slice()?, wanted.as_slice()?, Wish { length, each, most, seed });
+    let starts = if let Ok(tokens) = tokens.extract::<PyReadonlyArray1<'py, u16>>() {
+        let tokens = tokens.as_slice()?;
+        gate::run(py, None, |monitor| choose(tokens, offsets, wanted, wish, monitor))?
+    } else {
+        let tokens = tokens.extract::<PyReadonlyArray1<'py, u32>>()?;
+        let tokens = tokens.as_slice()?;
+        gate::run(py, None, |monitor| choose(tokens, offsets, wanted, wish, monitor))?
+    };
+    Ok(starts.into_pyarray(py))
 }
 
 /// Sparsemax of a block of similarities: `(lengths uint32[new], columns uint32[n], weights float32[n])`.

@@ -13,6 +13,7 @@ from ..backend import BACKENDS
 from .modes import ROUNDINGS
 
 DTYPES = (torch.bfloat16, torch.float32)
+STATE_DTYPES = (*DTYPES, torch.int8)
 
 # Arguments of `torch.optim.AdamW`: those that choose an implementation change nothing here, the others are refused.
 _CHOICES = ("foreach", "fused", "capturable")
@@ -38,8 +39,8 @@ def check_settings(
     backend: str | None,
 ) -> None:
     """Raise ValueError for what no parameter group of a `FusedAdamW` may have."""
-    if state_dtype not in (None, *DTYPES):
-        raise ValueError(f"`state_dtype` must be one of {DTYPES} or None, got: {state_dtype}")
+    if state_dtype not in (None, *STATE_DTYPES):
+        raise ValueError(f"`state_dtype` must be one of {STATE_DTYPES} or None, got: {state_dtype}")
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ValueError(f"`max_grad_norm` must be positive, got: {max_grad_norm}")
     if max_grad_norm is not None and gradient_release:

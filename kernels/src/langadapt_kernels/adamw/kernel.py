@@ -8,6 +8,8 @@ RAGGED handles the rest (ends of tensors, odd addresses, scattered element indic
 import triton
 import triton.language as tl
 
+from ..codes import GROUP
+from ..codes.kernel import decode_average, decode_variance, divide, encode_average, encode_variance, square_root
 from ..rounding.kernel import (
     is_special,
     random_elements,
@@ -33,6 +35,10 @@ _STRIDE = tl.constexpr(EntryRow._fields.index("stride"))
 _SEED = tl.constexpr(EntryRow._fields.index("seed"))
 _SCALARS = tl.constexpr(EntryRow._fields.index("scalars"))
 _PLACE = tl.constexpr(EntryRow._fields.index("place"))
+_FROZEN = tl.constexpr(EntryRow._fields.index("frozen"))
+_COLUMNS = tl.constexpr(EntryRow._fields.index("columns"))
+_EXP_AVG_SCALE = tl.constexpr(EntryRow._fields.index("exp_avg_scale"))
+_EXP_AVG_SQ_SCALE = tl.constexpr(EntryRow._fields.index("exp_avg_sq_scale"))
 
 _CHUNK_COLUMNS = tl.constexpr(len(ChunkRow._fields))
 _ENTRY = tl.constexpr(ChunkRow._fields.index("entry"))
@@ -49,6 +55,8 @@ _ONE_MINUS_BETA1 = tl.constexpr(SCALARS.index("one_minus_beta1"))
 _BETA2 = tl.constexpr(SCALARS.index("beta2"))
 _ONE_MINUS_BETA2 = tl.constexpr(SCALARS.index("one_minus_beta2"))
 _STEP = tl.constexpr(SCALARS.index("step"))
+
+_GROUP = tl.constexpr(GROUP)
 
 NEAREST = tl.constexpr(ROUNDINGS.index("nearest"))
 STOCHASTIC = tl.constexpr(ROUNDINGS.index("stochastic"))
@@ -180,6 +188,36 @@ def narrow_state(value, random, STATE_WIDE: tl.constexpr, STOCHASTIC: tl.constex
 
 
 @triton.jit
+def is_frozen(entry_ptr, offset, lane):
+    """Whether the elements from `offset` on are in columns that stay as they are."""
+    columns = tl.load(entry_ptr + _COLUMNS)
+    # The remainder in 64 bits once: rows are shorter than 2**31.
+    column = ((offset % columns).to(tl.int32) + lane) % columns.to(tl.int32)
+    bits = tl.load(tl.load(entry_ptr + _FROZEN).to(tl.pointer_type(tl.uint8)) + column // 8)
+    return ((bits.to(tl.int32) >> (column % 8)) & 1) == 1
+
+
+@triton.jit
+def read_moments(
+    average,
+    variance,
+    average_scales,
+    variance_scales,
+    mask,
+    STATE_WIDE: tl.constexpr,
+    STATE_CODED: tl.constexpr,
+    RAGGED: tl.constexpr,
+    EXACT: tl.constexpr,
+):
+    """Both moments in float32; the scales of codes come by pointers."""
+    if STATE_CODED:
+        average_scale, variance_scale = load(average_scales, mask, RAGGED), load(variance_scales, mask, RAGGED)
+        return decode_average(average, average_scale, EXACT), decode_variance(variance, variance_scale, EXACT)
+    else:
+        return as_float(average, STATE_WIDE), as_float(variance, STATE_WIDE)
+
+
+@triton.jit
 def adamw_kernel(
     entries_ptr,  # int64 [n_entries, len(EntryRow)]
     chunks_ptr,  # int64 [n_programs, len(ChunkRow)]: entry, first element, elements (of whole blocks if not RAGGED)
@@ -189,8 +227,10 @@ def adamw_kernel(
     WEIGHT_WIDE: tl.constexpr,  # float32 weights; else bfloat16
     GRAD_WIDE: tl.constexpr,
     STATE_WIDE: tl.constexpr,
+    STATE_CODED: tl.constexpr,  # moments are codes with scales
     MODE: tl.constexpr,
     STOCHASTIC_VARIANCE: tl.constexpr,
+    FROZEN: tl.constexpr,  # some columns stay as they are
     CLIP: tl.constexpr,
     COUNT_STALE: tl.constexpr,
     EXACT: tl.constexpr,  # IEEE square root and division, as on a CPU
@@ -198,6 +238,7 @@ def adamw_kernel(
     SHIFTED: tl.constexpr,  # whole blocks, but the gradient lies at any address
     BLOCK: tl.constexpr,  # elements at a time
 ):
+    # Long: a mask, a meter and five roundings of one pass over memory.
     # 64-bit from the first multiply: addresses, element offsets and table rows all are.
     program = tl.program_id(0).to(tl.int64)
     entry_ptr, start, count = chunk_of(entries_ptr, chunks_ptr, program)
@@ -213,8 +254,10 @@ def adamw_kernel(
     HAS_LOW: tl.constexpr = (MODE >= KAHAN) and (not WEIGHT_WIDE)
     weights = address(entry_ptr, _WEIGHT, WEIGHT, start, not RAGGED)
     grads = address(entry_ptr, _GRAD, GRAD, start, not (RAGGED or SHIFTED))
-    exp_avgs = address(entry_ptr, _EXP_AVG, STATE, start, not RAGGED)
-    exp_avg_sqs = address(entry_ptr, _EXP_AVG_SQ, STATE, start, not RAGGED)
+    exp_avgs = address(entry_ptr, _EXP_AVG, tl.int8 if STATE_CODED else STATE, start, not RAGGED)
+    exp_avg_sqs = address(entry_ptr, _EXP_AVG_SQ, tl.uint8 if STATE_CODED else STATE, start, not RAGGED)
+    average_scales = address(entry_ptr, _EXP_AVG_SCALE, tl.float32, start // _GROUP, not RAGGED)
+    variance_scales = address(entry_ptr, _EXP_AVG_SQ_SCALE, tl.float32, start // _GROUP, not RAGGED)
     lows = address(entry_ptr, _LOW, LOW, start, not RAGGED)
 
     lane = tl.arange(0, BLOCK)
@@ -224,8 +267,21 @@ def adamw_kernel(
         mask = lane < count - at
         weight = load(weights + here, mask, RAGGED)
         grad = as_float(load(grads + here, mask, RAGGED), GRAD_WIDE)
-        exp_avg = as_float(load(exp_avgs + here, mask, RAGGED), STATE_WIDE)
-        exp_avg_sq = as_float(load(exp_avg_sqs + here, mask, RAGGED), STATE_WIDE)
+        old_average = load(exp_avgs + here, mask, RAGGED)
+        old_variance = load(exp_avg_sqs + here, mask, RAGGED)
+        group = at // _GROUP + tl.arange(0, BLOCK // _GROUP)
+        groups = group < count // _GROUP
+        exp_avg, exp_avg_sq = read_moments(
+            old_average,
+            old_variance,
+            average_scales + group,
+            variance_scales + group,
+            groups,
+            STATE_WIDE,
+            STATE_CODED,
+            RAGGED,
+            EXACT,
+        )
         low = load(lows + here, mask, RAGGED) if HAS_LOW else weight
 
         if CLIP:
@@ -241,9 +297,23 @@ def adamw_kernel(
         if STOCHASTIC_VARIANCE:
             random_variance = random_bits(key, start + at, lane, step, 1, RAGGED)
         new_weight, new_low = narrow_weight(updated, random, low, WEIGHT_WIDE, MODE)
+        still = is_frozen(entry_ptr, start + at, lane) if FROZEN else mask
+        if STATE_CODED:
+            new_average, new_average_scales = encode_average(exp_avg, still, FROZEN, EXACT)
+            new_variance, new_variance_scales = encode_variance(
+                exp_avg_sq, random_variance, still, STOCHASTIC_VARIANCE, FROZEN, EXACT
+            )
+            store(average_scales + group, new_average_scales, groups, RAGGED)
+            store(variance_scales + group, new_variance_scales, groups, RAGGED)
+        else:
+            new_average = narrow_state(exp_avg, 0, STATE_WIDE, False)
+            new_variance = narrow_state(exp_avg_sq, random_variance, STATE_WIDE, STOCHASTIC_VARIANCE)
+        if FROZEN:
+            new_weight, new_low = tl.where(still, weight, new_weight), tl.where(still, low, new_low)
+            new_average = tl.where(still, old_average, new_average)
+            new_variance = tl.where(still, old_variance, new_variance)
         store(weights + here, new_weight, mask, RAGGED)
-        store(exp_avgs + here, narrow_state(exp_avg, 0, STATE_WIDE, False), mask, RAGGED)
-        new_variance = narrow_state(exp_avg_sq, random_variance, STATE_WIDE, STOCHASTIC_VARIANCE)
+        store(exp_avgs + here, new_average, mask, RAGGED)
         store(exp_avg_sqs + here, new_variance, mask, RAGGED)
         if HAS_LOW:
             store(lows + here, new_low, mask, RAGGED)
@@ -256,16 +326,6 @@ def adamw_kernel(
             unmoved += tl.sum(tl.reshape(same.to(tl.int32), [BLOCK // 8, 8]), axis=1)
     if COUNT_STALE:
         tl.store(stale_ptr + program, tl.sum(unmoved))
-
-
-@triton.jit
-def square_root(x, EXACT: tl.constexpr):
-    return tl.sqrt_rn(x) if EXACT else tl.sqrt(x)
-
-
-@triton.jit
-def divide(a, b, EXACT: tl.constexpr):
-    return tl.div_rn(a, b) if EXACT else a / b
 
 
 @triton.jit

@@ -41,7 +41,7 @@ class Entry:
     grad: Tensor
     """bfloat16 or float32."""
     exp_avg: Tensor
-    """bfloat16 or float32, as is `exp_avg_sq`."""
+    """bfloat16 or float32, as is `exp_avg_sq`; or codes (see `codes`): int8, and `exp_avg_sq` uint8."""
     exp_avg_sq: Tensor
     low: Tensor | None
     """See `LOW_BITS`; None for the other roundings and for float32 parameters."""
@@ -49,17 +49,27 @@ class Entry:
     stochastic_variance: bool
     seed: int
     index: ElementIndex
-    places: Tensor | None = None
-    """int64 `[numel]`: the elements' places in the model where `index` cannot tell."""
+    frozen: Tensor | None = None
+    """uint8, a bit for each column of the row-major matrix, lowest bit first: 1 for columns that a step leaves as they
+    are. The tensor holds whole rows."""
+    columns: int = 1
+    exp_avg_scale: Tensor | None = None
+    """float32 `[numel / GROUP]` where moments are codes, as `exp_avg_sq_scale`; else None."""
+    exp_avg_sq_scale: Tensor | None = None
 
     def contiguous_index(self) -> bool:
         """Whether the elements are consecutive in the model."""
-        return self.places is None and self.index.run >= self.param.numel()
+        return self.index.run >= self.param.numel()
+
+    def frozen_elements(self, start: int, stop: int) -> Tensor | None:
+        """Which of the local elements are in frozen columns, bool `[stop - start]`; None where no column is."""
+        if self.frozen is None:
+            return None
+        column = torch.arange(start, stop, device=self.param.device) % self.columns
+        return (self.frozen[column // 8] >> (column % 8).to(torch.uint8)) & 1 == 1
 
     def element_places(self, start: int, stop: int) -> Tensor:
         """Places in the model, int64 `[stop - start]`, of local elements."""
-        if self.places is not None:
-            return self.places[start:stop]
         local = torch.arange(start, stop, device=self.param.device)
         return self.index.base + (local // self.index.run) * self.index.stride + local % self.index.run
 
@@ -83,6 +93,12 @@ class EntryRow(NamedTuple):
     """The tensor's row in the table of scalars."""
     place: int
     """Where its results go, for a launch that has some."""
+    frozen: int
+    """An address, or 0; see `Entry`, as of `columns`."""
+    columns: int
+    exp_avg_scale: int
+    """An address, or 0 where moments are no codes; as the next."""
+    exp_avg_sq_scale: int
 
 
 class ChunkRow(NamedTuple):

@@ -20,14 +20,14 @@ from ..backend import choose_backend
 from . import cpu, reference
 from .groups import DTYPES
 from .modes import Entry
-from .run import Fit, LaunchConfig, Slot, StepCache, fast_cpu
+from .run import Fit, LaunchConfig, Slot, StepCache
 from .sharding import local, reduction_groups
 
 
 def square_sum(entries: Sequence[Entry], rows: Sequence[int], *, backend: str, cache: StepCache) -> Tensor:
     """Sum of squares over the gradients of all entries: float64 tensor of no dimensions on their device."""
-    if backend == "reference":
-        return _reference_total([entry.grad for entry in entries], {})
+    if backend != "triton":
+        return _cpu_total([entry.grad for entry in entries], {}, backend)
     places, count = _places([len(entry.grad) for entry in entries], cache.config)
     partial = torch.empty(count, dtype=torch.float64, device=entries[0].grad.device)
     _launch_pass(entries, rows, [start for start, _ in places], partial, cache=cache)
@@ -44,23 +44,19 @@ def _places(sizes: Sequence[int], config: LaunchConfig) -> tuple[list[tuple[int,
     return places, count
 
 
-def _reference_total(grads: Sequence[Tensor], known: dict[int, float | Tensor]) -> Tensor:
-    """The reference's sum over `grads`, of which some, by position, are `known`."""
+def _cpu_total(grads: Sequence[Tensor], known: dict[int, float | Tensor], backend: str) -> Tensor:
+    """The sum over `grads`, of which some, by position, are `known`, by the core or the reference."""
     missing = [i for i in range(len(grads)) if i not in known]
-    values = dict(known) | dict(zip(missing, _reference_sums([grads[i] for i in missing]), strict=True))
+    values = dict(known) | dict(zip(missing, _cpu_sums([grads[i] for i in missing], backend), strict=True))
     ordered = [values[i] for i in range(len(grads))]
-    if fast_cpu(grads[0]):
+    if backend == "core":
         return torch.tensor(ordered, dtype=torch.float64).sum()
     return torch.stack([torch.as_tensor(value) for value in ordered]).sum()
 
 
-def _reference_sums(grads: Sequence[Tensor]) -> Sequence[float | Tensor]:
+def _cpu_sums(grads: Sequence[Tensor], backend: str) -> Sequence[float | Tensor]:
     """One sum per gradient."""
-    if not grads or not fast_cpu(grads[0]):
-        return [reference.square_sum(grad) for grad in grads]
-    return cpu.for_each_block(
-        [len(grad) for grad in grads], lambda i, part, scratch: cpu.square_sum_block(grads[i][part], scratch)
-    )
+    return cpu.square_sums(grads) if backend == "core" else [reference.square_sum(grad) for grad in grads]
 
 
 def _launch_pass(
@@ -146,7 +142,7 @@ class GradientSquares:
         finally:
             self._paused = before
 
-    @torch.compiler.disable
+    @torch._disable_dynamo
     @torch.no_grad()
     def measure(self, param: Tensor) -> None:
         """Sum up the squares of the gradient that `param` has now."""
@@ -154,10 +150,11 @@ class GradientSquares:
         if self._paused or grad is None or not _final(param, grad):
             return
         memory = grad.view(-1)
-        if choose_backend(self.backend, param.device) == "triton":
+        backend = choose_backend(self.backend, param.device, in_core=True)
+        if backend == "triton":
             self._launch(param, memory)
         else:
-            self._sums[param] = _reference_sums([memory])[0]
+            self._sums[param] = _cpu_sums([memory], backend)[0]
         self._seen[param] = TensorWeakRef(grad), grad._version
 
     def known(self, param: Tensor) -> bool:
@@ -188,9 +185,10 @@ class GradientSquares:
         """Sum over the gradients of parameters of one device, float64 of no dimensions."""
         device = params[0].device
         known = [self.known(param) for param in params]
-        if choose_backend(self.backend, device) == "reference":
+        backend = choose_backend(self.backend, device, in_core=True)
+        if backend != "triton":
             sums = {i: self._sums[param] for i, param in enumerate(params) if known[i]}
-            return _reference_total([entry.grad for entry in entries], sums)
+            return _cpu_total([entry.grad for entry in entries], sums, backend)
         slots = self._device_slots(device)
         places = [slots.places[param] for param in params]
         missing = [i for i, done in enumerate(known) if not done]

@@ -18,7 +18,7 @@ from .norm import GradientSquares, move
 from .rows import Rows
 from .run import LaunchConfig, StepCache, run_step
 from .sharding import element_index, flat, local
-from .states import Sealed, check_state, initial_state, restored_state, seal
+from .states import FROZEN, Sealed, check_state, column_mask, initial_state, moment_views, restored_state, seal
 
 
 class FusedAdamW(Optimizer):
@@ -45,10 +45,13 @@ class FusedAdamW(Optimizer):
             "split" (18): the low 16 bits of a float32 master beside the weight: the trajectory of a float32 master.
             "split8" (16): the next 8 bits only, 16 bits of mantissa together.
             float32 parameters are updated in float32 in every mode.
-        stochastic_variance: round a bfloat16 second moment stochastically too; None means: where `rounding` is
-            "stochastic". Needed, in every mode, for `beta2` above 0.99: rounded to nearest, such a second moment
-            cannot shrink, since its change is below half a unit, and steps stay too short after a spike.
-        state_dtype: dtype of the moments, torch.bfloat16 or torch.float32; None takes the parameter's.
+        stochastic_variance: round a bfloat16 or int8 second moment stochastically too; None means: where `rounding` is
+            "stochastic" or moments are int8. Needed, in every mode, for `beta2` above 0.99: rounded to nearest, such a
+            second moment cannot shrink, since its change is below half a unit, and steps stay too short after a spike.
+        state_dtype: dtype of the moments, torch.bfloat16, torch.float32 or torch.int8; None takes the parameter's.
+            torch.int8: companded codes of a byte with a scale for each 64 neighbours, 2.125 bytes per parameter for
+            both moments (a step moves 3.75 bytes less than with bfloat16); see `langadapt_kernels.codes`. Vectors, and
+            matrices whose rows are not whole groups, keep moments of the parameter's dtype.
         max_grad_norm: clip the global gradient norm to this (infinity only measures it); the factor stays on the device
             and is applied inside the step, so that gradients are read once more and never written. `grad_norm` then
             holds the norm before clipping.
@@ -62,7 +65,8 @@ class FusedAdamW(Optimizer):
             that bfloat16 gradients never all exist at once; `step()` then does nothing. Not with `max_grad_norm`,
             nor with gradients accumulated over several backward passes.
         stale_meter: count the weights that a step left as they were, see `stale_share`.
-        backend: "triton", "reference" or None: Triton for CUDA tensors where it is installed, else the reference.
+        backend: "triton", "core", "reference" or None: Triton for CUDA tensors where it is installed, langadapt's
+            compiled core for CPU tensors where that is, else the reference.
         options: `foreach`, `fused` and `capturable` of `torch.optim.AdamW` change nothing: the step is all of them.
             `amsgrad`, `maximize` and `differentiable` are refused.
 
@@ -180,6 +184,29 @@ class FusedAdamW(Optimizer):
         return self.gradient_squares.paused()
 
     @torch.no_grad()
+    def freeze_columns(self, param: Tensor, frozen: Tensor) -> None:
+        """Leave columns of a matrix as they are from now on: their weights, low bits and moments, without decay.
+
+        Their gradients still count for `grad_norm`, and their weights as unmoved for `stale_share`. The mask, a bit for
+        each column, is part of the parameter's state and so of state dicts. A step reads it; no memory is saved.
+
+        Args:
+            param: `[rows, columns]`, a parameter of this optimizer, row-major; whole or sharded by rows.
+            frozen: bool `[columns]`.
+
+        Raises:
+            ValueError: another parameter, or a mask that does not fit it.
+        """
+        group = next((one for one in self.param_groups if any(param is p for p in one["params"])), None)
+        if group is None:
+            raise ValueError(f"a parameter of {tuple(param.shape)} that this optimizer does not have")
+        mask = column_mask(param, frozen)
+        if not self.state.get(param):
+            self.state[param] = initial_state(param, group["rounding"], self.state_dtype)
+        self.state[param][FROZEN] = mask
+        self._reset()
+
+    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters that have a gradient; returns what `closure` (run first, if given) returned.
 
@@ -211,7 +238,7 @@ class FusedAdamW(Optimizer):
         self._update([param])
         param.grad = None
 
-    @torch.compiler.disable
+    @torch._disable_dynamo
     def _update(self, active: list[Tensor], loss_scale: Tensor | None = None) -> None:
         self._prepare(active)
         try:
@@ -236,7 +263,7 @@ class FusedAdamW(Optimizer):
                 rows,
                 scalars,
                 None if grad_scale is None else move(grad_scale, device),
-                backend=choose_backend(self.backend, device),
+                backend=choose_backend(self.backend, device, in_core=True),
                 cache=self._cache,
                 count_stale=self.stale_meter,
                 exact=any(group["eps"] < FAST_EPS for group in self.param_groups),
@@ -264,19 +291,22 @@ class FusedAdamW(Optimizer):
         group = self._rows.group[param]
         check_state(param, state, group["rounding"])
         rounding = group["rounding"] if param.dtype == torch.bfloat16 else "nearest"
-        stochastic_variance = group["stochastic_variance"]
+        random_variance = group["stochastic_variance"]
+        if random_variance is None:
+            random_variance = rounding == "stochastic" or "exp_avg_scale" in state
         low = state[LOW_BITS[rounding][0]] if rounding in LOW_BITS else None
         weight = flat(shard)
         return Entry(
             param=weight,
             grad=weight,
-            exp_avg=flat(local(state["exp_avg"])),
-            exp_avg_sq=flat(local(state["exp_avg_sq"])),
+            **moment_views(state),
             low=None if low is None else flat(local(low)),
             rounding=rounding,
-            stochastic_variance=rounding == "stochastic" if stochastic_variance is None else stochastic_variance,
+            stochastic_variance=random_variance,
             seed=group["seed"],
             index=element_index(param, self._rows.base[param]),
+            frozen=state.get(FROZEN),
+            columns=param.shape[-1] if FROZEN in state else 1,
         )
 
     def _gradient_scale(

@@ -1,6 +1,6 @@
 """AdamW in plain torch: float32 math in the kernel's order of operations, one rounding at the store.
 
-Bit-equal to the kernel, in every mode; `cpu` is the same for CPU tensors, written for speed.
+Bit-equal to the kernel, and to langadapt's compiled core, in every mode.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..codes import GROUP
+from ..codes.reference import decode_average, decode_variance, encode_average, encode_variance
 from ..rounding.reference import random_bits, random_bits_at, round_stochastic, split, unsplit
 from .modes import Entry
 
@@ -38,23 +40,56 @@ def _step_block(entry: Entry, part: slice, scalars: tuple[Tensor, ...], grad_sca
     grad = entry.grad[part].float()
     if grad_scale is not None:
         grad = grad * grad_scale
-    exp_avg = entry.exp_avg[part].float() * beta1 + grad * one_minus_beta1
-    exp_avg_sq = entry.exp_avg_sq[part].float() * beta2 + (grad * grad) * one_minus_beta2
+    exp_avg, exp_avg_sq = _moments(entry, part)
+    exp_avg = exp_avg * beta1 + grad * one_minus_beta1
+    exp_avg_sq = exp_avg_sq * beta2 + (grad * grad) * one_minus_beta2
     # torch's float32 square root on a CPU may be off by a unit in the last place, so it is taken in float64.
     ratio = exp_avg / (exp_avg_sq.double().sqrt().float() * variance_scale + eps)
     updated = _widen(weight, low, entry.rounding) * decay - ratio * step_size
 
     new_weight, new_low = _narrow(updated, entry, part, step)
+    frozen = entry.frozen_elements(part.start, part.start + weight.numel())
+    if frozen is not None:
+        new_weight = torch.where(frozen, weight, new_weight)
+        new_low = None if low is None or new_low is None else torch.where(frozen, low, new_low)
     unmoved = pattern(new_weight) == pattern(weight)
     if low is not None and new_low is not None:
         unmoved &= pattern(new_low) == pattern(low)
         low.copy_(new_low)
     weight.copy_(new_weight)
-    entry.exp_avg[part].copy_(exp_avg)
-    if entry.stochastic_variance and entry.exp_avg_sq.dtype == torch.bfloat16:
-        exp_avg_sq = round_stochastic(exp_avg_sq, element_bits(entry, part, exp_avg_sq.numel(), step, stream=1))
-    entry.exp_avg_sq[part].copy_(exp_avg_sq)
+    _store_moments(entry, part, exp_avg, exp_avg_sq, step=step, frozen=frozen)
     return unmoved.sum()
+
+
+def _moments(entry: Entry, part: slice) -> tuple[Tensor, Tensor]:
+    """Both in float32."""
+    exp_avg, exp_avg_sq = entry.exp_avg[part], entry.exp_avg_sq[part]
+    if entry.exp_avg_scale is None or entry.exp_avg_sq_scale is None:
+        return exp_avg.float(), exp_avg_sq.float()
+    groups = slice(part.start // GROUP, part.stop // GROUP)
+    return (
+        decode_average(exp_avg, entry.exp_avg_scale[groups]),
+        decode_variance(exp_avg_sq, entry.exp_avg_sq_scale[groups]),
+    )
+
+
+def _store_moments(
+    entry: Entry, part: slice, exp_avg: Tensor, exp_avg_sq: Tensor, *, step: Tensor, frozen: Tensor | None
+) -> None:
+    bits = None
+    if entry.stochastic_variance and entry.exp_avg_sq.dtype != torch.float32:
+        bits = element_bits(entry, part, exp_avg_sq.numel(), step, stream=1)
+    if entry.exp_avg_scale is not None and entry.exp_avg_sq_scale is not None:
+        groups = slice(part.start // GROUP, part.stop // GROUP)
+        exp_avg, average_scales = encode_average(exp_avg, frozen)
+        exp_avg_sq, variance_scales = encode_variance(exp_avg_sq, bits, frozen)
+        entry.exp_avg_scale[groups].copy_(average_scales)
+        entry.exp_avg_sq_scale[groups].copy_(variance_scales)
+    elif bits is not None:
+        exp_avg_sq = round_stochastic(exp_avg_sq, bits)
+    for kept, new in ((entry.exp_avg[part], exp_avg), (entry.exp_avg_sq[part], exp_avg_sq)):
+        new = new.to(kept.dtype)
+        kept.copy_(new if frozen is None else torch.where(frozen, kept, new))
 
 
 def _widen(weight: Tensor, low: Tensor | None, rounding: str) -> Tensor:

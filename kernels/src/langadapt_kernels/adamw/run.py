@@ -8,7 +8,6 @@ uploaded again when an address changes) and `chunks` (one row per program; depen
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import cpu, reference, small
+from . import cpu, reference
 from .entries import same_objects
 from .modes import ROUNDINGS, ChunkRow, Entry, EntryRow
 
@@ -47,6 +46,8 @@ class _Kind(NamedTuple):
     state_wide: bool
     rounding: str
     stochastic_variance: bool
+    frozen: bool
+    state_coded: bool
 
     @classmethod
     def of(cls, entry: Entry) -> _Kind:
@@ -59,6 +60,8 @@ class _Kind(NamedTuple):
             state_wide,
             rounding,
             entry.stochastic_variance and not state_wide,
+            entry.frozen is not None,
+            entry.exp_avg_scale is not None,
         )
 
     @property
@@ -212,6 +215,10 @@ def _row(entry: Entry, row: int, place: int) -> EntryRow:
         seed=entry.seed,
         scalars=row,
         place=place,
+        frozen=0 if entry.frozen is None else entry.frozen.data_ptr(),
+        columns=entry.columns,
+        exp_avg_scale=0 if entry.exp_avg_scale is None else entry.exp_avg_scale.data_ptr(),
+        exp_avg_sq_scale=0 if entry.exp_avg_sq_scale is None else entry.exp_avg_sq_scale.data_ptr(),
     )
 
 
@@ -222,7 +229,14 @@ def _shifted(pointer: int) -> bool:
 def _fit(entry: Entry, random: bool) -> Fit:
     if random and (entry.index.base % 8 or not entry.contiguous_index()):
         return Fit.RAGGED
-    written = (entry.param, entry.exp_avg, entry.exp_avg_sq, entry.low)
+    written = (
+        entry.param,
+        entry.exp_avg,
+        entry.exp_avg_sq,
+        entry.low,
+        entry.exp_avg_scale,
+        entry.exp_avg_sq_scale,
+    )
     if any(tensor is not None and _shifted(tensor.data_ptr()) for tensor in written):
         return Fit.RAGGED
     return Fit.SHIFTED if _shifted(entry.grad.data_ptr()) else Fit.WHOLE
@@ -263,8 +277,12 @@ def run_step(
     Returns:
         int64 `[len(entries)]`: how many stored weights of each entry stayed as they were; None unless `count_stale`.
     """
+    if backend == "core":
+        unmoved = cpu.step(entries, rows, scalars, grad_scale)
+        return torch.tensor(unmoved, dtype=torch.int64) if count_stale else None
     if backend == "reference":
-        return _run_reference(entries, rows, scalars, grad_scale, count_stale=count_stale)
+        done = [reference.adamw_step(e, scalars[row], grad_scale) for e, row in zip(entries, rows, strict=True)]
+        return torch.stack(done) if count_stale else None
     counts: list[Tensor] = [scalars] * len(entries)
     for kind, members, chosen, slot in cache.launches(entries):
         table = cache.table(slot, chosen, [rows[i] for i in members], random=kind.random)
@@ -273,34 +291,6 @@ def run_step(
         for i, count in zip(members, stale.unbind(), strict=False):
             counts[i] = count
     return torch.stack(counts) if count_stale else None
-
-
-def fast_cpu(tensor: Tensor) -> bool:
-    """Whether the reference has its fast form for this tensor."""
-    return tensor.device.type == "cpu" and sys.byteorder == "little"
-
-
-def _run_reference(
-    entries: Sequence[Entry], rows: Sequence[int], scalars: Tensor, grad_scale: Tensor | None, *, count_stale: bool
-) -> Tensor | None:
-    if not fast_cpu(entries[0].param):
-        done = [reference.adamw_step(e, scalars[row], grad_scale) for e, row in zip(entries, rows, strict=True)]
-        return torch.stack(done) if count_stale else None
-    table, members = [scalars[row] for row in rows], None
-    if not count_stale:
-        # Counts are wanted per tensor, and seldom.
-        entries, table, members = small.merge(entries, table)
-    columns = [row.unbind() for row in table]
-    counts = cpu.for_each_block(
-        [len(entry.param) for entry in entries],
-        lambda i, part, scratch: cpu.step_block(
-            entries[i], part, columns[i], grad_scale, scratch=scratch, count_stale=count_stale
-        ),
-    )
-    for entry, parts in zip(entries, members or (), strict=False):
-        if parts:
-            small.scatter(entry, parts)
-    return torch.tensor(counts, dtype=torch.float64).long() if count_stale else None
 
 
 def _launch_step(
@@ -321,8 +311,10 @@ def _launch_step(
                 WEIGHT_WIDE=kind.weight_wide,
                 GRAD_WIDE=kind.grad_wide,
                 STATE_WIDE=kind.state_wide,
+                STATE_CODED=kind.state_coded,
                 MODE=ROUNDINGS.index(kind.rounding),
                 STOCHASTIC_VARIANCE=kind.stochastic_variance,
+                FROZEN=kind.frozen,
                 CLIP=grad_scale is not None,
                 COUNT_STALE=count_stale,
                 EXACT=config.exact,

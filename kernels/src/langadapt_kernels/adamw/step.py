@@ -15,7 +15,7 @@ from .run import StepCache, run_step
 from .sharding import flat
 
 
-@torch.compiler.disable
+@torch._disable_dynamo
 @torch.no_grad()
 def adamw_step(
     params: Sequence[Tensor],
@@ -73,7 +73,8 @@ def adamw_step(
     settings[:, 0] = lr
     # Long: most of it says what the lists are.
     scalars = scalar_table(settings, settings.new_full((1,), step).float())
-    return _run(entries, scalars, grad_scale, backend=choose_backend(backend, settings.device), exact=eps < FAST_EPS)
+    chosen = choose_backend(backend, settings.device, in_core=True)
+    return _run(entries, scalars, grad_scale, backend=chosen, exact=eps < FAST_EPS)
 
 
 def _run(entries: list[Entry], scalars: Tensor, grad_scale: Tensor | None, *, backend: str, exact: bool) -> Tensor:

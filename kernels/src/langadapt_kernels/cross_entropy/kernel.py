@@ -35,13 +35,16 @@ def cross_entropy_kernel(
     target = tl.load(target_ptr + row)
     valid = target != ignore_index
     inside = (target >= 0) & (target < n)
-    at_target = logits_ptr + target + tl.arange(0, 1)
-    picked = tl.sum(load_wide(at_target, inside & valid, True, BF16, tl.float32))
+    # Masks come from blocks: Triton 3.9's interpreter makes integers of a scalar one that it spreads over a block.
+    place = target + tl.arange(0, 1)
+    at_target, counts = logits_ptr + place, (place >= 0) & (place < n) & (place != ignore_index)
+    picked = tl.sum(load_wide(at_target, counts, True, BF16, tl.float32))
     lane = tl.arange(0, BLOCK)
     largest = tl.full([BLOCK // 8], _LOWEST, tl.float32)
     total = tl.zeros([BLOCK // 8], tl.float32)
     # Of rows that do not count, nothing is read.
-    for at in range(0, tl.where(valid, n, 0), BLOCK):
+    read = tl.where(valid, n, 0)
+    for at in range(0, read, BLOCK):
         x = load_wide(logits_ptr + at + lane, at + lane < n, True, BF16, tl.float32)
         x = tl.reshape(x, [BLOCK // 8, 8])
         larger = tl.maximum(largest, tl.max(x, axis=1))
@@ -57,11 +60,11 @@ def cross_entropy_kernel(
         factor = tl.where(valid, scale / norm, 0.0)
         for at in range(0, n, BLOCK):
             here = at + lane
-            x = load_wide(logits_ptr + here, (here < n) & valid, True, BF16, tl.float32)
+            x = load_wide(logits_ptr + here, here < read, True, BF16, tl.float32)
             store_narrow(logits_ptr + here, tl.exp(x - top) * factor, here < n, BF16)
         tl.debug_barrier()
         gradient = tl.full([1], 0.0, tl.float32) + (tl.exp(picked - top) * factor - scale)
-        store_narrow(at_target, gradient, inside & valid, BF16)
+        store_narrow(at_target, gradient, counts, BF16)
 
 
 def cross_entropy_(logits: Tensor, targets: Tensor, *, scale: float, ignore_index: int, gradient: bool) -> Tensor:

@@ -44,8 +44,8 @@ def focus_combine(
         anchor_rows: `[n_anchor, d]` rows to combine, float32, bfloat16 or float16; or a tuple of such matrices
             (input and output embeddings; their `d` and dtype may differ), combined with the same weights in one
             go. Sums are float32.
-        backend: "triton", "reference", or None: Triton on CUDA tensors where it is installed, the compiled core of
-            langadapt on a CPU where that is, else the reference.
+        backend: "triton", "core", "reference", or None: Triton on CUDA tensors where it is installed, the compiled core
+            of langadapt on a CPU where that is, else the reference.
 
     Returns:
         `[n_new, d]` of the dtype of `anchor_rows`, or a tuple of such. Not differentiable.
@@ -62,11 +62,12 @@ def focus_combine(
     _check(new_vectors, anchor_vectors, matrices)
     # Autocast would compute the similarities in bfloat16.
     with torch.autocast(new_vectors.device.type, enabled=False):
-        if choose_backend(backend, new_vectors.device) == "triton" and len(new_vectors):
+        chosen = choose_backend(backend, new_vectors.device, in_core=True)
+        if chosen == "triton" and len(new_vectors):
             from .run import focus_combine as run
 
             outputs = run(new_vectors, anchor_vectors, matrices)
-        elif backend is None and new_vectors.device.type == "cpu" and cpu.core() is not None:
+        elif chosen == "core":
             outputs = cpu.focus_combine(new_vectors, anchor_vectors, matrices)
         else:
             outputs = reference.focus_combine(new_vectors, anchor_vectors, matrices)

@@ -6,27 +6,15 @@ scores these again exactly and solves the sparsemax of each row, in threads.
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from ..backend import core
 from . import reference
 
 
-@cache
-def core() -> Any:
-    """The compiled core, or None."""
-    try:
-        from langadapt import _core
-    except ImportError:
-        return None
-    return _core
-
-
 def focus_combine(new_vectors: Tensor, anchor_vectors: Tensor, anchor_rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """See `langadapt_kernels.focus_combine`; needs `core`."""
+    """See `langadapt_kernels.focus_combine`; needs the core."""
     anchors = reference.normalized(anchor_vectors)
     outputs = tuple(rows.new_empty(len(new_vectors), rows.shape[1]) for rows in anchor_rows)
     # Of unit rows: each factor and the result are rounded, and float32 sums of `k` products are off by `k` units.

@@ -9,7 +9,6 @@ solves the sparsemax. Nothing of size ``new x anchors`` is ever held.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from langadapt import _core
 from langadapt.errors import MismatchError
+from langadapt.machine import thread_count
 from langadapt.swap.matching import VocabularyMatch
 from langadapt.swap.rows.plan import RowPlan, copied_entries, plan_of
 
@@ -136,9 +136,7 @@ def similarity_weights(
     for block in new.contiguous().split(rows):
         scores = block.to(dtype) @ turned
         array = scores.view(torch.int16).numpy().view(np.uint16) if fast else scores.numpy()
-        parts.append(
-            _core.sparsemax_weights(array, error, block.numpy(), anchor_array, threads=threads or os.cpu_count() or 1)
-        )
+        parts.append(_core.sparsemax_weights(array, error, block.numpy(), anchor_array, threads=thread_count(threads)))
     if not parts:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
     lengths, columns, weights = (np.concatenate(column) for column in zip(*parts, strict=True))

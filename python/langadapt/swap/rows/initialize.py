@@ -15,6 +15,7 @@ methods but ``random`` and ``wechsel`` copy the rows of tokens that both vocabul
 | ``wechsel`` | softmax-weighted mean of the nearest source tokens in aligned word vectors (WECHSEL) | both vectors |
 | ``clp`` | mean of all shared tokens weighted by similarity in a helper model (CLP-Transfer) | helper rows |
 | ``omp`` | sparse reconstruction of its vector from shared tokens' vectors (orthogonal matching pursuit) | vectors |
+| ``distill`` | learnt, so that hidden states are those of the old tokens (token distillation) | model, token store |
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.swap.matching import VocabularyMatch
 from langadapt.swap.rows.clp import plan_clp
 from langadapt.swap.rows.focus import plan_focus, plan_focus_on_gpu
+from langadapt.swap.rows.names import DISTILL
 from langadapt.swap.rows.omp import plan_omp
 from langadapt.swap.rows.options import SwapOptions
 from langadapt.swap.rows.plan import Fill, RowPlan, copied_entries, plan_of
@@ -38,6 +40,7 @@ from langadapt.swap.rows.wechsel import plan_wechsel
 
 TOKEN_VECTORS = "vectors of the target tokens, from `langadapt vectors train` or `train_vectors`, as `vectors`"
 NEEDS = {
+    "distill": "rows that the old model has taught, from `langadapt.swap.distill.distil_rows`, as `learnt_rows`",
     "clp": "rows of a helper model, as `helper_rows`",
     "wechsel": "vectors of target and source tokens in one space, as `vectors` and `source_vectors`",
 }
@@ -68,8 +71,12 @@ def initialize_embeddings(method: str, source_rows: Tensor, match: VocabularyMat
     return plan.apply(source_rows, seed=swap.seed, scale=swap.scale_rows)[0]
 
 
-def plan_rows(match: VocabularyMatch, swap: SwapOptions, device: torch.device | str = "cpu") -> RowPlan:
+def plan_rows(
+    match: VocabularyMatch, swap: SwapOptions, device: torch.device | str = "cpu", *, output: bool = False
+) -> RowPlan:
     """The plan of ``swap.method``, for any number of matrices; on a CUDA device FOCUS runs as one kernel.
+
+    ``output``: for the output matrix, which learns rows of its own where it is untied.
 
     Raises:
         ConfigError: something that the method needs is missing.
@@ -77,6 +84,14 @@ def plan_rows(match: VocabularyMatch, swap: SwapOptions, device: torch.device | 
         DataError: vectors are not finite.
     """
     method, needs = swap.method, NEEDS.get(swap.method, TOKEN_VECTORS)
+    if method == DISTILL:
+        if swap.learnt_rows is None:
+            raise ConfigError(f"method `{method}` needs {needs}")
+        rule = swap.learnt_rows.rule(output)
+        if not np.array_equal(rule.target_ids, match.new_ids):
+            raise MismatchError("learnt rows are of other new tokens than this swap has; they are of other tokenizers")
+        # What its rows began as: other tables by token id, and what is learnt later of old rows, go by it.
+        return replace(plan_rows(match, replace(swap, method=swap.start)), rule=rule)
     if method == "clp":
         return plan_clp(match, check_vectors(swap.helper_rows, match, method, needs))
     if method in ("focus", "omp", "wechsel"):

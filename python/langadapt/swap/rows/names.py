@@ -7,10 +7,12 @@ from collections.abc import Iterable
 
 from langadapt.errors import ConfigError
 
-METHODS = ("focus", "subword_mean", "mean", "normal", "random", "zipf", "wechsel", "clp", "omp")
+METHODS = ("focus", "subword_mean", "mean", "normal", "random", "zipf", "wechsel", "clp", "omp", "distill")
 """What :mod:`langadapt.swap.rows.initialize` knows."""
 VECTOR_METHODS = ("focus", "omp")
 """Methods that need auxiliary vectors of the target tokens, as ``train_vectors`` makes them."""
+DISTILL = "distill"
+"""The method that needs the model itself, to learn rows from; it starts from FOCUS where there are vectors."""
 KEEP = "keep"
 """The method that does not swap."""
 AUTO = "auto"

@@ -50,6 +50,8 @@ class SwapOptions:
     """Of ``wechsel``: source tokens per target token."""
     temperature: float = 0.1
     """Of ``wechsel``: of the softmax."""
+    learnt_rows: Any = None
+    """Of ``distill``: what :func:`langadapt.swap.distill.distil_rows` gives."""
     atoms: int | None = None
     """Of ``omp``: shared tokens per new token, see :func:`langadapt.swap.rows.omp.plan_omp`."""
     ridge: float = 1.0
@@ -80,6 +82,11 @@ class SwapOptions:
                     + (f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names)}")
                 )
         return replace(self, **changes)
+
+    @property
+    def start(self) -> str:
+        """What ``distill`` begins with."""
+        return "subword_mean" if self.vectors is None else "focus"
 
     @property
     def methods(self) -> tuple[str, str]:

@@ -62,7 +62,8 @@ class RowPlan:
     def copied(self) -> NDArray[np.int64]:
         """Rows that are one source row, unchanged."""
         single = np.flatnonzero(np.diff(self.starts) == 1)
-        return single[self.weights[self.starts[single]] == 1.0]
+        found = single[self.weights[self.starts[single]] == 1.0]
+        return found if self.rule is None else np.setdiff1d(found, self.rule.target_ids)
 
     @property
     def combined(self) -> NDArray[np.int64]:

@@ -10,6 +10,8 @@ from torch import Tensor
 from langadapt.models.embeddings import TokenTables
 from langadapt.swap.matching import VocabularyMatch
 from langadapt.swap.rows.initialize import check_rows, plan_rows
+from langadapt.swap.rows.learnt import LearntRule
+from langadapt.swap.rows.names import DISTILL
 from langadapt.swap.rows.options import SwapOptions
 from langadapt.swap.rows.plan import RowPlan
 
@@ -25,7 +27,8 @@ class TablePlans:
     def bias(self) -> RowPlan:
         """An output bias is a matrix of one column; rows without a source get its mean. It is no direction: its size is
         never scaled."""
-        return replace(self.output, fill="mean")
+        rule = None if isinstance(self.output.rule, LearntRule) else self.output.rule
+        return replace(self.output, fill="mean", rule=rule)
 
     def of(self, name: str, tables: TokenTables) -> RowPlan:
         """The plan of one table."""
@@ -40,9 +43,9 @@ def plan_tables(
     """Plans for a model; one computation where the methods are the same."""
     plan = plan_rows(match, swap, device)
     method, other = swap.methods
-    return TablePlans(
-        plan, plan if other == method or not untied else plan_rows(match, replace(swap, method=other), device)
-    )
+    if not untied or (other == method and method != DISTILL):
+        return TablePlans(plan, plan)
+    return TablePlans(plan, plan_rows(match, replace(swap, method=other), device, output=True))
 
 
 def table_matrix(table: Tensor, rows: int, match: VocabularyMatch) -> Tensor:

@@ -116,6 +116,9 @@ def plan_wechsel(
     made = np.flatnonzero(np.any(vectors != 0, axis=1) & ~special)
     if len(sources) == 0:
         raise MismatchError(f"none of {match.source_size} source tokens has a vector")
+    if match.keeps_ids():
+        # An extended tokenizer's old tokens are no new rows.
+        made = np.setdiff1d(made, match.overlap_ids)
     k = min(neighbours, len(sources))
     anchors = unit_rows(source_vectors, sources)
     columns, weights = [], []

@@ -4,8 +4,8 @@ Position ids that restart say where documents begin. With no attention mask give
 them into the block-diagonal mask of whichever attention is set (SDPA, FlexAttention), sliding windows included. On a
 GPU the kernels of `varlen_attention` need no mask at all; they are registered with transformers' attention interface
 and chosen only where they agree with SDPA; on a CPU `PIECES` is, which needs none either (`piece_attention`).
-`leaks` tests the model in hand: an architecture with a recurrence, or one that ignores position ids, would mix
-documents without a word.
+`isolation.leaks` tests the model in hand: an architecture with a recurrence, or one that ignores position ids, would
+mix documents without a word.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from langadapt.errors import ConfigError
 from langadapt.training.attention import pieces as piece_attention
 from langadapt.training.attention import varlen as varlen_attention
+from langadapt.training.attention import whole as whole_attention
 
 log = logging.getLogger(__name__)
 
@@ -30,28 +31,38 @@ TRIAL_SECONDS = 0.25
 DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 
 
-def packed_inputs(input_ids: Tensor, positions: Tensor, attention: str, documents: int | None = None) -> dict[str, Any]:
+def packed_inputs(
+    input_ids: Tensor, positions: Tensor, attention: str, documents: int | None = None, *, states: bool = False
+) -> dict[str, Any]:
     """Arguments for a model's ``forward`` from ``[windows, length]`` ids and positions (0 = a document begins).
 
     ``documents``: zeros in ``positions``, where the host knows without asking the device. For kernels of
     `varlen_attention` all windows become one row: they know no batches, and a document never crosses windows.
+    ``states``: recurrent layers are told where documents begin, too, as the kernels of `mamba-ssm`, `causal-conv1d` and
+    `flash-linear-attention` want to be; also in one row.
     """
-    if attention == PIECES:
+    if attention == PIECES and not states:
         return {
             "input_ids": input_ids,
             "position_ids": positions,
             "document_pieces": piece_attention.pieces(positions),
         }
-    if attention not in varlen_attention.PLACES:
+    if attention not in varlen_attention.PLACES and not states:
         return {"input_ids": input_ids, "position_ids": positions}
     flat = positions.reshape(-1)
+    count = len(flat) if documents is None else documents
+    bounds = document_bounds(flat, count)
+    given = {"input_ids": input_ids.reshape(1, -1), "position_ids": flat[None]}
+    if states:
+        given |= {"seq_idx": ((flat == 0).cumsum(0) - 1).int()[None], "cu_seq_lens_q": bounds[: count + 1]}
+    if attention not in varlen_attention.PLACES:
+        return given
     return {
-        "input_ids": input_ids.reshape(1, -1),
-        "position_ids": flat[None],
+        **given,
         # transformers looks for packed documents, and waits for the device with it, unless a mask is given: this one,
         # which nobody reads.
         "attention_mask": torch.zeros(1, 1, 1, 1, device=flat.device),
-        "document_bounds": document_bounds(flat, len(flat) if documents is None else documents),
+        "document_bounds": bounds,
         "longest_document": positions.shape[1],
     }
 
@@ -185,24 +196,6 @@ def example(vocabulary: int, length: int, device: torch.device) -> tuple[Tensor,
     return ids, torch.arange(length, device=device).repeat(2)[None]
 
 
-@torch.no_grad()
-def leaks(model: nn.Module, vocabulary: int, attention: str, device: torch.device, *, length: int = 24) -> bool:
-    """Whether the first document of a window changes what the model says about the second.
-
-    Raises:
-        TypeError: the model takes no position ids.
-    """
-    ids, positions = example(vocabulary, length, device)
-    other = ids.clone()
-    other[:, :length] = (other[:, :length] + 1) % vocabulary
-    first, second = (
-        model(**packed_inputs(some, positions, attention), use_cache=False).logits.float()[0, length:]
-        for some in (ids, other)
-    )
-    # Grouped kernels of experts may round otherwise in other company; a leak is a hundred times larger.
-    return bool((first - second).norm() > 1e-2 * first.norm())
-
-
 def choose(
     model: Any,
     wanted: str,
@@ -246,6 +239,36 @@ def choose(
         chosen = good[0] if len(good) == 1 else fastest(model, good, length, device) if good else reference
         model.set_attn_implementation(chosen)
         return chosen
+    finally:
+        model.train(was_training)
+
+
+def choose_for_whole_windows(
+    model: Any, device: torch.device, *, autocast: bool, length: int, known: str | None
+) -> str:
+    """Set the model's attention for windows that no document divides and return its name.
+
+    It stays what transformers gave the model, but for SDPA on a GPU: there cuDNN's kernel is tried and timed beside
+    torch's own choice on windows of ``length`` tokens. ``autocast``, ``known``: as in `choose`.
+    """
+    given = str(model.config._attn_implementation)
+    half = next(model.parameters()).dtype != torch.float32 or autocast
+    if given != "sdpa" or device.type != "cuda" or not half:
+        return given
+    whole_attention.register()
+    was_training = model.training
+    model.eval()
+    try:
+        cudnn = whole_attention.CUDNN
+        names = [given, cudnn] if agrees(model, cudnn, given, device, packed=False) else [given]
+        chosen = known if known in names else names[0] if len(names) == 1 else fastest(model, names, length, device)
+        model.set_attn_implementation(chosen)
+        return chosen
+    except Exception as error:
+        # As in `choose`: kernels fail in many ways.
+        log.info("attention: cuDNN's kernel fails here (%s)", type(error).__name__)
+        model.set_attn_implementation(given)
+        return given
     finally:
         model.train(was_training)
 
@@ -320,12 +343,15 @@ def candidates_for(config: Any, wanted: str, device: torch.device, half: bool) -
 
 
 @torch.no_grad()
-def agrees(model: Any, candidate: str, reference: str, device: torch.device) -> bool:
-    """Whether ``candidate`` gives the logits of ``reference`` on two packed documents, up to bf16 noise."""
+def agrees(model: Any, candidate: str, reference: str, device: torch.device, *, packed: bool = True) -> bool:
+    """Whether ``candidate`` gives the logits of ``reference`` on two documents, ``packed`` or two windows, up to bf16
+    noise."""
     config = model.config.get_text_config()
     if candidate in varlen_attention.PLACES and not gradients_agree(config, candidate, device):
         return False
     ids, positions = example(config.vocab_size, 128, device)
+    if not packed:
+        ids, positions = ids.view(2, -1), positions.view(2, -1)
     logits = []
     for name in (candidate, reference):
         model.set_attn_implementation(name)

@@ -105,7 +105,7 @@ def band(piece: Piece, window: int | None, dtype: torch.dtype) -> Tensor | None:
     return torch.zeros(length, length, dtype=dtype).masked_fill_(~allowed, -torch.inf)
 
 
-@torch.compiler.disable
+@torch._disable_dynamo
 def forward(query: Tensor, key: Tensor, value: Tensor, found: list[Piece], scale: Any, window: Any) -> Tensor:
     """`PieceAttention`, kept out of compiled graphs: its list of pieces is another one in every batch."""
     result: Tensor = PieceAttention.apply(query, key, value, found, scale, window)

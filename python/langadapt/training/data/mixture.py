@@ -33,24 +33,30 @@ def open_mixture(
         if name in names:
             raise ConfigError(f"two stores are named {name!r}; logs could not tell them apart")
         names.add(name)
-        check_tokenizer(store, name, tokenizer)
+        check_made_by(store, name, tokenizer)
         vocabulary = store.manifest.get("summary", {}).get("vocab_size")
         if vocabulary is not None:
             check_vocabulary(model, int(vocabulary) - 1, f"store {name}")
         # An id without an embedding would end the run in an index error, or in a GPU's assertion.
         entries = int(vocabulary) if vocabulary is not None else int(model.get_input_embeddings().weight.shape[0])
-        sources.append(
-            Windows(store, name, settings.sequence_length, start=start, end=end, seed=settings.seed, ids=entries)
-        )
-    return Mixture(sources, [share.weight for share in shares], settings.sequences_per_step)
+        # A chat template has set all special tokens itself.
+        around = {"start": None, "end": None} if is_chat(store) else {"start": start, "end": end}
+        sources.append(Windows(store, name, settings.window, **around, seed=settings.seed, ids=entries))
+    weights, repeats = [share.weight for share in shares], [share.max_repeats for share in shares]
+    return Mixture(sources, weights, settings.sequences_per_step, repeats)
+
+
+def is_chat(store: Store) -> bool:
+    """Whether a store holds conversations, and says which of their tokens are learnt."""
+    return getattr(store, "learnt", None) is not None
 
 
 def open_store(share: StoreShare) -> Store:
     """The store of a share, opened if it is a folder."""
-    if isinstance(share.path, (str, Path)):
-        store: Store = TokenStore.open(share.path)
+    if isinstance(share.store, (str, Path)):
+        store: Store = TokenStore.open(share.store)
         return store
-    return share.path
+    return share.store
 
 
 def special_tokens(tokenizer: Any, model: Any, settings: TrainSettings) -> tuple[int | None, int | None]:
@@ -73,7 +79,7 @@ def bytes_per_token(mixture: Mixture) -> list[float | None]:
     found: list[float | None] = []
     for windows in mixture.sources:
         size = windows.store.manifest.get("summary", {}).get("bytes")
-        found.append(None if size is None else float(size) / max(int(windows.packing.lengths.sum()), 1))
+        found.append(None if size is None else float(size) / max(int(windows.learnt_per_window.sum()), 1))
     return found
 
 
@@ -84,7 +90,7 @@ def first(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-def check_tokenizer(store: Store, name: str, tokenizer: Any) -> None:
+def check_made_by(store: Store, name: str, tokenizer: Any) -> None:
     """Compare a store's manifest with the tokenizer of this run.
 
     The fingerprint decides where the tokenizer has one; other tokenizers are compared by size.

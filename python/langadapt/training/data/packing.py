@@ -2,7 +2,8 @@
 
 A document of n + 1 tokens (start and end tokens included) makes n pairs of input and next token. Its pairs are cut into
 as many full windows as they fill; the rest is one *piece*. Continuations repeat no pair and lose none: the first input
-of a piece is the last target of the piece before. Pieces go into windows by best fit, longest first ("Fewer Truncations
+of a piece is the last target of the piece before (where documents have a start token, `batches` gives it the place of
+that input, and the pair is not learnt). Pieces go into windows by best fit, longest first ("Fewer Truncations
 Improve Language Modeling", arXiv 2404.10830); should windows stay emptier than `FULL` on the whole, the emptiest are
 dissolved and their pieces laid end to end, split where a window ends.
 

@@ -28,7 +28,7 @@ use super::added::{AddedToken, Finder, Section};
 use super::byte_level::{ByteLevel, bytes_of};
 use super::decode::decode;
 use super::merges::{ID_LIMIT, Merges, Scratch};
-use super::normalize::{Form, apply_all};
+use super::normalize::{Step, apply_all};
 use super::piece_cache::Cache;
 use super::sentencepiece::SentencePiece;
 use super::spec::{DecodeStep, METASPACE, Prepend, Spec, Split};
@@ -73,7 +73,7 @@ pub struct NativeTokenizer {
     vocab: Vocab,
     merges: Merges,
     family: Family,
-    forms: Vec<Form>,
+    normal: Vec<Step>,
     prepend: bool,
     replace: bool,
     added: Vec<AddedToken>,
@@ -130,12 +130,17 @@ impl NativeTokenizer {
         }
         let family = family(&spec, &vocab, merges)?;
         let added = resolve_added(std::mem::take(&mut spec.added), &vocab)?;
+        // A token that is a part of the first character: the rest of that is still the first section for `tokenizers`.
+        let first = |split: &Split| matches!(split, Split::Metaspace { prepend: Prepend::First, .. });
+        if !spec.normal.is_empty() && added.iter().any(|token| token.normalized) && spec.splits.iter().any(first) {
+            return Err("added tokens may be parts of characters, and the first section has a space in front".into());
+        }
         let mut this = Self {
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             merges: Merges::new(merges, vocab.id_limit(), |id, symbols| family.spell(id, &vocab, symbols)),
             vocab,
             family,
-            forms: spec.forms,
+            normal: spec.normal,
             prepend: spec.prepend,
             replace: spec.replace,
             added_ids: added.iter().map(|token| (token.content.clone(), token.id)).collect(),
@@ -175,7 +180,7 @@ impl NativeTokenizer {
 
     /// `text` as the normalizer leaves it, with spaces where that has `▁` for spaces.
     fn normalize<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut text = apply_all(&self.forms, text);
+        let mut text = apply_all(&self.normal, text);
         if self.replace && text.contains(METASPACE) {
             text = Cow::Owned(text.replace(METASPACE, " "));
         }
@@ -203,7 +208,7 @@ impl NativeTokenizer {
 
     /// Text between added tokens that match as they are. `first`: it begins the document.
     fn encode_section(&self, text: &str, first: bool, cache: &mut Cache, out: &mut Vec<u32>) {
-        let formed = apply_all(&self.forms, text);
+        let formed = apply_all(&self.normal, text);
         let Some(finder) = &self.normalized else {
             return self.encode_text(&formed, self.prepend, first, cache, out);
         };
@@ -326,10 +331,7 @@ fn family(spec: &Spec, vocab: &Vocab, merges: &[(u32, u32, u32)]) -> std::result
         [] if spec.replace => sentencepiece(None, false),
         [Split::Metaspace { prepend, split }] => sentencepiece(Some(*prepend), *split),
         splits if spec.prepend || spec.replace => Err(format!("a normalizer for ▁ with pre-tokenizer {splits:?}")),
-        splits if splits.iter().any(|split| matches!(split, Split::ByteLevel { .. })) => {
-            ByteLevel::new(&spec.model, vocab, splits).map(Family::ByteLevel)
-        }
-        splits => Err(format!("pre-tokenizer {splits:?} without ByteLevel or Metaspace")),
+        splits => ByteLevel::new(&spec.model, vocab, splits).map(Family::ByteLevel),
     }
 }
 

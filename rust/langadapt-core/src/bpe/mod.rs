@@ -13,6 +13,8 @@
 //! | [`added`] | added tokens: found before anything else, never cut |
 //! | [`piece_cache`] | ids of pieces seen before, per thread |
 //! | `piece_key` | a piece as two words |
+//! | [`alphabet`] | the characters that stand for bytes |
+//! | [`cutting`] | the steps that cut byte-level text |
 //! | `cuts` | where SentencePiece-style text may be cut |
 //! | [`sentencepiece`] | text to pieces for SentencePiece-style tokenizers (Llama-2, Mistral) |
 //! | [`byte_level`] | text to pieces for byte-level tokenizers (GPT-2, Llama-3, Qwen) |
@@ -23,9 +25,11 @@
 //! | [`train`] | learning the merges |
 
 pub mod added;
+pub mod alphabet;
 pub mod batch;
 pub mod byte_level;
 mod cuts;
+pub mod cutting;
 pub mod decode;
 pub mod encode;
 mod huge;

@@ -1,4 +1,4 @@
-//! Unicode normalization forms, as the `tokenizers` package applies them.
+//! Unicode normalization forms and replacements, as the `tokenizers` package applies them.
 //!
 //! Its tables are those of Unicode 9, frozen in the crate that is used here too: with newer tables a few thousand
 //! characters (later scripts and emoji modifiers) would come out different, and ids with them.
@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use unicode_normalization_alignments::{
     IsNormalized, UnicodeNormalization, is_nfc_quick, is_nfd_quick, is_nfkc_quick, is_nfkd_quick,
 };
+
+use crate::pretokenize::Scanner;
 
 /// A Unicode normalization form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +45,46 @@ impl Form {
     }
 }
 
-/// `text` after all `forms` in order.
-pub fn apply_all<'a>(forms: &[Form], text: &'a str) -> Cow<'a, str> {
-    forms.iter().fold(Cow::Borrowed(text), |text, form| match text {
-        Cow::Borrowed(text) => form.apply(text),
-        Cow::Owned(text) => Cow::Owned(form.apply(&text).into_owned()),
+/// A step of a normalizer.
+#[derive(Debug)]
+pub enum Step {
+    /// A Unicode form.
+    Form(Form),
+    /// Matches of a regex, or a text, replaced.
+    Replace {
+        /// What goes, as pieces: those that are matches.
+        from: Box<Scanner>,
+        /// What comes.
+        to: String,
+    },
+}
+
+impl Step {
+    /// `text` after this step, borrowed where it stays.
+    pub fn apply<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self {
+            Self::Form(form) => form.apply(text),
+            Self::Replace { from, to } => {
+                let (mut replaced, mut copied) = (String::new(), 0);
+                from.for_each(text.as_bytes(), |start, end| {
+                    replaced.push_str(&text[copied..start]);
+                    replaced.push_str(to);
+                    copied = end;
+                });
+                match copied {
+                    0 => Cow::Borrowed(text),
+                    _ => Cow::Owned(replaced + &text[copied..]),
+                }
+            }
+        }
+    }
+}
+
+/// `text` after all `steps` in order.
+pub fn apply_all<'a>(steps: &[Step], text: &'a str) -> Cow<'a, str> {
+    steps.iter().fold(Cow::Borrowed(text), |text, step| match text {
+        Cow::Borrowed(text) => step.apply(text),
+        Cow::Owned(text) => Cow::Owned(step.apply(&text).into_owned()),
     })
 }
 
@@ -60,7 +97,13 @@ mod tests {
         assert_eq!(Form::Nfc.apply("u\u{308}ber"), "über");
         assert!(matches!(Form::Nfc.apply("über"), Cow::Borrowed(_)));
         assert_eq!(Form::Nfkc.apply("ﬁ²"), "fi2");
-        assert_eq!(apply_all(&[Form::Nfkd, Form::Nfc], "ﬁü"), "fiü");
+        let replace = |from, to: &str| Step::Replace { from: Box::new(Scanner::new(from).unwrap()), to: to.into() };
+        assert_eq!(apply_all(&[Step::Form(Form::Nfkd), Step::Form(Form::Nfc)], "ﬁü"), "fiü");
+        assert_eq!(
+            apply_all(&[replace(r"\s+", "_"), Step::Form(Form::Nfd), replace("u", "")], "ü \n a "),
+            "\u{308}_a_"
+        );
+        assert!(matches!(apply_all(&[replace("x", "y")], "abc"), Cow::Borrowed(_)));
         assert_eq!(apply_all(&[], "ü"), "ü");
     }
 }

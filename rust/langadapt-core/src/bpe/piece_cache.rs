@@ -118,14 +118,14 @@ impl Cache {
 
     /// Appends the ids of all pieces of `text` to `out`.
     ///
-    /// `next_end` tells where the piece ends that begins at a place; `encode` gets the place of a piece that is not
-    /// remembered, an empty buffer for its ids, and scratch memory.
+    /// `next` tells the bounds of the piece that begins at a place or, where text is left out, behind it; `encode` gets
+    /// the place of a piece that is not remembered, an empty buffer for its ids, and scratch memory.
     #[inline]
     pub fn encode_pieces(
         &mut self,
         text: &[u8],
         out: &mut Vec<u32>,
-        mut next_end: impl FnMut(usize) -> usize,
+        mut next: impl FnMut(usize) -> Option<(usize, usize)>,
         mut encode: impl FnMut(Range<usize>, &mut Vec<u32>, &mut Scratch),
     ) {
         let mut start = 0;
@@ -133,11 +133,11 @@ impl Cache {
         while start < text.len() && !self.scratch.stop.is_asked() {
             let mut count = 0;
             for (key, from, to) in &mut block {
-                if start >= text.len() {
+                let Some((piece_start, end)) = next(start) else {
+                    start = text.len();
                     break;
-                }
-                let end = next_end(start);
-                (*key, *from, *to) = (Key::new(text, start, end), start, end);
+                };
+                (*key, *from, *to) = (Key::new(text, piece_start, end), piece_start, end);
                 self.prefetch(*key);
                 start = end;
                 count += 1;
@@ -186,7 +186,7 @@ impl Cache {
             _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(&self.lines[at]).cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
-        std::hint::black_box(self.lines[at].0[0].key.low);
+        std::hint::black_box(self.lines[at].0[0].key);
     }
 
     /// Where `piece` is, if it is remembered.

@@ -61,9 +61,11 @@ impl SentencePiece {
         let ignore_merges = model.ignore_merges == Some(true);
         let characters = characters(vocab);
         let whole_pieces = ignore_merges && split;
+        let all_bytes = byte_ids.len() == 256 && !byte_ids.contains(&NONE);
         let rules = CutRules {
-            everywhere: byte_ids.len() == 256 && !byte_ids.contains(&NONE) && !whole_pieces,
-            before_spaces: characters['▁' as usize] != NONE,
+            everywhere: all_bytes && !whole_pieces,
+            // Characters that vanish let their neighbours meet, whatever stands between them in the text.
+            before_spaces: characters['▁' as usize] != NONE && (all_bytes || unknown.is_some()),
             before_all_spaces: split,
         };
         Ok(Self {
@@ -126,7 +128,7 @@ impl SentencePiece {
         cache.encode_pieces(
             bytes,
             out,
-            |_| ends.next(),
+            |start| (start < bytes.len()).then(|| (start, ends.next())),
             |piece, ids, scratch| self.encode_piece(&text[piece], tables, ids, scratch),
         );
     }

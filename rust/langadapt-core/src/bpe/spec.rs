@@ -3,8 +3,9 @@
 use serde::Deserialize;
 
 use super::added::AddedToken;
-use super::normalize::Form;
+use super::normalize::Step;
 use super::piece_lists::{MergeList, PieceList};
+use crate::pretokenize::Behavior;
 
 /// The metaspace: what a space becomes in SentencePiece-style tokenizers.
 pub const METASPACE: &str = "▁";
@@ -16,8 +17,8 @@ pub struct Spec {
     pub model: Model,
     /// Added tokens with the ids of the file.
     pub added: Vec<AddedToken>,
-    /// Unicode forms, applied first.
-    pub forms: Vec<Form>,
+    /// Unicode forms and replacements, applied first.
+    pub normal: Vec<Step>,
     /// A `▁` is put before every section.
     pub prepend: bool,
     /// Spaces become `▁`.
@@ -71,18 +72,30 @@ pub enum Split {
         /// The text is split by the regex of GPT-2.
         use_regex: bool,
     },
-    /// `Split` by a regex whose matches cover any text.
-    Regex(String),
+    /// `Split`.
+    At {
+        /// What it splits at.
+        at: Target,
+        /// What becomes of it.
+        behavior: Behavior,
+        /// What is not `at` counts as it.
+        invert: bool,
+    },
     /// `Digits`: numeric characters apart from others, all together or one by one.
     Digits {
         /// One by one.
         individual: bool,
     },
-    /// `Punctuation`: punctuation apart from other characters, all together or one by one.
-    Punctuation {
-        /// One by one.
-        individual: bool,
-    },
+    /// `Punctuation`.
+    Punctuation(Behavior),
+}
+
+/// A `pattern`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Target {
+    Text(String),
+    Regex(String),
 }
 
 /// `prepend_scheme` of `Metaspace`.

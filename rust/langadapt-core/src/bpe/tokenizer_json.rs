@@ -11,8 +11,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::added::AddedToken;
-use super::normalize::Form;
-use super::spec::{DecodeStep, METASPACE, Model, Prepend, Spec, Split};
+use super::normalize::{Form, Step};
+use super::spec::{DecodeStep, METASPACE, Model, Prepend, Spec, Split, Target};
+use crate::pretokenize::{Behavior, Scanner};
 use crate::{Error, Result};
 
 /// Why a file is left to the `tokenizers` package, for the log.
@@ -95,19 +96,28 @@ fn spec(file: File<'_>, model: Model) -> std::result::Result<Spec, Foreign> {
         normalized: raw.normalized,
         special: raw.special,
     });
-    let mut spec = Spec { model, added: added.collect(), ..Spec::default() };
-    for step in flatten(file.normalizer, "normalizers") {
-        add_normalizer(&mut spec, &step)?;
-    }
-    for step in flatten(file.pre_tokenizer, "pretokenizers") {
-        add_split(&mut spec, &step)?;
-    }
+    let mut spec = Spec { model, added: added.collect(), ..steps(file.normalizer, file.pre_tokenizer)? };
     for step in flatten(file.post_processor, "processors") {
         add_processor(&mut spec, &step)?;
     }
     if file.decoder.as_ref().is_some_and(|decoder| !decoder.is_null()) {
         let steps = flatten(file.decoder, "decoders");
         spec.decoder = Some(steps.iter().map(decode_step).collect::<std::result::Result<_, _>>()?);
+    }
+    Ok(spec)
+}
+
+/// What a normalizer and a pre-tokenizer do, the rest of the file left empty.
+///
+/// # Errors
+/// What in them is foreign.
+pub fn steps(normalizer: Option<Value>, pre_tokenizer: Option<Value>) -> std::result::Result<Spec, Foreign> {
+    let mut spec = Spec::default();
+    for step in flatten(normalizer, "normalizers") {
+        add_normalizer(&mut spec, &step)?;
+    }
+    for step in flatten(pre_tokenizer, "pretokenizers") {
+        add_split(&mut spec, &step)?;
     }
     Ok(spec)
 }
@@ -129,11 +139,11 @@ fn kind(step: &Value) -> &str {
 }
 
 fn add_normalizer(spec: &mut Spec, step: &Value) -> std::result::Result<(), Foreign> {
-    let form = match kind(step) {
-        "NFC" => Form::Nfc,
-        "NFD" => Form::Nfd,
-        "NFKC" => Form::Nfkc,
-        "NFKD" => Form::Nfkd,
+    let normal = match kind(step) {
+        "NFC" => Step::Form(Form::Nfc),
+        "NFD" => Step::Form(Form::Nfd),
+        "NFKC" => Step::Form(Form::Nfkc),
+        "NFKD" => Step::Form(Form::Nfkd),
         "Prepend" if step["prepend"] == METASPACE && !spec.prepend => {
             spec.prepend = true;
             return Ok(());
@@ -142,13 +152,31 @@ fn add_normalizer(spec: &mut Spec, step: &Value) -> std::result::Result<(), Fore
             spec.replace = true;
             return Ok(());
         }
+        "Replace" => replacement(step)?,
         _ => return Err(format!("normalizer {step}")),
     };
     if spec.prepend || spec.replace {
         return Err(format!("normalizer {} after Prepend or Replace", kind(step)));
     }
-    spec.forms.push(form);
+    spec.normal.push(normal);
     Ok(())
+}
+
+fn replacement(step: &Value) -> std::result::Result<Step, Foreign> {
+    let foreign = || format!("normalizer {step}");
+    let to = step["content"].as_str().ok_or_else(foreign)?.to_owned();
+    let from = match target(step).ok_or_else(foreign)? {
+        Target::Text(text) => Scanner::literal(&text).ok_or_else(foreign)?,
+        Target::Regex(regex) => Scanner::new(&regex).map_err(|outside| format!("{outside} of the regex {regex}"))?,
+    };
+    Ok(Step::Replace { from: Box::new(from), to })
+}
+
+/// The `pattern` of a step.
+fn target(step: &Value) -> Option<Target> {
+    let pattern = &step["pattern"];
+    let text = || Some(Target::Text(pattern["String"].as_str()?.to_owned()));
+    pattern["Regex"].as_str().map(|regex| Target::Regex(regex.to_owned())).or_else(text)
 }
 
 fn add_split(spec: &mut Spec, step: &Value) -> std::result::Result<(), Foreign> {
@@ -160,26 +188,21 @@ fn add_split(spec: &mut Spec, step: &Value) -> std::result::Result<(), Foreign> 
             use_regex: step["use_regex"].as_bool().unwrap_or(true),
         },
         "Digits" => Split::Digits { individual: step["individual_digits"].as_bool().unwrap_or(false) },
-        "Punctuation" => match step["behavior"].as_str() {
-            Some("Isolated") | None => Split::Punctuation { individual: true },
-            Some("Contiguous") => Split::Punctuation { individual: false },
-            Some(_) => return foreign(),
-        },
+        "Punctuation" => Split::Punctuation(behavior(step).unwrap_or(Behavior::Isolated)),
         // Gemma splits at spaces after it has replaced them all: nothing is left to split at.
         "Split" if step["pattern"]["String"] == " " && spec.replace => return Ok(()),
-        "Split" => {
-            let isolated = step["behavior"] == "Isolated";
-            // Converted tiktoken files remove what the regex does not match, which is nothing.
-            let removed = step["behavior"] == "Removed" && step["invert"] == true;
-            match step["pattern"]["Regex"].as_str() {
-                Some(regex) if isolated || removed => Split::Regex(regex.into()),
-                _ => return foreign(),
-            }
-        }
+        "Split" => match (target(step), behavior(step)) {
+            (Some(at), Some(behavior)) => Split::At { at, behavior, invert: step["invert"] == true },
+            _ => return foreign(),
+        },
         _ => return foreign(),
     };
     spec.splits.push(split);
     Ok(())
+}
+
+fn behavior(step: &Value) -> Option<Behavior> {
+    Behavior::named(step["behavior"].as_str()?)
 }
 
 fn metaspace(step: &Value) -> std::result::Result<Split, Foreign> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::report::{Fault, Kind};
 use super::{ReadOptions, Texts, json, line_ends};
+use crate::memory::try_reserve;
 use crate::{Error, Result};
 
 /// Consecutive documents of one file. The text lies in one buffer that is used again for the next batch.
@@ -21,6 +22,8 @@ pub struct Batch {
     /// 1-based number of the first line, or row, in the file.
     pub(super) first_line: u64,
     pub(super) path: Arc<PathBuf>,
+    /// Place of the file among all.
+    pub(super) source: usize,
 }
 
 /// How the bytes of a batch are cut into documents.
@@ -79,7 +82,7 @@ impl Batch {
     /// `room` more writable bytes behind what is filled.
     pub(super) fn spare(&mut self, room: usize) -> Result<&mut [u8]> {
         if let Some(more) = (self.filled + room).checked_sub(self.buffer.len()) {
-            self.buffer.try_reserve(more).map_err(|_| Error::memory(self.path.as_path(), more))?;
+            try_reserve(&mut self.buffer, more).map_err(|_| Error::memory(self.path.as_path(), more))?;
             self.buffer.resize(self.filled + room, 0);
         }
         Ok(&mut self.buffer[self.filled..self.filled + room])

@@ -1,49 +1,22 @@
 //! Files to one training and one validation file: filtered, without duplicates, split by hash.
 //!
 //! The files are the same bytes whatever the number of threads: workers judge the texts alone, one thread then takes
-//! them in document order, and zstd cuts its jobs by size, not by worker.
+//! them in document order, and frames are cut by size, not by worker. They are the same bytes whatever the number
+//! of shards, too: see `parts.rs`.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_128;
-use zstd::stream::raw::CParameter;
-use zstd::stream::write::Encoder;
 
 use super::duplicates::{Bands, MinHash, Seen};
+use super::frames::SplitCount;
+use super::parts::{Hashes, Undecided};
+use super::settings::{BuildSettings, rule_of};
 use super::sift::{Dropped, Filters};
-use super::split::{Candidate, Split};
+use super::sink::Sink;
+use super::split::Line;
 use super::{Batch, Inputs, ReadOptions, ReadReport, json, map_documents};
 use crate::{Error, Monitor, Result};
-
-/// zstd's own default: 3 % larger than level 6 at three times its speed.
-const LEVEL: i32 = 3;
-/// Bytes that a compressing thread takes at a time. Jobs under way are finished even on a stop, so a job is short;
-/// zstd's own size, four windows, takes 50 ms and more.
-const JOB: u32 = 1 << 20;
-
-/// What is left out and what is set aside.
-#[derive(Debug, Clone, Default)]
-pub struct BuildSettings {
-    /// Texts left out.
-    pub filters: Filters,
-    /// Share of the documents set aside for validation, 0 to 1; above 0, at least one document is.
-    pub validation_share: f64,
-    /// At most so many UTF-8 bytes of text are set aside.
-    pub validation_bytes: Option<u64>,
-    /// At most so many documents are set aside.
-    pub validation_documents: Option<u64>,
-}
-
-/// Documents and UTF-8 bytes of their text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SplitCount {
-    /// Documents.
-    pub documents: u64,
-    /// UTF-8 bytes of text.
-    pub bytes: u64,
-}
 
 /// What became of the documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +50,8 @@ struct Sifted {
 /// Writes `train.jsonl.zst` and `validation.jsonl.zst`, one line `{"text": ...}` per document, into `folder`.
 ///
 /// A document is set aside if the lower half of its XXH3-128 is below `validation_share` of 2^64 and among the smallest
-/// that fit the limits. Document order is kept within both files, except that documents which a limit pushed out of
-/// the validation text follow at that point.
+/// that fit the limits. Document order is kept within both files, except that documents which a limit kept out of
+/// the validation text stand at the end of the training text.
 ///
 /// # Errors
 /// Those of [`map_documents`]; [`Error::Argument`] for a share outside `0.0..=1.0` and if the filters leave
@@ -91,22 +64,82 @@ pub fn build(
     threads: usize,
     monitor: &Monitor,
 ) -> Result<BuildReport> {
-    let share = settings.validation_share;
-    if !(0.0..=1.0).contains(&share) {
-        return Err(Error::argument(format!("validation_share: {share} is not in 0..=1")));
+    let sink = Sink::create(folder, rule_of(settings)?, threads)?;
+    let (read, builder) = run(inputs, options, settings, threads, Builder::new(settings, sink, None), monitor)?;
+    let dropped = builder.dropped;
+    match builder.out {
+        Out::Decided(sink, _) if sink.documents > 0 => {
+            let (train, validation) = sink.finish(monitor)?;
+            Ok(BuildReport { read, dropped, train, validation })
+        }
+        _ => {
+            let (all, why) = (read.documents, dropped.describe());
+            Err(Error::argument(format!("no document left: the filters dropped all {all} ({why}); loosen them")))
+        }
     }
-    let hashes = settings.filters.near_duplicates.then(MinHash::new);
-    let mut builder = Builder {
-        exact: settings.filters.exact_duplicates,
-        seen: Seen::default(),
-        split: Split::new(share, settings.validation_bytes, settings.validation_documents),
-        dropped: Dropped::default(),
-        documents: 0,
-        train: LineWriter::create(folder.join("train.jsonl.zst"), threads)?,
+}
+
+/// A shard's part of what [`build`] writes, to be put together by [`super::join`]; `first` says that no shard is before
+/// it. Returns what was read and left out, the training text that is finished, and how many documents passed.
+///
+/// # Errors
+/// As [`build`], but a part may be empty.
+pub fn build_part(
+    inputs: &Inputs,
+    options: &ReadOptions,
+    settings: &BuildSettings,
+    folder: &Path,
+    first: bool,
+    threads: usize,
+    monitor: &Monitor,
+) -> Result<(ReadReport, Dropped, SplitCount, u64)> {
+    let rule = rule_of(settings)?;
+    let filters = &settings.filters;
+    let deduplicates = filters.exact_duplicates || filters.near_duplicates;
+    let hashes = deduplicates.then(Hashes::default);
+    let builder = if first || !deduplicates {
+        Builder::new(settings, Sink::create(folder, rule, threads)?, hashes)
+    } else {
+        Builder {
+            out: Out::Undecided(Undecided::create(folder, threads)?, Hashes::default()),
+            ..Builder::without(settings)
+        }
     };
-    let sift = |(): &mut (), batch: &Batch| sift_batch(&settings.filters, hashes.as_ref(), batch, monitor);
-    let read = map_documents(inputs, options, threads, monitor, || (), sift, |sifted| builder.take(&sifted, monitor))?;
-    builder.finish(read, || LineWriter::create(folder.join("validation.jsonl.zst"), threads), monitor)
+    let options = ReadOptions { allow_empty: true, ..options.clone() };
+    let (read, builder) = run(inputs, &options, settings, threads, builder, monitor)?;
+    let (dropped, documents) = (builder.dropped, builder.documents);
+    let train = match builder.out {
+        Out::Decided(sink, hashes) => {
+            hashes.map(|hashes| hashes.write(folder)).transpose()?;
+            sink.finish_part(monitor)?
+        }
+        Out::Undecided(undecided, hashes) => {
+            hashes.write(folder)?;
+            undecided.finish(monitor)?;
+            SplitCount::default()
+        }
+        Out::Nowhere => SplitCount::default(),
+    };
+    Ok((read, dropped, train, documents))
+}
+
+fn run(
+    inputs: &Inputs,
+    options: &ReadOptions,
+    settings: &BuildSettings,
+    threads: usize,
+    mut builder: Builder,
+    monitor: &Monitor,
+) -> Result<(ReadReport, Builder)> {
+    let hashes = settings.filters.near_duplicates.then(MinHash::new);
+    let blocks = inputs.blocks(settings.block_bytes);
+    let sift = |(): &mut (), batch: &Batch| {
+        let block = blocks.get(batch.source).copied().unwrap_or(0);
+        sift_batch(&settings.filters, hashes.as_ref(), batch, monitor).map(|sifted| (block, sifted))
+    };
+    let emit = |(block, sifted): (usize, Sifted)| builder.take(block, &sifted, monitor);
+    let read = map_documents(inputs, options, threads, monitor, || (), sift, emit)?;
+    Ok((read, builder))
 }
 
 fn sift_batch(filters: &Filters, hashes: Option<&MinHash>, batch: &Batch, monitor: &Monitor) -> Result<Sifted> {
@@ -126,102 +159,87 @@ fn sift_batch(filters: &Filters, hashes: Option<&MinHash>, batch: &Batch, monito
     Ok(sifted)
 }
 
+/// Where documents go.
+enum Out {
+    /// To the corpus, or to a part of it that no other can change; with their hashes where other parts ask for them.
+    Decided(Sink, Option<Hashes>),
+    /// To a part that waits for others.
+    Undecided(Undecided, Hashes),
+    Nowhere,
+}
+
 struct Builder {
     exact: bool,
     seen: Seen,
-    split: Split,
     dropped: Dropped,
+    /// Documents that passed.
     documents: u64,
-    train: LineWriter,
+    block: usize,
+    out: Out,
 }
 
 impl Builder {
-    fn take(&mut self, sifted: &Sifted, monitor: &Monitor) -> Result<()> {
+    fn new(settings: &BuildSettings, sink: Sink, hashes: Option<Hashes>) -> Self {
+        Self { out: Out::Decided(sink, hashes), ..Self::without(settings) }
+    }
+
+    fn without(settings: &BuildSettings) -> Self {
+        Self {
+            exact: settings.filters.exact_duplicates,
+            seen: Seen::default(),
+            dropped: Dropped::default(),
+            documents: 0,
+            block: 0,
+            out: Out::Nowhere,
+        }
+    }
+
+    fn take(&mut self, block: usize, sifted: &Sifted, monitor: &Monitor) -> Result<()> {
+        // Also those without a document: blocks are counted.
+        while self.block < block {
+            self.block += 1;
+            match &mut self.out {
+                Out::Decided(sink, _) => sink.end_block(monitor)?,
+                Out::Undecided(undecided, _) => undecided.end_block()?,
+                Out::Nowhere => {}
+            }
+        }
         self.dropped.add(&sifted.dropped);
         let mut start = 0;
         for text in &sifted.passed {
-            let line = &sifted.lines[start..text.end];
+            let document = Line { key: text.hash as u64, bytes: text.bytes, line: &sifted.lines[start..text.end] };
             start = text.end;
             if self.exact && self.seen.is_repeat(text.hash) {
                 self.dropped.exact_duplicate += 1;
                 continue;
             }
-            if text.bands.as_ref().is_some_and(|bands| self.seen.resembles(bands)) {
-                self.dropped.near_duplicate += 1;
-                continue;
-            }
-            self.documents += 1;
-            let document =
-                Candidate { key: text.hash as u64, number: self.documents, bytes: text.bytes, line: line.to_vec() };
-            self.split.offer(document, |document| self.train.put(&document, monitor))?;
+            self.pass(text, document, monitor)?;
         }
         Ok(())
     }
 
-    fn finish(
-        mut self,
-        read: ReadReport,
-        validation: impl FnOnce() -> Result<LineWriter>,
-        monitor: &Monitor,
-    ) -> Result<BuildReport> {
-        if self.documents == 0 {
-            let (all, why) = (read.documents, self.dropped.describe());
-            return Err(Error::argument(format!(
-                "no document left: the filters dropped all {all} ({why}); loosen them"
-            )));
-        }
-        let (held, left) = self.split.finish();
-        left.iter().try_for_each(|document| self.train.put(document, monitor))?;
-        let train = self.train.finish()?;
-        // Only now, as both files' compressing threads together may be more than the system gives.
-        let mut validation = validation()?;
-        held.iter().try_for_each(|document| validation.put(document, monitor))?;
-        Ok(BuildReport { read, dropped: self.dropped, train, validation: validation.finish()? })
-    }
-}
-
-/// A zstd file of lines.
-struct LineWriter {
-    path: PathBuf,
-    encoder: Encoder<'static, File>,
-    count: SplitCount,
-}
-
-impl LineWriter {
-    fn create(path: PathBuf, threads: usize) -> Result<Self> {
-        let fail = |error| Error::io(&path, error);
-        let start = |workers: u32| {
-            let mut encoder = Encoder::new(File::create(&path)?, LEVEL)?;
-            encoder.include_checksum(true)?;
-            encoder.multithread(workers)?;
-            encoder.set_parameter(CParameter::JobSize(JOB))?;
-            // Starts the workers now, while threads may still be had.
-            encoder.write(&[]).map(|_| encoder)
-        };
-        // Never zero: without workers zstd makes other bytes than with any number of them.
-        let mut workers = u32::try_from(threads.max(1)).unwrap_or(1);
-        let encoder = loop {
-            match start(workers) {
-                Err(error) if workers == 1 || error.raw_os_error().is_some() => return Err(fail(error)),
-                Err(_) => workers /= 2,
-                Ok(encoder) => break encoder,
+    /// A text that is no repeat of another in this part.
+    fn pass(&mut self, text: &Passed, document: Line<'_>, monitor: &Monitor) -> Result<()> {
+        let place = self.documents;
+        match &mut self.out {
+            Out::Decided(sink, hashes) => {
+                let resembles = text.bands.as_ref().is_some_and(|bands| self.seen.resembles(bands));
+                if let Some(hashes) = hashes {
+                    hashes.note(self.exact.then_some(text.hash), text.bands.as_ref(), (!resembles).then_some(place));
+                }
+                if resembles {
+                    self.dropped.near_duplicate += 1;
+                    return Ok(());
+                }
+                sink.offer(document, monitor)?;
             }
-        };
-        Ok(Self { path, encoder, count: SplitCount::default() })
-    }
-
-    fn put(&mut self, document: &Candidate, monitor: &Monitor) -> Result<()> {
-        self.count.documents += 1;
-        self.count.bytes += document.bytes;
-        for part in document.line.chunks(JOB as usize) {
-            monitor.check()?;
-            self.encoder.write_all(part).map_err(|error| Error::io(&self.path, error))?;
+            Out::Undecided(undecided, hashes) => {
+                hashes.note(self.exact.then_some(text.hash), text.bands.as_ref(), Some(place));
+                undecided.put(document, monitor)?;
+            }
+            Out::Nowhere => {}
         }
+        self.documents += 1;
         Ok(())
-    }
-
-    fn finish(self) -> Result<SplitCount> {
-        self.encoder.finish().map_err(|error| Error::io(&self.path, error))?;
-        Ok(self.count)
     }
 }

@@ -1,26 +1,25 @@
 //! Compressed files to bytes.
 
 use std::fs::File;
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufReader, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use zstd::stream::read::Decoder as ZstdDecoder;
-
+use super::ahead::{Ahead, InOrder, WINDOW_LOG_MAX, streaming};
 use super::gzip::Members;
 use super::inputs::Codec;
 use crate::{Error, Monitor, Result};
 
 const BUFFER: usize = 256 << 10;
-/// zstd's largest window: files made with `zstd --long=31` are read too.
-const WINDOW_LOG_MAX: u32 = 31;
 
 /// Decompressed bytes of one file.
 pub(super) struct Decoded {
     stream: Box<dyn Read + Send>,
+    /// What other threads can help with.
+    ahead: Option<Arc<Ahead>>,
     /// Bytes taken from the file so far, as they lie on the disk.
     consumed: Arc<AtomicU64>,
     /// Bytes of `consumed` that [`Self::take_consumed`] has told.
@@ -53,12 +52,20 @@ impl Decoded {
         let actual = codec_of(magic.get_ref());
         check(path, codec, actual, magic.get_ref())?;
         let input = magic.chain(reader);
+        let mut ahead = None;
         let (stream, name): (Box<dyn Read + Send>, _) = match actual {
             Codec::Gzip => (Box::new(Members::new(input)), "gzip"),
-            Codec::Zstd => (Box::new(zstd_decoder(input).map_err(fail)?), "zstd"),
+            // A frame is not taken whole from what may stay silent in the midst of it.
+            Codec::Zstd if promised == 0 => (streaming(input).map_err(fail)?, "zstd"),
+            Codec::Zstd => (Box::new(InOrder::new(Arc::clone(ahead.insert(Ahead::new(input))))), "zstd"),
             _ => (Box::new(input), ""),
         };
-        Ok(Self { stream, consumed, told: 0, promised, name })
+        Ok(Self { stream, ahead, consumed, told: 0, promised, name })
+    }
+
+    /// What other threads can help with.
+    pub fn ahead(&self) -> Option<&Arc<Ahead>> {
+        self.ahead.as_ref()
     }
 
     /// Bytes taken from the disk since the last call.
@@ -176,14 +183,6 @@ impl Read for Pipe {
             }
         }
     }
-}
-
-type Input = Chain<Cursor<Vec<u8>>, BufReader<Counted>>;
-
-fn zstd_decoder(input: Input) -> io::Result<ZstdDecoder<'static, Input>> {
-    let mut decoder = ZstdDecoder::with_buffer(input)?;
-    decoder.window_log_max(WINDOW_LOG_MAX)?;
-    Ok(decoder)
 }
 
 fn codec_of(magic: &[u8]) -> Codec {

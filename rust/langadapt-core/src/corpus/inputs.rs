@@ -83,6 +83,21 @@ impl Inputs {
         self.sources.iter().map(|source| source.path.as_path())
     }
 
+    /// The files in blocks of consecutive ones, of `bytes` on the disk or more each but for the last: the number of
+    /// each file's block. It depends on the files alone, so that whoever reads whole blocks finds the same ones.
+    pub fn blocks(&self, bytes: u64) -> Vec<usize> {
+        let (mut block, mut filled) = (0, 0);
+        let size = |source: &Source| fs::metadata(&source.path).map_or(0, |about| about.len());
+        let number = |source| {
+            if filled >= bytes.max(1) {
+                (block, filled) = (block + 1, 0);
+            }
+            filled += size(source);
+            block
+        };
+        self.sources.iter().map(number).collect()
+    }
+
     /// Bytes of all files as they lie on the disk; `None` if a pipe is among them, or for a feed.
     pub fn total_bytes(&self) -> Option<u64> {
         if self.feed.is_some() {
@@ -176,7 +191,23 @@ fn source_of(path: PathBuf, is_regular: bool) -> Result<Source> {
         Some("txt") => Format::Text,
         Some("parquet") if codec == Codec::Plain => Format::Parquet,
         _ if !is_regular => return Ok(Source { path, format: Format::Sniff, codec: Codec::Sniff }),
-        _ => return Err(Error::data(path, format!("unknown ending; known are {ENDINGS}"))),
+        other => {
+            let hint = hint(other.unwrap_or_default());
+            return Err(Error::data(path, format!("unknown ending; known are {ENDINGS}{hint}")));
+        }
     };
     Ok(Source { path, format, codec })
+}
+
+/// How to read what is not read here.
+fn hint(ending: &str) -> &'static str {
+    match ending {
+        "xz" => "; unpack it, or pipe it: `xzcat FILE | langadapt ... -`",
+        "bz2" => "; unpack it, or pipe it: `bzcat FILE | langadapt ... -`",
+        "zip" | "tar" | "tgz" | "7z" => "; unpack it and name the files in it",
+        "csv" | "tsv" | "arrow" | "feather" => {
+            "; save it as Parquet, with pandas or `datasets`, and name its text column"
+        }
+        _ => "",
+    }
 }

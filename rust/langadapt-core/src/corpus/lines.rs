@@ -4,11 +4,13 @@ use std::io::{Cursor, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::ahead::Ahead;
 use super::batch::{Batch, Framing};
 use super::decode::Decoded;
 use super::encoding::{self, HEAD, Utf16};
 use super::inputs::{Format, Source};
 use super::{ReadOptions, TextUnit, json, line_ends};
+use crate::memory::try_reserve;
 use crate::{Error, Monitor, Result};
 
 /// Bytes between two looks at the monitor: below 50 ms of decompression.
@@ -50,6 +52,11 @@ impl LineReader {
         })
     }
 
+    /// What other threads can help with.
+    pub fn ahead(&self) -> Option<&Arc<Ahead>> {
+        self.input.ahead()
+    }
+
     /// Fills `batch` with whole lines, at least one; false at the end of the file. Lines that are too long are faults.
     pub fn read(&mut self, batch: &mut Batch, monitor: &Monitor) -> Result<bool> {
         if self.head.is_none() {
@@ -70,7 +77,9 @@ impl LineReader {
                 break;
             }
             searched = batch.filled;
-            if batch.filled > self.max_line_bytes {
+            // A CR may turn out to be its end.
+            let may_end = batch.buffer[..batch.filled].ends_with(b"\r");
+            if batch.filled - usize::from(may_end) > self.max_line_bytes {
                 self.skip_line(batch, monitor)?;
                 searched = 0;
             }
@@ -142,7 +151,7 @@ impl LineReader {
         let from = searched.saturating_sub(1);
         let Some(end) = line_ends::last(&batch.buffer[from..batch.filled]) else { return Ok(false) };
         let rest = &batch.buffer[from + end..batch.filled];
-        self.carry.try_reserve(rest.len()).map_err(|_| Error::memory(self.path.as_path(), rest.len()))?;
+        try_reserve(&mut self.carry, rest.len()).map_err(|_| Error::memory(self.path.as_path(), rest.len()))?;
         self.carry.extend_from_slice(rest);
         batch.filled = from + end;
         Ok(true)

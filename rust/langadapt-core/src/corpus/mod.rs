@@ -4,21 +4,25 @@
 //! [`map_documents`] run a closure over all documents on several threads. A document is one line of a JSON Lines or
 //! text file, one whole text file ([`TextUnit::File`]) or one row of a Parquet file.
 //!
-//! **Promises.** Memory is bounded by a few [`ReadOptions::batch_bytes`] per thread plus the longest document,
-//! of at most [`ReadOptions::max_line_bytes`]. Results
-//! and the first error do not depend on the number of threads. Nothing is lost silently: a truncated or damaged
-//! compressed stream is an error, a line that holds no document is counted and the first ten are named.
+//! **Promises.** Memory is bounded by a few [`ReadOptions::batch_bytes`] per thread, two groups of frames of at most
+//! 17 MiB per thread where zstd files have several, and the longest document, of at most
+//! [`ReadOptions::max_line_bytes`]. Results and the first error do not depend on the number of threads. Nothing is lost
+//! silently: a truncated or damaged compressed stream is an error, a line that holds no document is counted and the
+//! first ten are named.
 //!
 //! **Cost.** One copy from the page cache or the decompressor, one UTF-8 check (SIMD), one scan of each line; escapes
 //! are undone in place, text without escapes is never copied. Only the text field is kept, the other fields are
 //! skipped over, though checked to be JSON.
 
+mod ahead;
 mod batch;
 mod build;
 mod decode;
 mod duplicates;
 mod encoding;
 mod feed;
+mod frames;
+mod groups;
 mod gzip;
 mod inputs;
 mod json;
@@ -26,20 +30,26 @@ mod line_ends;
 mod lines;
 mod ngrams;
 mod parquet;
+mod parts;
 mod repetition;
 mod report;
 mod run;
+mod settings;
 mod sift;
+mod sink;
 mod split;
 mod units;
 
 pub use batch::Batch;
-pub use build::{BuildReport, BuildSettings, SplitCount, build};
+pub use build::{BuildReport, build, build_part};
 pub use feed::{Feed, Texts};
+pub use frames::SplitCount;
 pub use inputs::Inputs;
+pub use parts::{Joined, Part, join};
 pub use repetition::RepetitionLimits;
 pub use report::{Problem, ReadReport, Skipped};
 pub use run::{fold_documents, map_documents};
+pub use settings::BuildSettings;
 pub use sift::{Dropped, Filters};
 
 /// What one document is in a `.txt` file.

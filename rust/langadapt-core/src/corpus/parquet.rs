@@ -18,6 +18,7 @@ use parquet::file::serialized_reader::SerializedFileReader;
 use super::ReadOptions;
 use super::batch::{Batch, Framing};
 use super::report::{Fault, Kind};
+use crate::memory::try_reserve;
 use crate::{Error, Monitor, Result};
 
 /// Rows decoded at a time: few enough that rows of a megabyte do not fill the memory.
@@ -89,6 +90,7 @@ impl ParquetFile {
             left: self.rows[group],
             bytes: self.bytes / self.rows.len().max(1) as u64,
             file: Arc::clone(self),
+            failed: None,
         })
     }
 
@@ -158,13 +160,24 @@ pub(super) struct RowGroupReader {
     rows: u64,
     left: u64,
     bytes: u64,
+    /// What ended the reading, kept until the rows before it were given.
+    failed: Option<Error>,
     _open: Arc<SerializedFileReader<Shared>>,
 }
 
 impl RowGroupReader {
-    /// Fills `batch` with documents; false at the end of the row group.
+    /// Fills `batch` with documents; false at the end of the row group. Rows before a damaged page are given first, so
+    /// that of two faults the earlier one is named however large a batch is.
     pub fn read(&mut self, batch: &mut Batch, options: &ReadOptions, monitor: &Monitor) -> Result<bool> {
         batch.start(Framing::Rows, &self.file.path, self.row);
+        match self.failed.take().map_or_else(|| self.fill(batch, options, monitor), Err) {
+            Err(error @ Error::Data { .. }) if self.row > batch.first_line => self.failed = Some(error),
+            other => other?,
+        }
+        Ok(self.row > batch.first_line)
+    }
+
+    fn fill(&mut self, batch: &mut Batch, options: &ReadOptions, monitor: &Monitor) -> Result<()> {
         let (mut levels, mut values) = (Vec::<i16>::with_capacity(ROWS), Vec::<ByteArray>::with_capacity(ROWS));
         while self.left > 0 && batch.filled < options.batch_bytes {
             levels.clear();
@@ -180,7 +193,7 @@ impl RowGroupReader {
             self.left -= rows as u64;
             monitor.advance(self.bytes * rows as u64 / self.rows)?;
         }
-        Ok(self.row > batch.first_line)
+        Ok(())
     }
 
     fn push(
@@ -232,7 +245,7 @@ impl ChunkReader for Shared {
         }
         let mut buffer = Vec::new();
         let refused = |_| ParquetError::External(Box::new(Error::memory(self.path.as_path(), length)));
-        buffer.try_reserve_exact(length).map_err(refused)?;
+        try_reserve(&mut buffer, length).map_err(refused)?;
         buffer.resize(length, 0);
         self.file.read_exact_at(&mut buffer, start).map_err(|error| ParquetError::External(Box::new(error)))?;
         Ok(buffer.into())

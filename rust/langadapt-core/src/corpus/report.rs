@@ -60,6 +60,16 @@ pub struct ReadReport {
     pub first_problems: Vec<Problem>,
 }
 
+impl ReadReport {
+    /// Why there is no document at all.
+    pub(super) fn why_nothing(&self) -> String {
+        let Some(problem) = self.first_problems.first() else { return "no document: the input is empty".to_owned() };
+        let line = problem.line.map(|line| format!(":{line}")).unwrap_or_default();
+        let (skipped, place, reason) = (self.skipped.total(), problem.path.display(), &problem.reason);
+        format!("no document, {skipped} lines skipped; the first: {place}{line}: {reason}")
+    }
+}
+
 /// Why a line holds no document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {

@@ -1,9 +1,9 @@
 //! Several threads over the documents of many files.
 //!
 //! There are no reader threads: a worker takes an open file, fills its own [`Batch`] from it (which decompresses),
-//! puts the file back for the next worker and only then parses the batch and runs the caller's closure. So one big
-//! compressed file keeps all threads busy as long as decompression is not the slowest part, many files are
-//! decompressed side by side, and no thread ever waits while there is something to do.
+//! puts the file back for the next worker and only then parses the batch and runs the caller's closure. A worker that
+//! finds nothing to read decompresses ahead in a zstd file of several frames. So many files or frames are decompressed
+//! side by side, and one frame keeps all threads busy as long as decompression is not the slowest part.
 //!
 //! Batches are numbered by (unit, sequence); a unit is a file or a row group. When batch k fails, batches after k are
 //! no longer started and batches before k are finished: the first failure in document order is the one reported,
@@ -12,10 +12,11 @@
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, scope};
 use std::time::Duration;
 
+use super::ahead::Ahead;
 use super::batch::Batch;
 use super::report::{Problem, REMEMBERED, ReadReport};
 use super::units::{Reader, Unit, plan};
@@ -108,7 +109,7 @@ struct Window {
 
 /// What the threads share.
 struct Crew<'a, T> {
-    units: Vec<Unit<'a>>,
+    units: Vec<(usize, Unit<'a>)>,
     options: &'a ReadOptions,
     monitor: &'a Monitor,
     max_open: usize,
@@ -124,6 +125,8 @@ struct Open<'a> {
     /// `None` while a worker reads from it.
     reader: Option<Reader<'a>>,
     next: u64,
+    /// What idle workers can help with.
+    ahead: Option<Arc<Ahead>>,
 }
 
 struct Board<'a, T> {
@@ -210,9 +213,7 @@ impl<'a, T: Send> Crew<'a, T> {
     fn take(&self) -> Option<(Key, Option<Reader<'a>>)> {
         let mut board = self.board();
         loop {
-            if self.monitor.check().is_err() {
-                board.stopped = true;
-            }
+            board.stopped |= self.monitor.check().is_err();
             if board.stopped {
                 self.changed.notify_all();
                 return None;
@@ -229,7 +230,7 @@ impl<'a, T: Send> Crew<'a, T> {
             if unit < self.units.len() && board.open.len() < self.max_open && allowed((unit, 0)) {
                 board.pending += 1;
                 board.next_unit += 1;
-                board.open.push(Open { unit, reader: None, next: 1 });
+                board.open.push(Open { unit, reader: None, next: 1, ahead: None });
                 return Some(((unit, 0), None));
             }
             let failed_before = |key: Key| board.failure.as_ref().is_some_and(|(at, _)| key > *at);
@@ -237,8 +238,22 @@ impl<'a, T: Send> Crew<'a, T> {
             if is_over && (unit == self.units.len() || failed_before((unit, 0))) {
                 return None;
             }
-            board = self.nap(board);
+            board = match self.to_help(&board) {
+                None => self.nap(board),
+                Some(ahead) => {
+                    drop(board);
+                    ahead.help();
+                    self.board()
+                }
+            };
         }
+    }
+
+    /// A file in which to decompress ahead; none while as much waits as there are threads.
+    fn to_help(&self, board: &Board<'a, T>) -> Option<Arc<Ahead>> {
+        let files = || board.open.iter().filter_map(|open| open.ahead.as_ref());
+        let waiting: usize = files().map(|ahead| ahead.waiting()).sum();
+        files().find(|ahead| waiting < self.max_open && !ahead.is_over()).cloned()
     }
 
     fn may_start(&self, board: &Board<'a, T>, key: Key) -> bool {
@@ -251,13 +266,23 @@ impl<'a, T: Send> Crew<'a, T> {
         })
     }
 
+    /// Opens a unit and lets idle workers help with it.
+    fn open(&self, unit: usize) -> Result<Reader<'a>> {
+        let reader = self.units[unit].1.open(self.options, self.monitor)?;
+        let mut board = self.board();
+        board.open.iter_mut().filter(|open| open.unit == unit).for_each(|open| open.ahead = reader.ahead().cloned());
+        self.changed.notify_all();
+        Ok(reader)
+    }
+
     /// Fills `batch` from the unit; false at its end. Puts the reader back before the batch is worked on.
     fn read(&self, key: Key, reader: Option<Reader<'a>>, batch: &mut Batch) -> Result<bool> {
         let mut reader = match reader {
             Some(reader) => reader,
-            None => self.units[key.0].open(self.options, self.monitor)?,
+            None => self.open(key.0)?,
         };
         let more = reader.read(batch, self.options, self.monitor)?;
+        batch.source = self.units[key.0].0;
         let mut board = self.board();
         let Some(n) = board.open.iter().position(|open| open.unit == key.0) else { return Ok(more) };
         if more {
@@ -299,9 +324,7 @@ impl<'a, T: Send> Crew<'a, T> {
     /// Notes a failure; the first in document order stays.
     fn fail(&self, key: Key, error: Error) {
         let mut board = self.board();
-        if matches!(error, Error::Interrupted) {
-            board.stopped = true;
-        }
+        board.stopped |= matches!(error, Error::Interrupted);
         board.pending = board.pending.saturating_sub(1);
         // Nobody reads from a unit whose reader was lost with the error.
         board.open.retain(|open| open.unit != key.0 || open.reader.is_some());
@@ -354,20 +377,11 @@ impl<'a, T: Send> Crew<'a, T> {
         }
         self.monitor.check()?;
         board.problems.sort();
-        board.problems.truncate(REMEMBERED);
-        let mut report = board.report;
-        report.files = self.files;
-        report.first_problems = board.problems.into_iter().map(|(_, problem)| problem).collect();
+        let problems = board.problems.into_iter().map(|(_, problem)| problem).take(REMEMBERED);
+        let mut report = ReadReport { files: self.files, ..board.report };
+        report.first_problems = problems.collect();
         if report.documents == 0 && !self.options.allow_empty {
-            let detail = match report.first_problems.first() {
-                None => "no document: the input is empty".to_owned(),
-                Some(problem) => {
-                    let line = problem.line.map(|line| format!(":{line}")).unwrap_or_default();
-                    let (skipped, place, reason) = (report.skipped.total(), problem.path.display(), &problem.reason);
-                    format!("no document, {skipped} lines skipped; the first: {place}{line}: {reason}")
-                }
-            };
-            return Err(Error::data(self.first_path, detail));
+            return Err(Error::data(self.first_path, report.why_nothing()));
         }
         Ok(report)
     }

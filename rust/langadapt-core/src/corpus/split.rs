@@ -1,39 +1,43 @@
 //! Which documents are set aside for validation: those with the smallest hashes.
 //!
-//! Whether a document is set aside depends on its text and on the set of all documents, never on their order or on the
-//! number of threads; equal texts always go the same way, so nothing leaks by exact repetition.
+//! Whether a document is set aside depends on its text and on the set of all documents, never on their order, on the
+//! number of threads or on how the corpus was cut into shards; equal texts always go the same way, so nothing leaks by
+//! exact repetition.
+//!
+//! Two steps: a [`Block`] puts documents aside that might be chosen, looking at nothing but its own; a [`Choice`] then
+//! sees those of all blocks and takes the smallest that fit the limits.
 
 use std::collections::BinaryHeap;
 
 /// A document on its way to a split.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Candidate {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Line<'a> {
     /// Small hashes are set aside.
     pub key: u64,
-    /// Place among all documents.
-    pub number: u64,
     /// UTF-8 bytes of the text.
     pub bytes: u64,
     /// The finished line.
-    pub line: Vec<u8>,
+    pub line: &'a [u8],
 }
 
-/// Picks the documents with keys below `share` of all keys, and of those the longest run by ascending key that stays
-/// within the limits. A document larger than the limit of bytes is not eligible.
-pub(super) struct Split {
+/// Where a document goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Train,
+    Aside,
+}
+
+/// Keys below `share` of all keys may be set aside, and of those the longest run by ascending key that stays within the
+/// limits is. A document larger than the limit of bytes is not eligible.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rule {
     /// Keys from here on belong to training.
     limit: Option<u64>,
     max_bytes: u64,
     max_documents: u64,
-    held: BinaryHeap<Candidate>,
-    bytes: u64,
-    /// The smallest key of all with its repeats, while nothing is set aside: a small corpus shall have a validation
-    /// text too.
-    reserve: Vec<Candidate>,
-    offered: u64,
 }
 
-impl Split {
+impl Rule {
     /// `share` is in `0.0..=1.0`; zero sets nothing aside.
     pub fn new(share: f64, max_bytes: Option<u64>, max_documents: Option<u64>) -> Self {
         // 2^64 times a share of one saturates to the largest key, which then stays in training: one in 2^64.
@@ -42,73 +46,140 @@ impl Split {
             limit: (share > 0.0).then_some(limit),
             max_bytes: max_bytes.unwrap_or(u64::MAX),
             max_documents: max_documents.unwrap_or(u64::MAX),
-            held: BinaryHeap::new(),
-            bytes: 0,
-            reserve: Vec::new(),
-            offered: 0,
         }
     }
 
-    /// Takes a document and calls `train` for each that is now known to belong to training.
+    fn is_candidate(&self, key: u64, bytes: u64) -> bool {
+        bytes <= self.max_bytes && self.limit.is_some_and(|limit| key < limit)
+    }
+}
+
+/// Documents read together.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    /// The smallest key with its repeats, while there is no candidate: a small corpus shall have a validation text too.
+    reserve: Vec<(u64, u64, Vec<u8>)>,
+    has_candidate: bool,
+}
+
+impl Block {
+    /// Takes a document and calls `put` for each whose way is known now.
     pub fn offer<E>(
         &mut self,
-        document: Candidate,
-        mut train: impl FnMut(Candidate) -> Result<(), E>,
+        rule: &Rule,
+        document: Line<'_>,
+        mut put: impl FnMut(Way, Line<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.offered += 1;
-        let Some(limit) = self.limit.filter(|_| document.bytes <= self.max_bytes) else { return train(document) };
-        if document.key >= limit {
-            return self.offer_reserve(document, train);
+        let Line { key, bytes, line } = document;
+        if rule.is_candidate(key, bytes) {
+            self.has_candidate = true;
+            self.release(Way::Train, &mut put)?;
+            return put(Way::Aside, document);
         }
-        self.bytes += document.bytes;
-        self.held.push(document);
-        while self.bytes > self.max_bytes || self.held.len() as u64 > self.max_documents {
-            let Some(top) = self.held.pop() else { break };
-            let key = top.key;
-            self.limit = Some(key);
-            self.release(top, &mut train)?;
-            // Equal texts go together.
-            while self.held.peek().is_some_and(|next| next.key == key) {
-                if let Some(next) = self.held.pop() {
-                    self.release(next, &mut train)?;
-                }
-            }
+        let lowest = self.reserve.first().map_or(u64::MAX, |first| first.0);
+        if self.has_candidate || rule.limit.is_none() || bytes > rule.max_bytes || key > lowest {
+            return put(Way::Train, document);
         }
-        if self.held.is_empty() { Ok(()) } else { self.reserve.drain(..).try_for_each(train) }
-    }
-
-    fn release<E>(&mut self, document: Candidate, train: &mut impl FnMut(Candidate) -> Result<(), E>) -> Result<(), E> {
-        self.bytes -= document.bytes;
-        train(document)
-    }
-
-    fn offer_reserve<E>(
-        &mut self,
-        document: Candidate,
-        mut train: impl FnMut(Candidate) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let lowest = self.reserve.first().map_or(u64::MAX, |reserve| reserve.key);
-        // A text whose repeats were pushed out by a limit has the limit as its key: all of them go to training.
-        if !self.held.is_empty() || document.key > lowest || self.limit == Some(document.key) {
-            return train(document);
+        if key < lowest {
+            self.release(Way::Train, &mut put)?;
         }
-        if document.key < lowest {
-            self.reserve.drain(..).try_for_each(train)?;
-        }
-        self.reserve.push(document);
+        self.reserve.push((key, bytes, line.to_vec()));
         Ok(())
     }
 
-    /// The documents set aside, in their first order, and those that belong to training after all.
-    pub fn finish(mut self) -> (Vec<Candidate>, Vec<Candidate>) {
-        let mut held = std::mem::take(&mut self.held).into_vec();
-        let bytes: u64 = self.reserve.iter().map(|document| document.bytes).sum();
-        let count = self.reserve.len() as u64;
-        if held.is_empty() && count < self.offered && count <= self.max_documents && bytes <= self.max_bytes {
-            held.append(&mut self.reserve);
+    /// Ends the block; the next document begins another.
+    pub fn end<E>(&mut self, mut put: impl FnMut(Way, Line<'_>) -> Result<(), E>) -> Result<(), E> {
+        self.has_candidate = false;
+        self.release(Way::Aside, &mut put)
+    }
+
+    fn release<E>(&mut self, way: Way, put: &mut impl FnMut(Way, Line<'_>) -> Result<(), E>) -> Result<(), E> {
+        self.reserve.drain(..).try_for_each(|(key, bytes, line)| put(way, Line { key, bytes, line: &line }))
+    }
+}
+
+/// Picks among all documents that blocks have put aside.
+pub(super) struct Choice {
+    rule: Rule,
+    limit: u64,
+    held: BinaryHeap<(u64, u64)>,
+    bytes: u64,
+    has_candidate: bool,
+    /// The smallest key of all where there is no candidate: key, documents, bytes.
+    reserve: (u64, u64, u64),
+}
+
+/// What is set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// Candidates with smaller keys.
+    Below(u64),
+    /// The text with this key.
+    Exactly(u64),
+    Nothing,
+}
+
+impl Choice {
+    pub fn new(rule: Rule) -> Self {
+        let limit = rule.limit.unwrap_or(0);
+        Self { rule, limit, held: BinaryHeap::new(), bytes: 0, has_candidate: false, reserve: (u64::MAX, 0, 0) }
+    }
+
+    /// Takes the key of a document that was put aside, in any order.
+    pub fn note(&mut self, key: u64, bytes: u64) {
+        if !self.rule.is_candidate(key, bytes) {
+            if key < self.reserve.0 {
+                self.reserve = (key, 0, 0);
+            }
+            if key == self.reserve.0 {
+                self.reserve = (key, self.reserve.1 + 1, self.reserve.2 + bytes);
+            }
+            return;
         }
-        held.sort_by_key(|document| document.number);
-        (held, self.reserve)
+        self.has_candidate = true;
+        if key >= self.limit {
+            return;
+        }
+        self.held.push((key, bytes));
+        self.bytes += bytes;
+        while self.bytes > self.rule.max_bytes || self.held.len() as u64 > self.rule.max_documents {
+            let Some(&(key, _)) = self.held.peek() else { break };
+            self.limit = key;
+            // Equal texts go together.
+            while let Some(&(top, bytes)) = self.held.peek()
+                && top == key
+            {
+                self.bytes -= bytes;
+                self.held.pop();
+            }
+        }
+    }
+
+    /// What is set aside of `documents` in all.
+    pub fn finish(self, documents: u64) -> Held {
+        let (key, count, bytes) = self.reserve;
+        if !self.held.is_empty() {
+            Held::Below(self.limit)
+        } else if !self.has_candidate
+            && (1..documents).contains(&count)
+            && count <= self.rule.max_documents
+            && bytes <= self.rule.max_bytes
+        {
+            Held::Exactly(key)
+        } else {
+            Held::Nothing
+        }
+    }
+}
+
+impl Held {
+    /// Whether a document that was put aside is set aside.
+    pub fn holds(self, rule: &Rule, key: u64, bytes: u64) -> bool {
+        match self {
+            Self::Below(limit) => key < limit && rule.is_candidate(key, bytes),
+            Self::Exactly(only) => key == only && bytes <= rule.max_bytes,
+            Self::Nothing => false,
+        }
     }
 }
 
@@ -120,27 +191,26 @@ mod tests {
 
     use super::*;
 
-    fn run(
-        documents: &[(u64, u64)],
-        share: f64,
-        max_bytes: Option<u64>,
-        max_documents: Option<u64>,
-    ) -> Vec<(u64, u64)> {
-        let mut split = Split::new(share, max_bytes, max_documents);
-        let mut train = Vec::new();
-        for (number, &(key, bytes)) in documents.iter().enumerate() {
-            let document = Candidate { key, number: number as u64, bytes, line: Vec::new() };
-            let Ok(()) = split.offer(document, |document| {
-                train.push((document.key, document.bytes));
-                Ok::<(), Infallible>(())
-            });
+    /// What is set aside of documents in blocks of `size`.
+    fn run(documents: &[(u64, u64)], rule: Rule, size: usize) -> Vec<(u64, u64)> {
+        let (mut train, mut aside, mut block) = (Vec::new(), Vec::new(), Block::default());
+        let mut put = |way, line: Line<'_>| {
+            if way == Way::Train { &mut train } else { &mut aside }.push((line.key, line.bytes));
+            Ok::<(), Infallible>(())
+        };
+        for part in documents.chunks(size) {
+            for &(key, bytes) in part {
+                let Ok(()) = block.offer(&rule, Line { key, bytes, line: &[] }, &mut put);
+            }
+            let Ok(()) = block.end(&mut put);
         }
-        let (held, left) = split.finish();
-        train.extend(left.iter().map(|document| (document.key, document.bytes)));
-        let mut held: Vec<_> = held.iter().map(|document| (document.key, document.bytes)).collect();
-        assert_eq!(train.len() + held.len(), documents.len());
-        held.sort_unstable();
-        held
+        assert_eq!(train.len() + aside.len(), documents.len());
+        let mut choice = Choice::new(rule);
+        aside.iter().for_each(|&(key, bytes)| choice.note(key, bytes));
+        let held = choice.finish(documents.len() as u64);
+        aside.retain(|&(key, bytes)| held.holds(&rule, key, bytes));
+        aside.sort_unstable();
+        aside
     }
 
     /// The definition: by ascending key, equal keys together, as long as the limits hold.
@@ -164,23 +234,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_does_not_matter_and_the_definition_holds(
+        fn neither_order_nor_blocks_matter_and_the_definition_holds(
             documents in prop::collection::vec((0u64..40, 1u64..30), 0..60).prop_map(|all| {
                 // Equal keys mean equal texts.
                 all.into_iter().map(|(key, _)| (key << 58, key * 7 % 23 + 1)).collect::<Vec<_>>()
             }),
-            share in 0.05f64..1.0, max_bytes in 1u64..200, max_documents in 1u64..20, seed in any::<u64>(),
+            share in 0.05f64..1.0, max_bytes in 1u64..200, max_documents in 1u64..20, seed in any::<u64>(), size in 1usize..70,
         ) {
+            let rule = Rule::new(share, Some(max_bytes), Some(max_documents));
             let expected = naive(&documents, share, max_bytes, max_documents as usize);
             let mut shuffled = documents.clone();
             shuffled.sort_by_key(|&(key, bytes)| (key ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(bytes));
-            for order in [&documents, &shuffled] {
-                let held = run(order, share, Some(max_bytes), Some(max_documents));
-                if expected.is_empty() {
-                    prop_assert!(held.windows(2).all(|pair| pair[0] == pair[1]));
-                } else {
-                    prop_assert_eq!(&held, &expected);
-                }
+            let held = run(&documents, rule, size);
+            prop_assert_eq!(&run(&shuffled, rule, 7), &held);
+            if expected.is_empty() {
+                prop_assert!(held.windows(2).all(|pair| pair[0] == pair[1]));
+            } else {
+                prop_assert_eq!(&held, &expected);
             }
         }
     }
@@ -188,11 +258,14 @@ mod tests {
     #[test]
     fn a_small_corpus_has_a_validation_text_too() {
         let documents: Vec<_> = (1..10).map(|n| (n << 60, 5)).collect();
-        assert_eq!(run(&documents, 0.001, None, None), [(1 << 60, 5)]);
-        assert_eq!(run(&documents[..1], 0.001, None, None), []);
-        assert_eq!(run(&documents, 0.0, None, None), []);
-        let repeats = [documents[1], documents[0], documents[2], documents[0]];
-        assert_eq!(run(&repeats, 0.001, None, None), [(1 << 60, 5); 2]);
-        assert_eq!(run(&repeats, 0.001, None, Some(1)), []);
+        for size in [1, 4, 20] {
+            let run = |documents: &[(u64, u64)], share, most| run(documents, Rule::new(share, None, most), size);
+            assert_eq!(run(&documents, 0.001, None), [(1 << 60, 5)]);
+            assert_eq!(run(&documents[..1], 0.001, None), []);
+            assert_eq!(run(&documents, 0.0, None), []);
+            let repeats = [documents[1], documents[0], documents[2], documents[0]];
+            assert_eq!(run(&repeats, 0.001, None), [(1 << 60, 5); 2]);
+            assert_eq!(run(&repeats, 0.001, Some(1)), []);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::ahead::Ahead;
 use super::batch::{Batch, Framing};
 use super::inputs::{Format, Source};
 use super::lines::LineReader;
@@ -25,19 +26,19 @@ pub(super) enum Reader<'a> {
     Feed(&'a Feed, Arc<PathBuf>, u64),
 }
 
-/// The units of `inputs` in document order; reads the footers of Parquet files.
-pub(super) fn plan<'a>(inputs: &'a Inputs, options: &ReadOptions, monitor: &Monitor) -> Result<Vec<Unit<'a>>> {
+/// The units of `inputs` in document order, each with the place of its file; reads the footers of Parquet files.
+pub(super) fn plan<'a>(inputs: &'a Inputs, options: &ReadOptions, monitor: &Monitor) -> Result<Vec<(usize, Unit<'a>)>> {
     let mut units = Vec::new();
-    for source in &inputs.sources {
+    for (place, source) in inputs.sources.iter().enumerate() {
         monitor.check()?;
         if source.format == Format::Parquet {
             let file = Arc::new(ParquetFile::open(&source.path, &options.text_field)?);
-            units.extend((0..file.row_groups()).map(|group| Unit::RowGroup(Arc::clone(&file), group)));
+            units.extend((0..file.row_groups()).map(|group| (place, Unit::RowGroup(Arc::clone(&file), group))));
         } else {
-            units.push(Unit::Lines(source));
+            units.push((place, Unit::Lines(source)));
         }
     }
-    units.extend(inputs.feed.as_deref().map(Unit::Feed));
+    units.extend(inputs.feed.as_deref().map(|feed| (0, Unit::Feed(feed))));
     Ok(units)
 }
 
@@ -52,6 +53,11 @@ impl<'a> Unit<'a> {
 }
 
 impl Reader<'_> {
+    /// What other threads can help with.
+    pub fn ahead(&self) -> Option<&Arc<Ahead>> {
+        if let Reader::Lines(lines) = self { lines.ahead() } else { None }
+    }
+
     /// Fills `batch`; false at the end of the unit.
     pub fn read(&mut self, batch: &mut Batch, options: &ReadOptions, monitor: &Monitor) -> Result<bool> {
         match self {

@@ -30,6 +30,8 @@ pub struct Tally {
     pub characters: u64,
     /// Longest stretches without Unicode white space.
     pub words: u64,
+    /// Extended grapheme clusters of Unicode UAX #29: what readers take for characters.
+    pub graphemes: u64,
     /// Words of Unicode UAX #29: stretches between word boundaries that hold a letter, a digit or an ideograph.
     pub unicode_words: u64,
     /// In the order of the contenders.
@@ -43,13 +45,18 @@ pub struct TokenTally {
     pub counts: Vec<u64>,
     /// White-space words that more than one token has a part in.
     pub continued_words: u64,
+    /// White-space words with a border between tokens inside a grapheme: before a vowel sign or an accent, or within a
+    /// character.
+    pub torn_words: u64,
+    /// White-space words that were looked at for that: those of documents whose tokens add up to their text.
+    pub placed_words: u64,
 }
 
 impl Tally {
     fn new(contenders: &[Contender<'_>]) -> Self {
         let empty = |contender: &Contender<'_>| TokenTally {
             counts: vec![0; contender.tokenizer.vocab_size()],
-            continued_words: 0,
+            ..TokenTally::default()
         };
         Self { tokenizers: contenders.iter().map(empty).collect(), ..Self::default() }
     }
@@ -58,8 +65,11 @@ impl Tally {
         self.characters += other.characters;
         self.words += other.words;
         self.unicode_words += other.unicode_words;
+        self.graphemes += other.graphemes;
         for (mine, others) in self.tokenizers.iter_mut().zip(&other.tokenizers) {
             mine.continued_words += others.continued_words;
+            mine.torn_words += others.torn_words;
+            mine.placed_words += others.placed_words;
             for (count, more) in mine.counts.iter_mut().zip(&others.counts) {
                 *count += more;
             }
@@ -119,6 +129,7 @@ impl Worker {
                 self.words[before..].iter_mut().for_each(|word| *word = (word.0 + start, word.1 + start));
                 self.tally.characters += section.chars().count() as u64;
                 self.tally.unicode_words += words::count_unicode(section);
+                self.tally.graphemes += words::count_graphemes(section);
             }
             self.ends.push(self.words.len());
         }
@@ -137,9 +148,14 @@ impl Worker {
                     tally.counts[id as usize] += 1;
                 }
                 monitor.check()?;
-                let continued = contender.surfaces.continued_words(&self.ids, text.len(), words);
-                tally.continued_words += continued
-                    .unwrap_or_else(|| continued_alone(text, words, contender, &mut self.caches[n], &mut self.ids));
+                if let Some((continued, torn)) = contender.surfaces.cut_words(&self.ids, text, words) {
+                    tally.continued_words += continued;
+                    tally.torn_words += torn;
+                    tally.placed_words += words.len() as u64;
+                } else {
+                    tally.continued_words +=
+                        continued_alone(text, words, contender, &mut self.caches[n], &mut self.ids);
+                }
             }
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! What token ids stand for in the text.
 
+use unicode_segmentation::GraphemeCursor;
+
 use crate::bpe::NativeTokenizer;
 use crate::bpe::byte_level::bytes_of;
 use crate::bpe::decode::byte_token;
@@ -36,11 +38,12 @@ impl Surfaces {
         all
     }
 
-    /// How many of `words` (start and end, ascending) more than one token has a part in; `None` where the tokens do
-    /// not add up to the text, because a normalizer changed it or an id stands for unknown text.
+    /// How many of `words` (start and end, ascending) more than one token has a part in, and how many have a border
+    /// between tokens inside a grapheme; `None` where the tokens do not add up to the text, because a normalizer
+    /// changed it or an id stands for unknown text.
     ///
     /// A SentencePiece-style tokenizer may put one space before the text, which is then no part of it.
-    pub(super) fn continued_words(&self, ids: &[u32], text_bytes: usize, words: &[(usize, usize)]) -> Option<u64> {
+    pub(super) fn cut_words(&self, ids: &[u32], text: &str, words: &[(usize, usize)]) -> Option<(u64, u64)> {
         let mut total = 0u64;
         for &id in ids {
             let bytes = *self.bytes.get(id as usize)?;
@@ -49,21 +52,36 @@ impl Surfaces {
             }
             total += u64::from(bytes);
         }
-        let shift = total.checked_sub(text_bytes as u64).filter(|&shift| shift <= 1)? as usize;
-        let (mut continued, mut at, mut next) = (0, 0, 0);
+        let shift = total.checked_sub(text.len() as u64).filter(|&shift| shift <= 1)? as usize;
+        let (mut continued, mut torn, mut at, mut next) = (0, 0, 0, 0);
+        // Words that have been counted as continued, and as torn.
+        let (mut seen, mut seen_torn) = (usize::MAX, usize::MAX);
         for &id in ids {
             at += self.bytes[id as usize] as usize;
             let border = at - shift.min(at);
             while next < words.len() && words[next].1 <= border {
                 next += 1;
             }
-            if next < words.len() && words[next].0 < border {
+            let Some(&(start, end)) = words.get(next).filter(|word| word.0 < border) else { continue };
+            if seen != next {
+                seen = next;
                 continued += 1;
-                next += 1;
+            }
+            if seen_torn != next && !is_between_graphemes(&text[start..end], border - start) {
+                seen_torn = next;
+                torn += 1;
             }
         }
-        Some(continued)
+        Some((continued, torn))
     }
+}
+
+/// Whether a place inside of `word` is between two of its graphemes.
+fn is_between_graphemes(word: &str, at: usize) -> bool {
+    // A border between ASCII characters is one, and words have no line ends.
+    let bytes = word.as_bytes();
+    (bytes[at - 1] < 0x80 && bytes[at] < 0x80)
+        || (word.is_char_boundary(at) && GraphemeCursor::new(at, word.len(), true).is_boundary(word, 0).unwrap_or(true))
 }
 
 fn surface(token: &str, is_added: bool, is_byte_level: bool) -> (u32, u32, bool) {
@@ -105,13 +123,25 @@ mod tests {
     fn borders_inside_words_are_seen() {
         let surfaces = Surfaces { bytes: vec![1, 2, 3, 4], characters: vec![], is_byte: vec![] };
         let words = [(0, 3), (4, 8), (9, 10)];
-        // abc defg h
-        assert_eq!(surfaces.continued_words(&[2, 0, 3, 0, 0], 10, &words), Some(0));
-        assert_eq!(surfaces.continued_words(&[1, 2, 2, 1], 10, &words), Some(1 + 1));
-        assert_eq!(surfaces.continued_words(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 10, &words), Some(2));
+        let cut = |ids: &[u32]| surfaces.cut_words(ids, "abc defg h", &words);
+        assert_eq!(cut(&[2, 0, 3, 0, 0]), Some((0, 0)));
+        assert_eq!(cut(&[1, 2, 2, 1]), Some((1 + 1, 0)));
+        assert_eq!(cut(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Some((2, 0)));
         // With a space in front: _abc _def g _h
-        assert_eq!(surfaces.continued_words(&[3, 3, 0, 1], 10, &words), Some(1));
-        assert_eq!(surfaces.continued_words(&[3, 3], 10, &words), None);
-        assert_eq!(surfaces.continued_words(&[3, 3, 3], 10, &words), None);
+        assert_eq!(cut(&[3, 3, 0, 1]), Some((1, 0)));
+        assert_eq!(cut(&[3, 3]), None);
+        assert_eq!(cut(&[3, 3, 3]), None);
+    }
+
+    #[test]
+    fn borders_inside_graphemes_are_seen() {
+        let surfaces = Surfaces { bytes: (0..10).collect(), characters: vec![], is_byte: vec![] };
+        let cut = |ids: &[u32], text: &str| surfaces.cut_words(ids, text, &[(0, text.len())]);
+        // k a|́ b, k|á b, a letter and its vowel sign, half of a character.
+        assert_eq!(cut(&[2, 3], "ka\u{301}b"), Some((1, 1)));
+        assert_eq!(cut(&[1, 3, 1], "ka\u{301}b"), Some((1, 0)));
+        assert_eq!(cut(&[3, 3], "हि"), Some((1, 1)));
+        assert_eq!(cut(&[6, 6], "हिहि"), Some((1, 0)));
+        assert_eq!(cut(&[1, 1], "ä"), Some((1, 1)));
     }
 }

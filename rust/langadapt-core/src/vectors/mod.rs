@@ -72,6 +72,8 @@ impl Settings {
             "epochs must be at least 1: 0".to_owned()
         } else if self.window == 0 || self.window > 1000 {
             format!("window must be between 1 and 1000: {}", self.window)
+        } else if self.negatives > 1 << 16 {
+            format!("negatives must be at most 65536: {}", self.negatives)
         } else if self.threads == 0 {
             "threads must be at least 1: 0".to_owned()
         } else if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {

@@ -71,6 +71,8 @@ impl SharedRows {
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(row.add(group).cast()) };
             }
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = row;
     }
 
     /// `sum += row`

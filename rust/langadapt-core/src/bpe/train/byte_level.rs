@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use super::given::{Given, given_merges};
 use super::learn::{Learner, Style};
 use super::queue::Candidate;
 use super::{Piece, PieceKind, TrainedBpe, WordCounts, too_small};
@@ -22,6 +23,9 @@ pub struct ByteLevelOptions {
     pub min_frequency: u64,
     /// They take the first ids.
     pub special_tokens: Vec<String>,
+    /// Tokens that are there before anything is learnt, shorter ones first, as written in the vocabulary: each is made
+    /// of two others wherever it occurs. The reference has no such thing.
+    pub given_tokens: Vec<String>,
     /// Tokens are shorter than or as long as this many bytes.
     pub max_token_length: Option<usize>,
     /// Whether all 256 bytes are tokens; otherwise only those that occur.
@@ -36,6 +40,7 @@ impl Default for ByteLevelOptions {
             vocab_size: 32_768,
             min_frequency: 2,
             special_tokens: Vec::new(),
+            given_tokens: Vec::new(),
             max_token_length: None,
             full_alphabet: true,
             accept_fewer: false,
@@ -92,6 +97,9 @@ pub fn learn_byte_level(words: WordCounts, options: &ByteLevelOptions, monitor: 
     }
     let specials = vocabulary.tokens.len();
     let symbol_of_byte = alphabet(&words, options, &mut vocabulary);
+    let base = vocabulary.tokens.len();
+    options.given_tokens.iter().for_each(|token| _ = vocabulary.id(token.clone()));
+    let given = given_merges(&options.given_tokens, |text| vocabulary.ids.get(text).copied());
     if vocabulary.tokens.len() > options.vocab_size {
         return Err(Error::argument(format!(
             "vocab_size: {}; special tokens and bytes alone take {} entries",
@@ -100,14 +108,15 @@ pub fn learn_byte_level(words: WordCounts, options: &ByteLevelOptions, monitor: 
         )));
     }
     let mut learner = Learner::new(vocabulary.tokens.len(), true);
-    fill(&mut learner, &words, &symbol_of_byte, monitor)?;
+    let applied = Given::new(&given, vocabulary.tokens.len());
+    fill(&mut learner, &words, &symbol_of_byte, applied, monitor)?;
     drop(words);
-    let style = HuggingFace {
-        max_token_length: options.max_token_length.unwrap_or(usize::MAX),
-        // Special tokens of several characters get their length when a merge makes them.
-        lengths: vec![1; vocabulary.tokens.len()],
-    };
-    let merges = merge(learner, style, &mut vocabulary, options, monitor)?;
+    // Special tokens of several characters get their length when a merge makes them.
+    let length = |id: usize| if id < base { 1 } else { vocabulary.tokens[id].chars().count() };
+    let lengths = (0..vocabulary.tokens.len()).map(length).collect();
+    let style = HuggingFace { max_token_length: options.max_token_length.unwrap_or(usize::MAX), lengths };
+    let mut merges: Vec<_> = given.iter().map(|&(left, right, _)| (left, right)).collect();
+    merges.extend(merge(learner, style, &mut vocabulary, options, monitor)?);
     if vocabulary.tokens.len() < options.vocab_size && !options.accept_fewer {
         return Err(too_small(options.vocab_size, vocabulary.tokens.len(), options.min_frequency));
     }
@@ -133,12 +142,27 @@ fn alphabet(words: &WordCounts, options: &ByteLevelOptions, vocabulary: &mut Voc
     symbol_of_byte
 }
 
-fn fill(learner: &mut Learner, words: &WordCounts, symbol_of_byte: &[u32; 256], monitor: &Monitor) -> Result<()> {
+/// Special tokens, then all bytes as vocabularies list them; and the symbol of each byte.
+pub(super) fn alphabet_of(special_tokens: &[String]) -> (Vec<String>, [u32; 256]) {
+    let mut vocabulary = Vocabulary { tokens: Vec::new(), ids: HashMap::new() };
+    special_tokens.iter().for_each(|token| _ = vocabulary.id(token.clone()));
+    let symbols = alphabet(&WordCounts::default(), &ByteLevelOptions::default(), &mut vocabulary);
+    (vocabulary.tokens, symbols)
+}
+
+fn fill(
+    learner: &mut Learner,
+    words: &WordCounts,
+    symbol_of_byte: &[u32; 256],
+    mut given: Given,
+    monitor: &Monitor,
+) -> Result<()> {
     learner.reserve(words.total_bytes() + words.len());
     let mut outcome = Ok(());
     words.for_each(|word, count| {
         if outcome.is_ok() {
-            outcome = learner.push_word(word.iter().map(|&byte| symbol_of_byte[byte as usize]), count);
+            let symbols = given.applied(word.iter().map(|&byte| symbol_of_byte[byte as usize]));
+            outcome = learner.push_word(symbols.iter().copied(), count);
         }
     });
     outcome?;
@@ -155,7 +179,7 @@ fn merge(
     learner.count_pairs(&style, monitor)?;
     let wanted = options.vocab_size - vocabulary.tokens.len();
     monitor.begin("learn merges", "merges", Some(wanted as u64));
-    let mut merges = Vec::with_capacity(wanted);
+    let mut merges = Vec::new();
     while vocabulary.tokens.len() < options.vocab_size {
         let Some((best, [left, right])) = learner.next(&style) else { break };
         if best.count < 1 || (best.count as u64) < options.min_frequency {

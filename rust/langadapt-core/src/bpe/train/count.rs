@@ -2,25 +2,24 @@
 
 use super::sentence::{Omitted, Sentences};
 use super::words::WordCounts;
-use crate::bpe::normalize::{Form, apply_all};
+use crate::bpe::cutting::Cutting;
+use crate::bpe::normalize::{Step, apply_all};
 use crate::corpus::{Inputs, ReadOptions, ReadReport, fold_documents};
-use crate::pretokenize::Pattern;
+use crate::pretokenize::{Cuts, Steps};
 use crate::{Monitor, Result, threads};
 
-/// Documents above this many bytes are counted with looks at the monitor in between; smaller ones take 30 ms at most.
-const LARGE: usize = 4 << 20;
+/// Bytes of a document between two looks at the monitor: 30 ms at most.
+const CHECK_EVERY: usize = 4 << 20;
 
 /// How documents become words.
 #[derive(Debug)]
 pub enum Cutter {
-    /// Byte-level style: the pieces of a regex.
-    Regex {
-        /// The regex.
-        pattern: Pattern,
-        /// Unicode normalization of each document.
-        forms: Vec<Form>,
-        /// Whether a document that does not begin with a space gets one.
-        add_prefix_space: bool,
+    /// Byte-level style.
+    ByteLevel {
+        /// What is done to each document first.
+        normal: Vec<Step>,
+        /// How it is cut.
+        cutting: Cutting,
     },
     /// SentencePiece style.
     Sentences(Sentences),
@@ -51,36 +50,41 @@ impl Counted {
         self.bytes += text.len() as u64;
         match cutter {
             Cutter::Sentences(sentences) => sentences.count(text, &mut self.words, &mut self.omitted, monitor),
-            Cutter::Regex { pattern, forms, add_prefix_space } => {
-                let text = apply_all(forms, text);
-                if *add_prefix_space && !text.is_empty() && !text.starts_with(' ') {
-                    self.add_pieces(*pattern, &format!(" {text}"), monitor)
-                } else {
-                    self.add_pieces(*pattern, &text, monitor)
-                }
+            Cutter::ByteLevel { normal, cutting } => {
+                let mut outcome = Ok(());
+                cutting.each_section(&apply_all(normal, text), |section| {
+                    if outcome.is_ok() {
+                        outcome = self.add_words(cutting.words(), section.as_bytes(), monitor);
+                    }
+                });
+                outcome
             }
         }
     }
 
-    fn add_pieces(&mut self, pattern: Pattern, text: &str, monitor: &Monitor) -> Result<()> {
-        let bytes = text.as_bytes();
-        let mut feeder = self.words.feed();
-        if text.len() < LARGE {
-            pattern.for_each_span(text, |start, end| feeder.add(bytes, start, end));
-            return monitor.check();
-        }
-        // The same a little slower, but it can be stopped within a huge document.
-        let (mut start, mut pieces) = (0, 0);
-        while start < bytes.len() {
-            let end = pattern.next(text, start);
-            feeder.add(bytes, start, end);
-            start = end;
-            pieces += 1;
-            if pieces % (1 << 16) == 0 {
+    fn add_words(&mut self, words: &Steps, text: &[u8], monitor: &Monitor) -> Result<()> {
+        let (mut feeder, mut cuts) = (self.words.feed(), Cuts::new(words, text));
+        let (mut start, mut soon) = (0, CHECK_EVERY);
+        while let Some((from, to)) = cuts.next(start) {
+            feeder.add(text, from, to);
+            start = to;
+            if start > soon {
                 monitor.check()?;
+                soon = start + CHECK_EVERY;
             }
         }
-        Ok(())
+        monitor.check()
+    }
+
+    /// Cuts the counted words further, where the cutter does so.
+    fn refine(self, cutter: &Cutter) -> Self {
+        let Cutter::ByteLevel { cutting, .. } = cutter else { return self };
+        if cutting.within().0.is_empty() {
+            return self;
+        }
+        let mut words = WordCounts::default();
+        self.words.for_each(|word, count| cutting.within().for_each(word, |from, to| words.add(word, from, to, count)));
+        Self { words, ..self }
     }
 
     /// Forgets the rarest words until at most `max_words` are left. This changes what is learnt: counts of words that
@@ -135,7 +139,7 @@ pub fn count_corpus(
     for state in states {
         all.absorb(state);
     }
-    Ok((all, report))
+    Ok((all.refine(cutter), report))
 }
 
 /// Counts the words of texts in memory; `max_words` as in [`count_corpus`].
@@ -164,5 +168,5 @@ pub fn count_texts<T: AsRef<str> + Sync>(
     for state in states {
         all.absorb(state?);
     }
-    Ok(all)
+    Ok(all.refine(cutter))
 }

@@ -101,7 +101,7 @@ pub fn extend(
 fn missing_letters(words: &WordCounts, ids: &HashMap<String, u32>, options: &ExtendOptions) -> Vec<String> {
     let counts = count_chars(words);
     let rare = counts.iter().position(|(_, count)| *count < options.min_frequency).unwrap_or(counts.len());
-    let covered = covered(&counts, COVERAGE).into_iter().take(rare).map(String::from);
+    let covered = covered(&counts, COVERAGE, "").into_iter().take(rare).map(String::from);
     covered.filter(|letter| !ids.contains_key(letter)).take(options.new_tokens).collect()
 }
 
@@ -173,7 +173,7 @@ fn merge(
 ) -> Result<Vec<NewToken>> {
     learner.count_pairs(style, monitor)?;
     monitor.begin("learn merges", "merges", Some(wanted as u64));
-    let mut found: Vec<NewToken> = Vec::with_capacity(wanted);
+    let mut found: Vec<NewToken> = Vec::new();
     while found.len() < wanted {
         let Some((best, [left, right])) = learner.next(style) else { break };
         if best.count < 1 || (best.count as u64) < min_frequency {

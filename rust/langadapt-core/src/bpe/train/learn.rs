@@ -24,6 +24,8 @@
 //! a pair when it comes to the front (recounts the frequent pairs too often); a second prefetch for the counts of the
 //! neighbours (a tenth slower: more instructions than waiting saved).
 
+use std::collections::HashMap;
+
 use super::around::{Around, Local};
 use super::fetch::fetch;
 use super::pairs::{NONE, PairSlots, Pairs};
@@ -76,6 +78,8 @@ pub(super) struct Learner {
     queue: Queue,
     around: Around,
     track_made: bool,
+    /// Candidate of each pair, where somebody else chooses which pair is merged.
+    chosen_elsewhere: Option<HashMap<[u32; 2], (u32, u32)>>,
 }
 
 impl Learner {
@@ -92,7 +96,13 @@ impl Learner {
             queue: Queue::default(),
             around: Around::new(symbols),
             track_made,
+            chosen_elsewhere: None,
         }
+    }
+
+    /// The same, also for merges that somebody else chooses: see [`Learner::follow`].
+    pub fn following(symbols: usize) -> Self {
+        Self { chosen_elsewhere: Some(HashMap::new()), ..Self::new(symbols, false) }
     }
 
     /// Room for `cells` more cells.
@@ -154,6 +164,9 @@ impl Learner {
         monitor.check()?;
         for (slot, &tie) in ties.iter().enumerate() {
             let candidate = Candidate { count: self.pairs.counts[slot], tie, slot: slot as u32, segment: slot as u32 };
+            if let Some(known) = &mut self.chosen_elsewhere {
+                known.insert(self.pairs.symbols[slot], (slot as u32, slot as u32));
+            }
             self.queue.push(candidate, |a, b| style.before(&self.pairs.symbols, a, b));
         }
         Ok(())
@@ -194,7 +207,8 @@ impl Learner {
     /// the new pairs.
     ///
     /// `symbol` is either the next unused number or, if made before, one that the caller's vocabulary already has.
-    pub fn step<S: Style>(&mut self, candidate: Candidate, symbol: u32, style: &S, monitor: &Monitor) -> Result<()> {
+    /// Gives the weight of the places.
+    pub fn step<S: Style>(&mut self, candidate: Candidate, symbol: u32, style: &S, monitor: &Monitor) -> Result<i64> {
         let [left, right] = self.pairs.symbols[candidate.slot as usize];
         let shape =
             Merged { symbol, left: self.span[left as usize] as usize, right: self.span[right as usize] as usize };
@@ -209,6 +223,7 @@ impl Learner {
             Some(tie) => (pairs.open(pair, again, locals.iter().map(|local| local.slot)), tie),
             None => (NONE, 0),
         };
+        let mut merged = 0;
         for (index, &place) in places.iter().enumerate() {
             if index % CHECK_EVERY == CHECK_EVERY - 1 {
                 monitor.check()?;
@@ -218,6 +233,7 @@ impl Learner {
             }
             if cells[place as usize].slot == candidate.slot {
                 let weight = weight_of(cells[place as usize].weight, heavy);
+                merged += weight;
                 merge_at(place as usize, weight, &shape, cells, span, around, |pair, locals| open(pair, locals, pairs));
             }
         }
@@ -225,7 +241,21 @@ impl Learner {
         if self.track_made {
             self.pairs.made.entry(symbol).or_default().push((first_slot, self.pairs.symbols.len() as u32));
         }
-        Ok(())
+        Ok(merged)
+    }
+
+    /// Merges a pair that was chosen elsewhere, if it is there; the weight of the places.
+    pub fn follow<S: Style>(&mut self, pair: [u32; 2], symbol: u32, style: &S, monitor: &Monitor) -> Result<i64> {
+        let known = self.chosen_elsewhere.as_mut().and_then(|known| known.remove(&pair));
+        let Some((slot, segment)) = known else {
+            let [left, right] = pair.map(|symbol| self.span[symbol as usize] as usize);
+            self.prepare(&Merged { symbol, left, right });
+            return Ok(0);
+        };
+        let merged = self.step(Candidate { count: 0, tie: 0, slot, segment }, symbol, style, monitor)?;
+        // It waits in the queue still.
+        self.pairs.counts[slot as usize] = 0;
+        Ok(merged)
     }
 
     /// Opens a step; whether its symbol was made before.
@@ -294,6 +324,9 @@ impl Learner {
                 let segment = self.segments.len() as u32;
                 self.segments.push((local.start - local.places as usize, local.places));
                 let candidate = Candidate { count, tie: local.tie, slot: local.slot, segment };
+                if let Some(known) = &mut self.chosen_elsewhere {
+                    known.insert(self.pairs.symbols[local.slot as usize], (local.slot, segment));
+                }
                 self.queue.push(candidate, |a, b| style.before(&self.pairs.symbols, a, b));
             }
         }

@@ -8,11 +8,14 @@
 //! |---|---|
 //! | `words.rs` | the counting map |
 //! | `count.rs` | documents to counts, on several threads |
+//! | `counts.rs` | counts as files, and their sum |
 //! | `sentence.rs`, `scripts.rs` | lines to words as SentencePiece sees them |
 //! | `learn.rs` | the merge engine |
 //! | `pairs.rs`, `around.rs`, `queue.rs` | what it keeps: pairs, the neighbours of a merge, the order of candidates |
 //! | `fetch.rs` | prefetching |
+//! | `given.rs` | tokens that are not learnt |
 //! | `byte_level.rs` | the rules of Hugging Face `BpeTrainer` |
+//! | `parity.rs` | merges for the language that is worst off |
 //! | `sentencepiece.rs` | the rules of SentencePiece |
 //! | `piece_merges.rs` | pieces to ranked merges |
 //! | `json.rs` | what was learnt as JSON |
@@ -22,12 +25,15 @@
 mod around;
 mod byte_level;
 mod count;
+mod counts;
 mod derive;
 mod extend;
 mod fetch;
+mod given;
 mod json;
 mod learn;
 mod pairs;
+mod parity;
 mod piece_merges;
 mod queue;
 mod sentence;
@@ -36,8 +42,10 @@ mod words;
 
 pub use byte_level::{ByteLevelOptions, learn_byte_level};
 pub use count::{Counted, Cutter, count_corpus, count_texts};
+pub use counts::{merge_counts, read_counts, write_counts};
 pub use derive::derivations;
 pub use extend::{Existing, ExtendOptions, NewToken, extend};
+pub use parity::learn_parity;
 pub use piece_merges::piece_merges;
 pub use sentence::{Omitted, SentenceOptions, Sentences};
 pub use sentencepiece::{SentencePieceOptions, learn_sentencepiece};

@@ -11,7 +11,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use memchr::{memchr, memmem};
 
 use super::words::{Feeder, WordCounts};
-use crate::bpe::normalize::{Form, apply_all};
+use crate::bpe::normalize::{Step, apply_all};
 use crate::code_points::unpack;
 use crate::{Error, Monitor, Result};
 
@@ -73,14 +73,14 @@ fn cuts(previous: u8, next: u8) -> bool {
 }
 
 /// How text becomes sentences.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct SentenceOptions {
     /// Longer lines are left out, in bytes.
     pub max_sentence_length: usize,
     /// Whether a line begins with a space that is not in the text.
     pub space_in_front: bool,
     /// Unicode normalization of each line.
-    pub forms: Vec<Form>,
+    pub forms: Vec<Step>,
     /// Text of the pieces that are not learnt; it is left out.
     pub reserved: Vec<String>,
 }

@@ -8,8 +8,9 @@
 //! Where two different pairs have the same count and the same text, SentencePiece's choice depends on the addresses of
 //! its objects; here the smaller pair of symbols wins.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::given::{Given, given_merges};
 use super::learn::{Learner, Style};
 use super::queue::Candidate;
 use super::sentence::{ISOLATE, SPACE, SentenceOptions, class_of};
@@ -32,6 +33,11 @@ pub struct SentencePieceOptions {
     pub min_frequency: u64,
     /// They take the first ids; the first one is the unknown token.
     pub special_tokens: Vec<String>,
+    /// Characters that are pieces of their own however rare they are; SentencePiece's option of this name.
+    pub required_chars: String,
+    /// Pieces that are there before anything is learnt, shorter ones first: each is made of two others wherever it
+    /// occurs.
+    pub given_tokens: Vec<String>,
     /// Whether a vocabulary that the corpus cannot fill is a result; otherwise it is an error.
     pub accept_fewer: bool,
 }
@@ -45,6 +51,8 @@ impl Default for SentencePieceOptions {
             max_piece_length: 16,
             min_frequency: 1,
             special_tokens: ["<unk>", "<s>", "</s>", "<pad>"].map(str::to_owned).to_vec(),
+            required_chars: String::new(),
+            given_tokens: Vec::new(),
             accept_fewer: false,
         }
     }
@@ -230,10 +238,10 @@ pub fn learn_sentencepiece(words: WordCounts, options: &SentencePieceOptions, mo
     if options.max_piece_length > 127 {
         return Err(Error::argument(format!("max_piece_length: {}; at most 127", options.max_piece_length)));
     }
-    let counts = count_chars(&words);
-    let alphabet = covered(&counts, options.character_coverage);
+    let counts = with_required(count_chars(&words), &options.required_chars);
+    let alphabet = covered(&counts, options.character_coverage, &options.required_chars);
     let mut pieces = options.meta_pieces();
-    let fixed = pieces.len() + alphabet.len();
+    let fixed = pieces.len() + options.given_tokens.len() + alphabet.len();
     if fixed > options.vocab_size {
         return Err(Error::argument(format!(
             "vocab_size: {}; {} special and byte pieces and {} characters take more; \
@@ -245,11 +253,15 @@ pub fn learn_sentencepiece(words: WordCounts, options: &SentencePieceOptions, mo
     }
     let mut style = SentencePiece(Shapes::new(options.max_piece_length as u32, true));
     let symbols = base_symbols(&counts, &alphabet, &mut style);
+    let first = style.0.shapes.len() as u32;
+    options.given_tokens.iter().for_each(|token| style.0.push_text(token));
+    let given = given_merges(&options.given_tokens, |text| given_id(text, &options.given_tokens, first, &symbols));
     let mut learner = Learner::new(style.0.shapes.len(), false);
-    fill(&mut learner, &words, &symbols, monitor)?;
+    fill(&mut learner, &words, &symbols, Given::new(&given, style.0.shapes.len()), monitor)?;
     drop(words);
     let learnt = merge(learner, &mut style, options, options.vocab_size - fixed, monitor)?;
-    let texts = learnt.into_iter().chain(alphabet.iter().map(char::to_string));
+    let given = options.given_tokens.iter().cloned();
+    let texts = given.chain(learnt).chain(alphabet.iter().map(char::to_string));
     pieces.extend(texts.enumerate().map(|(index, text)| {
         // The reference counts in `int` and negates a `float`.
         Piece { text, score: -(index as f32), kind: PieceKind::Normal }
@@ -259,6 +271,15 @@ pub fn learn_sentencepiece(words: WordCounts, options: &SentencePieceOptions, mo
     }
     let merges = piece_merges(&pieces, monitor)?;
     Ok(TrainedBpe { pieces, merges })
+}
+
+/// The symbol of a given token or of a single character; `first` is that of the first given token.
+fn given_id(text: &str, given: &[String], first: u32, symbols: &HashMap<char, u32>) -> Option<u32> {
+    if let Some(number) = given.iter().position(|token| token == text) {
+        return Some(first + number as u32);
+    }
+    let mut characters = text.chars();
+    characters.next().filter(|_| characters.as_str().is_empty()).and_then(|c| symbols.get(&c)).copied()
 }
 
 fn chars(word: &[u8]) -> impl Iterator<Item = char> {
@@ -284,23 +305,30 @@ pub(super) fn count_chars(words: &WordCounts) -> Vec<(char, u64)> {
     counts
 }
 
-/// The characters that are pieces of their own, most frequent first.
-pub(super) fn covered(counts: &[(char, u64)], coverage: f32) -> Vec<char> {
+/// The same with the characters of `required` that do not occur, last.
+fn with_required(mut counts: Vec<(char, u64)>, required: &str) -> Vec<(char, u64)> {
+    let missing: BTreeSet<char> = required.chars().filter(|c| counts.iter().all(|known| known.0 != *c)).collect();
+    counts.extend(missing.into_iter().map(|c| (c, 0)));
+    counts
+}
+
+/// The characters that are pieces of their own, most frequent first: those of `required`, then others until `coverage`.
+pub(super) fn covered(counts: &[(char, u64)], coverage: f32, required: &str) -> Vec<char> {
     // U+0000 is not counted by the reference; U+001F, which stands for reserved text, is counted and not kept.
-    let counted = counts.iter().filter(|&&(c, _)| c != '\0');
-    let all: u64 = counted.clone().map(|&(_, count)| count).sum();
+    let counted = || counts.iter().filter(|&&(c, _)| c != '\0');
+    let all: u64 = counted().map(|&(_, count)| count).sum();
+    let is_required = |c: char| required.contains(c);
+    let order = counted().filter(|one| is_required(one.0)).chain(counted().filter(|one| !is_required(one.0)));
     let mut before = 0u64;
-    let mut kept = Vec::new();
-    for &(c, count) in counted {
-        if (before as f64 / all as f64) as f32 >= coverage {
+    let mut kept = HashSet::new();
+    for &(c, count) in order {
+        if !is_required(c) && (before as f64 / all as f64) as f32 >= coverage {
             break;
         }
         before += count;
-        if c != '\u{1f}' {
-            kept.push(c);
-        }
+        kept.insert(c);
     }
-    kept
+    counts.iter().map(|&(c, _)| c).filter(|c| *c != '\u{1f}' && kept.contains(c)).collect()
 }
 
 /// Numbers all characters, those outside the alphabet too, so that words can be written.
@@ -317,7 +345,13 @@ fn base_symbols(counts: &[(char, u64)], alphabet: &[char], style: &mut SentenceP
     symbols
 }
 
-fn fill(learner: &mut Learner, words: &WordCounts, symbols: &HashMap<char, u32>, monitor: &Monitor) -> Result<()> {
+fn fill(
+    learner: &mut Learner,
+    words: &WordCounts,
+    symbols: &HashMap<char, u32>,
+    mut given: Given,
+    monitor: &Monitor,
+) -> Result<()> {
     let mut low = vec![0; 0x3000];
     for (code, slot) in low.iter_mut().enumerate() {
         *slot = char::from_u32(code as u32).and_then(|c| symbols.get(&c).copied()).unwrap_or(0);
@@ -327,7 +361,7 @@ fn fill(learner: &mut Learner, words: &WordCounts, symbols: &HashMap<char, u32>,
     let mut outcome = Ok(());
     words.for_each(|word, count| {
         if outcome.is_ok() {
-            outcome = learner.push_word(chars(word).map(symbol), count);
+            outcome = learner.push_word(given.applied(chars(word).map(symbol)).iter().copied(), count);
         }
     });
     outcome?;
@@ -344,8 +378,8 @@ fn merge(
 ) -> Result<Vec<String>> {
     learner.count_pairs(style, monitor)?;
     monitor.begin("learn merges", "merges", Some(wanted as u64));
-    let mut texts = Vec::with_capacity(wanted);
-    let mut taken = HashSet::new();
+    let mut texts = Vec::new();
+    let mut taken: HashSet<String> = options.given_tokens.iter().cloned().collect();
     while texts.len() < wanted {
         let Some((best, [left, right])) = learner.next(style) else { break };
         if (best.count as u64) < options.min_frequency {

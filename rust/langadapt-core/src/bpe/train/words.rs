@@ -75,6 +75,12 @@ impl WordCounts {
         }
     }
 
+    /// Multiplies all counts.
+    pub fn scale(&mut self, factor: u64) {
+        self.short.entries.iter_mut().for_each(|entry| entry.count = entry.count.saturating_mul(factor));
+        self.long.entries.iter_mut().for_each(|entry| entry.count = entry.count.saturating_mul(factor));
+    }
+
     /// Forgets words that were seen fewer than `least` times.
     pub(super) fn prune(&mut self, least: u64) {
         let mut kept = Self::default();

@@ -1,0 +1,51 @@
+"""What a run has left to use: its trained model, and the text that it set aside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from langadapt.artefacts.stages import read_stamp
+from langadapt.errors import ConfigError
+from langadapt.models.folder import resolve_model
+from langadapt.pipeline.job import RECIPE_NAME
+from langadapt.recipe.recipe import Recipe
+from langadapt.report.results import RESULTS_NAME
+
+
+def is_run(name: str | Path) -> bool:
+    """Whether this is the folder of a run, and no model's."""
+    folder = Path(name)
+    return (folder / RECIPE_NAME).is_file() and not (folder / "config.json").is_file()
+
+
+def model_of(name: str | Path) -> Path:
+    """The folder of a model: the trained one where ``name`` is a run's folder, else as `resolve_model` finds it.
+
+    Raises:
+        ConfigError: no model, or a run whose training is not over.
+    """
+    return final_model(Path(name)) if is_run(name) else resolve_model(str(name))
+
+
+def final_model(run: Path) -> Path:
+    """The trained model of a run's own method.
+
+    Raises:
+        ConfigError: its training is not over.
+    """
+    results = read_stamp(run / RESULTS_NAME)
+    # `auto` is known by its winner's name once a bake-off is over.
+    method = results["method"] if results else Recipe.from_yaml(run / RECIPE_NAME).swap.method
+    final = run / "trained" / str(method) / "final"
+    if not (final / "config.json").is_file():
+        raise ConfigError(f"{run}: its training is not over; go on with `langadapt adapt {run / RECIPE_NAME}`")
+    return final
+
+
+def held_out(run: Path) -> dict[str, Path]:
+    """What a run set aside to measure on, by the names of its languages and of its other sources."""
+    recipe = Recipe.from_yaml(run / RECIPE_NAME)
+    names = {"target": recipe.target_language, "source": recipe.source_language}
+    texts = [one.name for one in recipe.corpus.texts]
+    files = {names.get(name, name): run / "corpus" / name / "validation.jsonl.zst" for name in texts}
+    return {name: file for name, file in files.items() if file.is_file()}

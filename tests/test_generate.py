@@ -1,0 +1,106 @@
+"""`langadapt generate`, and commands that take a run's folder for its trained model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import byte_tokenizer, tiny_llama
+from typer.testing import CliRunner
+
+from langadapt.cli.main import app
+from langadapt.corpus.documents import build_corpus
+from langadapt.errors import ConfigError
+from langadapt.pipeline.finished import held_out, model_of
+from langadapt.pipeline.generation import generate
+
+RECIPE = "name: a\nmodel: m\nout: o\ntarget_language: German\ncorpus: {{target: [x]}}\nswap: {{method: {method}}}\n"
+
+
+def make_model(folder: Path) -> Path:
+    tiny_llama(max_position_embeddings=128).save_pretrained(folder)
+    byte_tokenizer(bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder, as far as these commands look."""
+    folder = tmp_path_factory.mktemp("run")
+    make_model(folder / "trained" / "focus" / "final")
+    (folder / "recipe.yaml").write_text(RECIPE.format(method="auto"))
+    (folder / "results.json").write_text(json.dumps({"method": "focus"}))
+    texts = [f"Satz Nummer {number}, nicht lang." for number in range(100)]
+    build_corpus(texts=texts, out=folder / "corpus" / "target", validation_share=0.5, validation_documents=50)
+    return folder
+
+
+def test_the_same_seed_writes_the_same_and_greedy_is_transformers_own(run: Path) -> None:
+    model = run / "trained" / "focus" / "final"
+    state = torch.random.get_rng_state()
+    first = generate(model, "Es war", max_tokens=12, seed=3)
+    assert first == generate(run, "Es war", max_tokens=12, seed=3)
+    assert first != generate(model, "Es war", max_tokens=12, seed=4)
+    assert torch.equal(state, torch.random.get_rng_state())
+    tokenizer = byte_tokenizer(bos_token="<s>", eos_token="</s>")
+    ids = [0, *tokenizer("Es war", add_special_tokens=False)["input_ids"]]
+    loaded, given = tiny_llama(max_position_embeddings=128), torch.tensor([ids])
+    for _ in range(5):
+        given = torch.cat([given, loaded(given).logits[:, -1:].argmax(-1)], 1)
+    expected = tokenizer.decode(given[0, len(ids) :], skip_special_tokens=True)
+    assert generate(model, "Es war", max_tokens=5, temperature=0) == expected
+
+
+def test_what_is_streamed_is_what_is_returned(run: Path) -> None:
+    pieces: list[str] = []
+    text = generate(run, "Es war", max_tokens=20, seed=1, stream=pieces.append)
+    assert "".join(pieces) == text
+    assert isinstance(generate(run, max_tokens=3), str)
+    result = CliRunner().invoke(app, ["generate", str(run), "--prompt", "Es war", "--max-tokens", "20", "--seed", "1"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"Es war{text}\n"
+
+
+def test_numbers_out_of_range_and_runs_that_are_not_over(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="max_tokens: 0"):
+        generate(run, "a", max_tokens=0)
+    with pytest.raises(ConfigError, match="temperature: -1"):
+        generate(run, "a", temperature=-1)
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(method="focus"))
+    with pytest.raises(ConfigError, match=r"its training is not over; go on with `langadapt adapt .*recipe.yaml`"):
+        model_of(tmp_path)
+
+
+def test_a_run_is_evaluated_on_what_it_set_aside(run: Path) -> None:
+    assert {*held_out(run)} == {"German"}
+    result = CliRunner().invoke(app, ["evaluate", str(run), "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)[str(run)]["bits_per_byte"]["German"]
+    assert found["documents"] == 50
+
+
+def test_text_is_capped_and_that_is_said(run: Path) -> None:
+    result = CliRunner().invoke(app, ["evaluate", str(run), "--max-bytes", "200", "--json"])
+    found = json.loads(result.stdout)[str(run)]["bits_per_byte"]["German"]
+    assert 100 < found["bytes"] <= 200
+    assert "German: measured on its first 0.00 MB; --max-bytes 0 reads all of it" in result.stderr
+    whole = CliRunner().invoke(app, ["evaluate", str(run), "--max-bytes", "0", "--json"])
+    assert "measured on its first" not in whole.stderr
+    assert json.loads(whole.stdout)[str(run)]["bits_per_byte"]["German"]["documents"] == 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--text", "x.txt", "--limit", "3"], "--limit: does something only where a suite is run"),
+        (["--suite", "x.jsonl", "--max-bytes", "3"], "--max-bytes: does something only where text is measured"),
+        (["--suite", "x.jsonl", "--window", "3"], "--window: does something only where text is measured"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(run: Path, arguments: list[str], message: str) -> None:
+    model = run / "trained" / "focus" / "final"
+    result = CliRunner().invoke(app, ["evaluate", str(model), *arguments])
+    assert isinstance(result.exception, ConfigError)
+    assert message in str(result.exception)
