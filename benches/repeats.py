@@ -33,7 +33,8 @@ from texts import byte_count, corpus, first_texts
 from transformers import AutoModelForCausalLM
 
 from langadapt.artefacts.stages import Run
-from langadapt.corpus.documents import build_corpus, read_documents
+from langadapt.corpus.build import build_corpus
+from langadapt.corpus.documents import read_documents
 from langadapt.demo.scratch import train_from_scratch
 from langadapt.evaluation.bits_per_byte import bits_per_byte
 from langadapt.machine import describe_device, versions

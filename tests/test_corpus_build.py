@@ -138,6 +138,8 @@ def test_filters_count_what_they_drop(tmp_path: Path) -> None:
         "too_short": 1,
         "too_long": 1,
         "pattern": 1,
+        "foreign": 0,
+        "script": 0,
         "repetition": 1,
         "exact_duplicate": 1,
         "near_duplicate": 1,

@@ -11,7 +11,7 @@ from tiny import byte_tokenizer, tiny_llama
 from typer.testing import CliRunner
 
 from langadapt.cli.main import app
-from langadapt.corpus.documents import build_corpus
+from langadapt.corpus.build import build_corpus
 from langadapt.errors import ConfigError
 from langadapt.pipeline.finished import held_out, model_of
 from langadapt.pipeline.generation import generate

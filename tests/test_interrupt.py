@@ -127,7 +127,7 @@ def read(name: str) -> Callable[[Path, Any], Any]:
 
 def build(name: str, **filters: bool) -> Callable[[Path, Any], Any]:
     def work(folder: Path, progress: Any) -> None:
-        from langadapt.corpus.documents import build_corpus
+        from langadapt.corpus.build import build_corpus
 
         for number in range(1000):
             build_corpus([str(folder / name)], folder / f"built-{os.getpid()}-{number}", progress=progress, **filters)

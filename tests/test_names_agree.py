@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from langadapt import evaluate_suites, measure_bits_per_byte, train_bpe, train_vectors
-from langadapt.corpus.documents import BuildOptions
+from langadapt.corpus.build import BuildOptions
 from langadapt.recipe.recipe import CorpusSettings, EvaluateSettings, Recipe, TokenizerSettings, VectorSettings
 from langadapt.tokenizer.options import BpeOptions
 

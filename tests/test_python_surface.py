@@ -13,7 +13,7 @@ from tiny import byte_tokenizer, tiny_llama
 from transformers import AutoTokenizer
 
 import langadapt
-from langadapt.corpus.documents import build_corpus
+from langadapt.corpus.build import build_corpus
 from langadapt.recipe.recipe import Recipe
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "hf_trainer.py"

@@ -96,7 +96,8 @@ def test_the_array_builds_the_corpus_of_one_machine(written: dict[str, Any], tmp
     assert "node1:29500" in given and given[-2:] == ["train", str(tmp_path / "my recipe.yaml")]
 
     parts = find_parts([tmp_path / "the run" / "parts" / "corpus-target"])
-    options = Recipe.from_yaml(tmp_path / "my recipe.yaml").corpus.building()
+    corpus = Recipe.from_yaml(tmp_path / "my recipe.yaml").corpus
+    options = corpus.building(corpus.texts[0])
     files = {f"text here/{number}.jsonl": Path(f"text here/{number}.jsonl") for number in range(3)}
     check_parts(parts, options, files)
     merge_corpus(parts, tmp_path / "merged")

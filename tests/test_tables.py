@@ -17,7 +17,7 @@ from langadapt.cli.comparison import comparison
 from langadapt.cli.dial import table_of
 from langadapt.cli.finish import sweep_table
 from langadapt.cli.swap import ranking_table
-from langadapt.corpus.documents import CorpusReport
+from langadapt.corpus.build import CorpusReport
 from langadapt.fertility import measure_fertility
 from langadapt.models.known import KNOWN
 from langadapt.planning.doctor import Finding

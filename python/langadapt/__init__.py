@@ -11,7 +11,8 @@ from langadapt._core import __version__
 from langadapt.exports import on_first_use
 
 if TYPE_CHECKING:
-    from langadapt.corpus.documents import CorpusReport, build_corpus, expand_inputs, read_documents
+    from langadapt.corpus.build import CorpusReport, build_corpus
+    from langadapt.corpus.documents import expand_inputs, read_documents
     from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
     from langadapt.evaluation.bits_per_byte import BitsPerByte, bits_per_byte, measure_bits_per_byte
     from langadapt.evaluation.bootstrap import Difference, paired_difference
@@ -86,7 +87,8 @@ __all__ = [
 
 _HOMES = {
     "langadapt._core": ("__version__",),
-    "langadapt.corpus.documents": ("CorpusReport", "build_corpus", "expand_inputs", "read_documents"),
+    "langadapt.corpus.build": ("CorpusReport", "build_corpus"),
+    "langadapt.corpus.documents": ("expand_inputs", "read_documents"),
     "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),
     "langadapt.evaluation.bits_per_byte": ("BitsPerByte", "bits_per_byte", "measure_bits_per_byte"),
     "langadapt.evaluation.bootstrap": ("Difference", "paired_difference"),

@@ -59,10 +59,12 @@ def show_results(results: Mapping[str, Any], folder: Path) -> None:
 
 def show_stages(plan: Recipe) -> None:
     """Print what a run would do."""
-    from langadapt.pipeline.dry_run import dry_run
+    from langadapt.pipeline.dry_run import dry_run, language_looks
 
     for stage, made in dry_run(plan):
         typer.echo(f"{stage}: {'made already' if made else 'to do'}")
+    for line in language_looks(plan):
+        typer.echo(line)
     from langadapt.trials.cutting import lines_of, try_cutting
     from langadapt.trials.prognosis import prognosis_of
 

@@ -27,7 +27,8 @@ from langadapt.cli.options import (
     engine_of,
 )
 from langadapt.cli.progress import next_step, progress, say
-from langadapt.corpus.documents import LONGEST_LINE, BuildOptions, CorpusReport, build_corpus, files_of
+from langadapt.corpus.build import BuildOptions, CorpusReport, build_corpus
+from langadapt.corpus.documents import LONGEST_LINE, files_of
 from langadapt.corpus.parts import build_on, make_corpus_part
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ MinChars = Annotated[int | None, typer.Option(help="Leave out shorter documents.
 MaxChars = Annotated[int | None, typer.Option(help="Leave out longer documents.")]
 KeepPattern = Annotated[str | None, typer.Option(metavar="REGEX", help="Keep only documents with a match.")]
 DropPattern = Annotated[str | None, typer.Option(metavar="REGEX", help="Leave out documents with a match.")]
+Foreign = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE", help="Text of another language: leave out what is not in that of the corpus."),
+]
 Repetition = Annotated[
     bool, typer.Option("--repetition", help="Leave out documents that repeat themselves (rules of Gopher).")
 ]
@@ -82,6 +87,7 @@ def build(
     max_chars: MaxChars = None,
     keep_pattern: KeepPattern = None,
     drop_pattern: DropPattern = None,
+    foreign: Foreign = None,
     repetition: Repetition = False,
     exact_duplicates: ExactDuplicates = False,
     near_duplicates: NearDuplicates = False,
@@ -98,11 +104,12 @@ def build(
 ) -> None:
     """Stream, filter, deduplicate and split text into DIR/train.jsonl.zst and DIR/validation.jsonl.zst."""
     # Long: each option has its line.
-    options = {one.name: ctx.params[one.name] for one in fields(BuildOptions)}
+    options = {one.name: ctx.params[one.name] for one in fields(BuildOptions)} | {"foreign": foreign or []}
     if shard is not None:
         make_part(inputs, out, Shard.parse(shard), options, threads=threads)
         return
 
+    made_from = BuildOptions(**options).made_from(files_of(inputs))
     cluster = engine_of(engine, address, shards)
 
     def make() -> dict[str, Any]:
@@ -112,7 +119,7 @@ def build(
                 return asdict(build_on(cluster, inputs, out, parts=parts, progress=report_progress, **options))
             return asdict(build_corpus(inputs, out, **options, threads=threads, progress=report_progress))
 
-    report = CorpusReport(**make_once("corpus", out, make, settings=options, inputs=files_of(inputs), log=say))
+    report = CorpusReport(**make_once("corpus", out, make, settings=options, inputs=made_from, log=say))
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
         return

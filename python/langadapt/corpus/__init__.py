@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from langadapt.corpus.documents import CorpusReport, build_corpus, expand_inputs, read_documents
+from langadapt.corpus.build import CorpusReport, build_corpus
+from langadapt.corpus.documents import expand_inputs, read_documents
 
 __all__ = ["CorpusReport", "build_corpus", "expand_inputs", "read_documents"]

@@ -19,7 +19,8 @@ from langadapt.artefacts.engine import Engine
 from langadapt.artefacts.folders import fingerprints, new_folder, read_manifest, verify, write_manifest
 from langadapt.artefacts.shards import Shard, find_parts, inputs_of, settings_of
 from langadapt.artefacts.stages import Log, make_once
-from langadapt.corpus.documents import BuildOptions, CorpusReport, Inputs, PathName, Reading, check_split
+from langadapt.corpus.build import READING, BuildOptions, CorpusReport, check_split
+from langadapt.corpus.documents import Inputs, PathName, Reading
 from langadapt.errors import DataError
 from langadapt.machine import thread_count
 from langadapt.progress import Progress
@@ -60,7 +61,7 @@ def build_corpus_part(
     files = {name: Path(name) for name in names}
     folder = Path(out) / shard.name
     with new_folder(folder, files) as temporary:
-        core = settings | {"threads": thread_count(threads)}
+        core = chosen.for_core(Reading(inputs, **{name: settings[name] for name in READING}), threads)
         found = _core.build_part(names, temporary, core, shard.number == 0, progress)
         summary = {**found.pop("read"), **found}
         write_manifest(temporary, STAGE, settings | {"shard": described}, fingerprints(files), summary=summary)
@@ -84,7 +85,8 @@ def make_corpus_part(
         folder = build_corpus_part(inputs, out, shard, threads=threads, progress=progress, **options)
         return dict(read_manifest(folder)["summary"])
 
-    files, settings = {name: Path(name) for name in names}, options | {"shard": described}
+    files = BuildOptions(**options).made_from({name: Path(name) for name in names}) or {}
+    settings = options | {"shard": described}
     return make_once(STAGE, Path(out) / shard.name, make, settings=settings, inputs=files, log=log)
 
 
@@ -101,7 +103,8 @@ def merge_corpus(
         ]
         if not sum(one["documents"] for one in found):
             raise DataError(f"{parts[0].parent}: no document in any part; the input is empty")
-        joined = _core.join_corpus(finished, folder, settings | {"threads": thread_count(threads)}, progress)
+        core = settings | {"language": None, "threads": thread_count(threads)}
+        joined = _core.join_corpus(finished, folder, core, progress)
         report = CorpusReport(
             files=sum(one["files"] for one in found),
             documents=sum(one["documents"] for one in found),

@@ -8,7 +8,7 @@ from typing import Any
 
 from langadapt.artefacts.folders import new_folder, write_manifest
 from langadapt.artefacts.stages import Run
-from langadapt.corpus.documents import build_corpus
+from langadapt.corpus.build import build_corpus
 from langadapt.machine import quiet_transformers
 from langadapt.progress import Progress
 from langadapt.recipe.plain_values import build

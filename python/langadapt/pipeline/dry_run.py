@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from langadapt.corpus.documents import expand_inputs
+from langadapt.corpus.build import READING
+from langadapt.corpus.documents import Reading, expand_inputs
+from langadapt.corpus.language import learn
 from langadapt.corpus.streams import is_stream
 from langadapt.pipeline.job import checked_model
 from langadapt.recipe.recipe import Recipe
@@ -23,7 +25,7 @@ def dry_run(recipe: Recipe) -> list[tuple[str, bool]]:
         ConfigError, DataError, OSError: what would stop the run later.
     """
     checked_model(recipe.of_text("adapt"))
-    for name in (path for source in recipe.corpus.texts for path in source.paths):
+    for name in (*(path for source in recipe.corpus.texts for path in source.paths), *recipe.corpus.foreign):
         if not is_stream(name):
             expand_inputs([name])
     if recipe.tokenizer.path is not None:
@@ -32,6 +34,15 @@ def dry_run(recipe: Recipe) -> list[tuple[str, bool]]:
         Path(file).stat()
     stamps = Path(recipe.out) / "stages"
     return [(stage, (stamps / f"{stage}.json").is_file()) for stage in stages(recipe)]
+
+
+def language_looks(recipe: Recipe) -> Iterator[str]:
+    """What `corpus.foreign` would leave out of a sample of each text of the target language, for people."""
+    for source in recipe.corpus.texts if recipe.corpus.foreign else ():
+        options = recipe.corpus.building(source)
+        if options["foreign"]:
+            _, look = learn(Reading(source.paths, **{name: options[name] for name in READING}), options["foreign"])
+            yield f"corpus-{source.name}: {look}"
 
 
 def stages(recipe: Recipe) -> Iterator[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from langadapt.artefacts.folders import check_space, scratch_folder
-from langadapt.corpus.documents import files_of, is_stream, least_bytes
+from langadapt.corpus.build import least_bytes
+from langadapt.corpus.documents import files_of, is_stream
 from langadapt.errors import ConfigError
 from langadapt.evaluation.bits_per_byte import check_windows
 from langadapt.evaluation.suites import check_suites

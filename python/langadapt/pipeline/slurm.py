@@ -13,7 +13,8 @@ from pathlib import Path
 
 from langadapt.artefacts.folders import write_atomically
 from langadapt.checks import at_least
-from langadapt.corpus.documents import BuildOptions, is_stream
+from langadapt.corpus.build import BuildOptions
+from langadapt.corpus.documents import is_stream
 from langadapt.errors import ConfigError
 from langadapt.pipeline.job import parts_of
 from langadapt.recipe.recipe import Recipe
@@ -112,11 +113,12 @@ def build_arguments(recipe: Recipe, language: str, cluster: Cluster) -> list[str
     for name in inputs:
         if is_stream(name):
             raise ConfigError(f"corpus.{language}: {name} is a stream, which is not read in shards; write it to files")
-    chosen, usual, options = recipe.corpus.building(), BuildOptions(), []
+    chosen, usual, options = recipe.corpus.building(source), BuildOptions(), []
     for name in (field.name for field in fields(BuildOptions)):
         value, flag = chosen[name], f"--{name.replace('_', '-')}"
         if value != getattr(usual, name):
-            options.append(flag if value is True else f"{flag}={shlex.quote(str(value))}")
+            values = value if isinstance(value, list) else [value]
+            options += [flag if one is True else f"{flag}={shlex.quote(str(one))}" for one in values]
     out = shlex.quote(str(parts_of(Path(recipe.out), language)))
     reads = " ".join(shlex.quote(name) for name in inputs)
     return [f"corpus build {reads}", f"--out {out} --shard slurm/{cluster.shards} --threads {cluster.cpus}", *options]

@@ -11,7 +11,8 @@ from typing import Any
 
 from langadapt.artefacts.folders import write_atomically
 from langadapt.artefacts.shards import find_parts
-from langadapt.corpus.documents import build_corpus, files_of, is_stream, read_documents
+from langadapt.corpus.build import BuildOptions, build_corpus
+from langadapt.corpus.documents import files_of, is_stream, read_documents
 from langadapt.corpus.parts import build_on, check_parts, merge_corpus
 from langadapt.corpus.samples import first_bytes, split_evenly
 from langadapt.errors import ConfigError
@@ -53,7 +54,7 @@ class Part:
     train: Path
     validation: Path
     report: dict[str, Any]
-    """See :class:`langadapt.corpus.documents.CorpusReport`."""
+    """See :class:`langadapt.corpus.build.CorpusReport`."""
 
     @property
     def name(self) -> str:
@@ -129,7 +130,8 @@ def corpus(job: Job, source: SourceSettings) -> Part:
     """
     inputs, out = source.paths, job.folder / "corpus" / source.name
     parts = parts_of(job.folder, source.name)
-    options = job.recipe.corpus.building()
+    options = job.recipe.corpus.building(source)
+    read = BuildOptions(**options).made_from(files_of(inputs)) or {}
     # A stream has no bytes here to know it by: its name has to do.
     streams = [name for name in inputs if is_stream(name)]
     stamp = {**options, "streams": streams} | ({"kind": source.kind} if source.kind == "pairs" else {})
@@ -147,7 +149,7 @@ def corpus(job: Job, source: SourceSettings) -> Part:
         except ValueError as error:
             raise ConfigError(f"corpus, {source.name}: {error}") from None
 
-    report = job.run.stage(f"corpus-{source.name}", out, make, settings=stamp, inputs=files_of(inputs) or {})
+    report = job.run.stage(f"corpus-{source.name}", out, make, settings=stamp, inputs=read)
     if not report["validation"]["documents"]:
         raise ConfigError(f"{out}: nothing was set aside to measure on; one document is too little text")
     return Part(source, out / "train.jsonl.zst", out / "validation.jsonl.zst", report)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from langadapt.checks import at_least, positive
-from langadapt.corpus.documents import BuildOptions
+from langadapt.corpus.build import BuildOptions
 from langadapt.errors import ConfigError
 
 SIDES = ("target", "source")
@@ -129,6 +129,8 @@ class CorpusSettings(BuildOptions):
         """All inputs of a language."""
         return [path for one in self.texts if one.language == language for path in one.paths]
 
-    def building(self) -> dict[str, Any]:
-        """The options of :func:`langadapt.build_corpus`, by name."""
-        return {one.name: getattr(self, one.name) for one in fields(BuildOptions)}
+    def building(self, source: SourceSettings) -> dict[str, Any]:
+        """The options of :func:`langadapt.build_corpus` for a source, by name; another language is foreign to the
+        target's text alone."""
+        options = {one.name: getattr(self, one.name) for one in fields(BuildOptions)}
+        return options if source.language == "target" else options | {"foreign": []}

@@ -16,6 +16,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 use crate::error::{panicked, to_python};
 use crate::feed::{self, Source};
 use crate::gate::{self, POLL};
+use crate::language::PyLanguage;
 
 /// Batches that wait for Python; two keep the reader busy.
 const WAITING: usize = 2;
@@ -197,6 +198,7 @@ struct BuildOptions {
     max_chars: Option<u64>,
     keep_pattern: Option<String>,
     drop_pattern: Option<String>,
+    language: Option<Py<PyLanguage>>,
     repetition: bool,
     exact_duplicates: bool,
     near_duplicates: bool,
@@ -216,6 +218,7 @@ impl BuildOptions {
                 max_chars: self.max_chars,
                 keep_pattern: pattern(&self.keep_pattern)?,
                 drop_pattern: pattern(&self.drop_pattern)?,
+                language: self.language.as_ref().map(|language| Arc::clone(&language.get().0)),
                 repetition: self.repetition.then(RepetitionLimits::default),
                 exact_duplicates: self.exact_duplicates,
                 near_duplicates: self.near_duplicates,

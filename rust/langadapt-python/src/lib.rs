@@ -9,6 +9,7 @@
 //! | `feed.rs` | work on documents out of files or a Python iterator |
 //! | `fertility.rs` | token counts of corpora |
 //! | `hash.rs` | fingerprints |
+//! | `language.rs` | whether a text is in the language of a corpus |
 //! | `memory.rs` | what happens where the system refuses memory |
 //! | `store.rs` | writing token stores |
 //! | `tokenizer.rs` | the native tokenizer |
@@ -23,6 +24,7 @@ mod feed;
 mod fertility;
 mod gate;
 mod hash;
+mod language;
 mod memory;
 mod store;
 mod tokenizer;
@@ -44,6 +46,8 @@ mod _core {
     use crate::fertility::{count_tokens, token_surfaces};
     #[pymodule_export]
     use crate::hash::{hash_bytes, hash_file};
+    #[pymodule_export]
+    use crate::language::PyLanguage;
     #[pymodule_export]
     use crate::store::PyStoreWriter;
     #[pymodule_export]

@@ -1,7 +1,10 @@
 //! Filters that look at one text alone; they run on the workers.
 
+use std::sync::Arc;
+
 use regex::Regex;
 
+use super::language::{Judged, Language};
 use super::repetition::{RepetitionLimits, is_within};
 use crate::words::{Word, hashes};
 use crate::{Error, Monitor, Result};
@@ -17,6 +20,8 @@ pub struct Filters {
     pub keep_pattern: Option<Regex>,
     /// Texts in which this pattern finds something.
     pub drop_pattern: Option<Regex>,
+    /// Texts of another language or script.
+    pub language: Option<Arc<Language>>,
     /// Texts that repeat themselves.
     pub repetition: Option<RepetitionLimits>,
     /// Texts that occurred before.
@@ -34,6 +39,10 @@ pub struct Dropped {
     pub too_long: u64,
     /// By one of the patterns.
     pub pattern: u64,
+    /// Of another language.
+    pub foreign: u64,
+    /// Of another script.
+    pub script: u64,
     /// Repeats itself.
     pub repetition: u64,
     /// Occurred before.
@@ -49,11 +58,13 @@ impl Dropped {
     }
 
     /// Each filter that spoke, by name.
-    pub fn by_name(&self) -> [(&'static str, u64); 6] {
+    pub fn by_name(&self) -> [(&'static str, u64); 8] {
         [
             ("too_short", self.too_short),
             ("too_long", self.too_long),
             ("pattern", self.pattern),
+            ("foreign", self.foreign),
+            ("script", self.script),
             ("repetition", self.repetition),
             ("exact_duplicate", self.exact_duplicate),
             ("near_duplicate", self.near_duplicate),
@@ -69,6 +80,8 @@ impl Dropped {
         self.too_short += other.too_short;
         self.too_long += other.too_long;
         self.pattern += other.pattern;
+        self.foreign += other.foreign;
+        self.script += other.script;
         self.repetition += other.repetition;
         self.exact_duplicate += other.exact_duplicate;
         self.near_duplicate += other.near_duplicate;
@@ -105,6 +118,16 @@ impl Filters {
             dropped.pattern += 1;
             return Ok(None);
         }
+        match self.language.as_ref().map(|language| language.judge(text)) {
+            Some(Judged::Foreign) => dropped.foreign += 1,
+            Some(Judged::Script) => dropped.script += 1,
+            _ => return self.sift_words(text, dropped, monitor),
+        }
+        Ok(None)
+    }
+
+    /// What looks at words.
+    fn sift_words(&self, text: &str, dropped: &mut Dropped, monitor: &Monitor) -> Result<Option<Vec<Word>>> {
         let found =
             if self.repetition.is_some() || self.near_duplicates { hashes(text, true, monitor)? } else { Vec::new() };
         if let Some(limits) = &self.repetition
