@@ -76,7 +76,7 @@ def command(
         int | None, typer.Option(help="Tokens scored per window of a long text. Default: half a window.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Items per task of a suite, at most.", min=1)] = None,
-    batch_size: Annotated[int, typer.Option(help="Requests per forward pass of a suite.", min=1)] = 8,
+    batch_size: Annotated[int, typer.Option(help="Different texts per forward pass of a suite.", min=1)] = 8,
     text_field: TextField = "text",
     max_bytes: MaxBytes = 1_000_000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
@@ -204,5 +204,6 @@ def bits_of(
 def run_suites(
     model: Any, tokenizer: str, suites: Sequence[str], *, limit: int | None, batch_size: int
 ) -> dict[str, dict[str, float]]:
-    """Metrics by task, with the tokenizer as transformers loads it. lm-eval draws its own bars, on stderr."""
-    return evaluate_suites(model, tokenizer, suites, limit=limit, batch_size=batch_size)
+    """Metrics by task, with the tokenizer as transformers loads it."""
+    with progress("tasks") as report:
+        return evaluate_suites(model, tokenizer, suites, limit=limit, batch_size=batch_size, progress=report)
