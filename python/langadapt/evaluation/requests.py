@@ -256,12 +256,13 @@ class Likelihoods:
         # Choices of one letter are read at the same place, whose logits are made once.
         unique, back = places.unique(return_inverse=True)
         self.work += Work(inputs.numel(), len(unique))
+        back, targets = back.to(self.device), targets.to(self.device)
         if self.split is None:
-            nats, first = self.forward_whole(inputs, options, unique, back, targets)
+            nats, first = chosen(self.logits_of(inputs, options, unique), back, targets)
         else:
             backbone, head = self.split
             hidden = backbone(input_ids=inputs, use_cache=False, **options)[0].flatten(0, 1)[unique.to(self.device)]
-            nats, first = by_head(hidden, head, back.to(self.device), targets.to(self.device))
+            nats, first = by_head(hidden, head, back, targets)
         return nats.double().cpu(), first.cpu()
 
     def inputs_of(self, rows: Sequence[Row]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -293,16 +294,11 @@ class Likelihoods:
         mask.masked_fill_(~seen, torch.finfo(self.dtype).min)
         return inputs, {"position_ids": positions, "attention_mask": mask[:, None]}
 
-    def forward_whole(
-        self,
-        inputs: torch.Tensor,
-        options: dict[str, torch.Tensor],
-        unique: torch.Tensor,
-        back: torch.Tensor,
-        targets: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same where the output matrix cannot be had apart: some rows at a time, logits of the columns where one of
-        them is read."""
+    def logits_of(self, inputs: torch.Tensor, options: dict[str, torch.Tensor], unique: torch.Tensor) -> torch.Tensor:
+        """float32 logits ``[n, entries]`` at the flat places ``unique``, where the output matrix cannot be had apart.
+
+        Some rows at a time, and logits of the columns where one of them is read.
+        """
         row, column = unique // inputs.shape[1], unique % inputs.shape[1]
         columns, at = column.unique(return_inverse=True)
         some = "logits_to_keep" in inspect.signature(self.model.forward).parameters
@@ -315,8 +311,7 @@ class Likelihoods:
             made = self.model(input_ids=inputs[start : start + size], use_cache=False, **part, **kept).logits
             mine = (row >= start) & (row < start + size)
             logits.append(made[row[mine] - start, (at if some else column)[mine]].float())
-        whole = torch.cat(logits)
-        return chosen(whole, back.to(self.device), targets.to(self.device))
+        return torch.cat(logits)
 
 
 def chosen(logits: torch.Tensor, back: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
