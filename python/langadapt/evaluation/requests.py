@@ -4,8 +4,8 @@ The choices of a question have a beginning in common. They lie in one row, the b
 sees the beginning and itself alone and stands where it would stand in a text of its own. Logits are made where a
 continuation is read and nowhere else. Rows are sorted by length, the longest first, so that padding is short.
 
-Not every model can be told what a token sees: the longest row is computed both ways first, and where they disagree
-each request has a row of its own.
+Not every model can be told what a token sees: the longest row, one of middling length and the shortest are computed
+both ways first, and where the two disagree each request has a row of its own.
 """
 
 from __future__ import annotations
@@ -176,11 +176,11 @@ class Likelihoods:
         if by_inputs:
             self.check_ids(max(max(*one.inputs, *one.targets) for one in requests))
         rows = rows_of(list(by_inputs), self.batch if self.shares else 1, self.attention)
-        if not self.shares_known and rows and len(next(batches(rows, self.batch))[0].sequences) > 1:
-            self.shares, self.shares_known = (
-                self.can_share(next(batches(rows, self.batch))[0], by_inputs, requests),
-                True,
-            )
+        shared = [row for row in rows if len(row.sequences) > 1]
+        if shared and not self.shares_known:
+            # Long ones are beyond windows, and what joins tokens by their number does so by lengths.
+            trial = {shared[0], shared[len(shared) // 2], shared[-1]}
+            self.shares, self.shares_known = all(self.can_share(row, by_inputs, requests) for row in trial), True
             rows = rows if self.shares else rows_of(list(by_inputs), 1, self.attention)
         done, total = 0, sum(row.length for row in rows)
         found: dict[int, tuple[float, bool]] = {}
