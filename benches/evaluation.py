@@ -1,10 +1,11 @@
 """Evaluation beside the matrix products that it cannot do without: bits per byte, and log-likelihoods of tasks.
 
 The model has Gemma 3 270M's shape and drawn weights: 262,144 rows, so that logits cost more than all layers. Its
-questions and its text are real German ones, read by a German tokenizer. `products` are those of the layers' matrices
-with every token that has to be read, once, and of the output matrix with every place where a token is scored, in
-batches as large as they like; attention is not among them. lm-eval is asked through its own class, softmax in float32,
-and both must agree before anything is timed. One thread, processor seconds, rounds of all ways in turn.
+questions and its text are real German ones, read by a German tokenizer. `weights alone` are the products of the
+layers' matrices with every token that has to be read, once, and of the output matrix with every place where a token is
+scored, in batches as large as they like; `weights and attention` has torch's own causal attention of every row beside
+them, whose products are the model's, too. lm-eval is asked through its own class, softmax in float32, and both must
+agree before anything is timed. One thread, processor seconds, rounds of all ways in turn.
 
     OMP_NUM_THREADS=1 python benches/evaluation.py [--data ../shared/data] [--out NAME]
 """
@@ -12,7 +13,6 @@ and both must agree before anything is timed. One thread, processor seconds, rou
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -31,6 +31,7 @@ from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
 from langadapt.evaluation.bits_per_byte import cut, encode, measure_bits_per_byte, window_and_stride
 from langadapt.evaluation.harness import Model
 from langadapt.evaluation.items import make_items
+from langadapt.evaluation.requests import rows_of
 from langadapt.evaluation.suites import read_questions
 from langadapt.tokenizer.encoder import Tokenizer
 
@@ -58,6 +59,7 @@ class Products:
     def __init__(self, model: Any) -> None:
         self.layers = [one.weight for one in model.model.layers.modules() if isinstance(one, nn.Linear)]
         self.head = model.lm_head.weight
+        self.config = model.config
 
     def run(self, tokens: int, logits: int) -> None:
         """All layers' products with so many tokens, the output matrix' with so many places."""
@@ -66,6 +68,19 @@ class Products:
                 size = min(PRODUCT_TOKENS, count - start)
                 for weight in weights:
                     nn.functional.linear(torch.ones(size, weight.shape[1], dtype=weight.dtype), weight)
+
+    def attend(self, lengths: Sequence[int]) -> None:
+        """Attention of every layer over rows of so many tokens."""
+        shape = self.config
+        for length in lengths:
+            query = torch.ones(1, shape.num_attention_heads, length, shape.head_dim, dtype=self.head.dtype)
+            for _ in range(shape.num_hidden_layers):
+                nn.functional.scaled_dot_product_attention(query, query, query, is_causal=True)
+
+    def both(self, tokens: int, logits: int, lengths: Sequence[int]) -> None:
+        """The one and the other."""
+        self.run(tokens, logits)
+        self.attend(lengths)
 
 
 def least(requests: Requests) -> tuple[int, int]:
@@ -137,13 +152,20 @@ def tasks(model: Any, tokenizer: Any, asked: Requests, rounds: int) -> list[dict
     for (value, _), (wanted, _), (_, _, continuation) in zip(found, expected, asked, strict=True):
         if abs(value - wanted) > DIGITS * len(continuation):
             raise SystemExit(f"{value} nats, but lm-eval has {wanted}")
-    work = made.likelihoods.work
-    taken = seconds({"langadapt": ours, "products": lambda: bare.run(tokens, places)}, rounds)
+    work, texts = made.likelihoods.work, {(*context, *continuation[:-1]) for _, context, continuation in asked}
+    lengths = [row.length for row in rows_of(list(texts), 8, made.likelihoods.attention)]
+    ways = {
+        "langadapt": ours,
+        "weights and attention": lambda: bare.both(tokens, places, lengths),
+        "weights alone": lambda: bare.run(tokens, places),
+    }
+    taken = seconds(ways, rounds)
     taken |= seconds({"lm-eval": lambda: theirs._loglikelihood_tokens(asked, disable_tqdm=True)}, 1)
     counts = {
         "lm-eval": (their_tokens, their_logits),
         "langadapt": (work.tokens, work.logits),
-        "products": (tokens, places),
+        "weights and attention": (tokens, places),
+        "weights alone": (tokens, places),
     }
     return rows("tasks", counts, taken)
 
@@ -157,23 +179,25 @@ def text(model: Any, folder: Path, documents: Sequence[str], rounds: int) -> lis
     measured, seen, _ = counted(model, lambda: measure_bits_per_byte(model, tokenizer, documents))
     ways = {
         "langadapt": lambda: measure_bits_per_byte(model, tokenizer, documents),
-        "products": lambda: bare.run(tokens, places),
+        "weights and attention": lambda: bare.both(tokens, places, [len(one.targets) for one in windows]),
+        "weights alone": lambda: bare.run(tokens, places),
     }
-    counts = {"langadapt": (seen, measured.tokens), "products": (tokens, places)}
+    counts = {"langadapt": (seen, measured.tokens)} | dict.fromkeys(list(ways)[1:], (tokens, places))
     return rows("bits per byte", counts, seconds(ways, rounds))
 
 
 def rows(what: str, counts: dict[str, tuple[int, int]], taken: dict[str, list[float]]) -> list[dict[str, Any]]:
     """A row for each way."""
-    base = taken["products"]
+    middle = {way: statistics.median(values) for way, values in taken.items()}
     return [
         {
             "what": what,
             "way": way,
             "tokens": counts[way][0],
             "logits": counts[way][1],
-            "cpu_s": round(statistics.median(taken[way]), 2),
-            "times_products": round(statistics.median(taken[way]) / statistics.median(base), 2),
+            "cpu_s": round(middle[way], 2),
+            "times_weights": round(middle[way] / middle["weights alone"], 2),
+            "times_both": round(middle[way] / middle["weights and attention"], 2),
             "range": [round(min(taken[way]), 2), round(max(taken[way]), 2)],
         }
         for way in counts
@@ -182,7 +206,8 @@ def rows(what: str, counts: dict[str, tuple[int, int]], taken: dict[str, list[fl
 
 def table(found: Sequence[dict[str, Any]]) -> str:
     """As Markdown."""
-    heads = ["what", "way", "tokens through the layers", "places with logits", "CPU seconds (range)", "times products"]
+    heads = ["what", "way", "tokens through the layers", "places with logits", "CPU seconds (range)"]
+    heads += ["times weights alone", "times weights and attention"]
     cells = [
         [
             one["what"],
@@ -190,7 +215,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
             f"{one['tokens']:,}",
             f"{one['logits']:,}",
             f"{one['cpu_s']:.2f} ({one['range'][0]:.2f} - {one['range'][1]:.2f})",
-            f"{one['times_products']:.2f}",
+            f"{one['times_weights']:.2f}",
+            f"{one['times_both']:.2f}",
         ]
         for one in found
     ]
@@ -222,7 +248,7 @@ def main() -> None:
             documents = first_texts(corpus("de", given.data), 1000 * given.kilobytes, byte_count)
             documents = [one[: 500 * given.kilobytes] for one in documents]
             found += text(model, folder, documents, given.rounds)
-    print(table(found), json.dumps(found, indent=1), sep="\n")
+    print(table(found))
     if given.out:
         machine = describe("torch", "transformers", "lm_eval") | {"threads": 1, "rounds": given.rounds}
         write_report(given.out, machine, found, table(found))
