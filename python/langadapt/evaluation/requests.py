@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -88,6 +88,21 @@ class Work:
 
     def __add__(self, other: Work) -> Work:
         return Work(self.tokens + other.tokens, self.logits + other.logits)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a forward pass leaves to the output matrix."""
+
+    states: torch.Tensor
+    """``[n, d]`` where something is predicted; float32 logits ``[n, entries]`` where the matrix cannot be had apart."""
+    back: torch.Tensor
+    """For each target which of the states predicts it."""
+    targets: torch.Tensor
+    asked: list[int]
+    """Places of the requests among all."""
+    lengths: list[int]
+    """Targets of each of them."""
 
 
 def rows_of(sequences: Sequence[tuple[int, ...]], most: int, attention: float) -> list[Row]:
@@ -184,11 +199,17 @@ class Likelihoods:
             rows = rows if self.shares else rows_of(list(by_inputs), 1, self.attention)
         done, total = 0, sum(row.length for row in rows)
         found: dict[int, tuple[float, bool]] = {}
+        waiting: list[Read] = []
         for batch in batches(rows, self.batch):
             if progress:
                 progress("tasks", done, total, "tokens")
-            found |= self.score_batch(batch, by_inputs, requests)
+            waiting.append(self.read(batch, by_inputs, requests))
             done += sum(row.length for row in batch)
+            # The output matrix is read once for as many places as share it well; whole logits are too large to wait.
+            if self.split is None or sum(len(one.states) for one in waiting) >= LOGIT_TOKENS:
+                found |= self.results(waiting)
+                waiting = []
+        found |= self.results(waiting)
         if progress and total:
             progress("tasks", total, total, "tokens")
         return [found[at] for at in range(len(requests))]
@@ -205,10 +226,10 @@ class Likelihoods:
         """Whether the model gives a row of several requests what it gives to each of them alone."""
         work = self.work
         try:
-            together = self.score_batch([row], by_inputs, requests)
+            together = self.results([self.read([row], by_inputs, requests)])
             apart: dict[int, tuple[float, bool]] = {}
             for one in row.sequences:
-                apart |= self.score_batch([Row(len(one), (one,))], by_inputs, requests)
+                apart |= self.results([self.read([Row(len(one), (one,))], by_inputs, requests)])
         except Exception as error:
             # What does not take positions or a mask of four dimensions fails in as many ways as there are models.
             log.debug("requests that begin alike are computed one by one: %s", error)
@@ -221,15 +242,15 @@ class Likelihoods:
             for at, (nats, _) in together.items()
         )
 
-    def score_batch(
+    def read(
         self, rows: Sequence[Row], by_inputs: dict[tuple[int, ...], list[int]], requests: Sequence[Request]
-    ) -> dict[int, tuple[float, bool]]:
-        """Results of the requests of one forward pass, by their place among ``requests``."""
+    ) -> Read:
+        """One forward pass, up to what the output matrix is to be multiplied with."""
         width = max(row.length for row in rows)
         asked: list[int] = []
         places: list[int] = []
         targets: list[int] = []
-        ends = [0]
+        lengths: list[int] = []
         for at, row in enumerate(rows):
             for number, one in enumerate(row.sequences):
                 for index in by_inputs[one]:
@@ -237,33 +258,38 @@ class Likelihoods:
                     asked.append(index)
                     places += [at * width + row.place(number, len(one) - back) for back in range(len(wanted), 0, -1)]
                     targets += wanted
-                    ends.append(len(targets))
-        nats, likeliest = self.forward(rows, torch.tensor(places), torch.tensor(targets))
-        return {
-            index: (-float(nats[start:end].sum()), bool(likeliest[start:end].all()))
-            for index, (start, end) in zip(asked, pairwise(ends), strict=True)
-        }
-
-    def forward(
-        self, rows: Sequence[Row], places: torch.Tensor, targets: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """float64 nats ``[n]`` of ``targets``, which the tokens at the flat ``places`` predict, and whether no other
-        token is likelier; both on the CPU. Of equally likely ones the first counts as the likeliest."""
+                    lengths.append(len(wanted))
         inputs, options = self.inputs_of(rows)
         if not self.split_known:
             self.split = split_head(self.model, inputs[:1, :4])
             self.split_known = True
         # Choices of one letter are read at the same place, whose logits are made once.
-        unique, back = places.unique(return_inverse=True)
+        unique, back = torch.tensor(places).unique(return_inverse=True)
         self.work += Work(inputs.numel(), len(unique))
-        back, targets = back.to(self.device), targets.to(self.device)
         if self.split is None:
-            nats, first = chosen(self.logits_of(inputs, options, unique), back, targets)
+            states = self.logits_of(inputs, options, unique)
         else:
-            backbone, head = self.split
-            hidden = backbone(input_ids=inputs, use_cache=False, **options)[0].flatten(0, 1)[unique.to(self.device)]
-            nats, first = by_head(hidden, head, back, targets)
-        return nats.double().cpu(), first.cpu()
+            hidden = self.split[0](input_ids=inputs, use_cache=False, **options)[0]
+            states = hidden.flatten(0, 1)[unique.to(self.device)]
+        return Read(states, back.to(self.device), torch.tensor(targets, device=self.device), asked, lengths)
+
+    def results(self, reads: Sequence[Read]) -> dict[int, tuple[float, bool]]:
+        """log p of the requests of some forward passes, by their place among all, and whether each token is the
+        likeliest; of equally likely ones the first counts as that."""
+        if not reads:
+            return {}
+        starts = [0, *accumulate(len(one.states) for one in reads)]
+        states = torch.cat([one.states for one in reads])
+        back = torch.cat([one.back + start for one, start in zip(reads, starts, strict=False)])
+        targets = torch.cat([one.targets for one in reads])
+        made = chosen(states, back, targets) if self.split is None else by_head(states, self.split[1], back, targets)
+        nats, likeliest = made[0].double().cpu(), made[1].cpu()
+        asked = [index for one in reads for index in one.asked]
+        ends = [0, *accumulate(length for one in reads for length in one.lengths)]
+        return {
+            index: (-float(nats[start:end].sum()), bool(likeliest[start:end].all()))
+            for index, (start, end) in zip(asked, pairwise(ends), strict=True)
+        }
 
     def inputs_of(self, rows: Sequence[Row]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Ids ``[rows, width]``, and positions and mask where a row has several sequences.
