@@ -1,11 +1,12 @@
 """Evaluation beside the matrix products that it cannot do without: bits per byte, and log-likelihoods of tasks.
 
-The model has Gemma 3 270M's shape and drawn weights: 262,144 rows, so that logits cost more than all layers. Its
-questions and its text are real German ones, read by a German tokenizer. `weights alone` are the products of the
-layers' matrices with every token that has to be read, once, and of the output matrix with every place where a token is
-scored, in batches as large as they like; `weights and attention` has torch's own causal attention of every row beside
-them, whose products are the model's, too. lm-eval is asked through its own class, softmax in float32, and both must
-agree before anything is timed. One thread, processor seconds, rounds of all ways in turn.
+One model has Gemma 3 270M's shape: 262,144 rows, so that logits cost more than all layers, and a window of 512 tokens
+in most layers; the other is a Llama of 0.11 billion parameters. Weights are drawn. Questions and text are real German
+ones, read by a German tokenizer. `weights alone` are the products of the layers' matrices with every token that has to
+be read, once, and of the output matrix with every place where a token is scored, in batches as large as they like;
+`weights and attention` has torch's own causal attention of every row beside them, whose products are the model's, too.
+lm-eval is asked through its own class, softmax in float32, and both must agree before anything is timed. One thread,
+processor seconds, rounds of all ways in turn.
 
     OMP_NUM_THREADS=1 python benches/evaluation.py [--data ../shared/data] [--out NAME]
 """
@@ -26,7 +27,7 @@ from machine import describe, write_report
 from tables import markdown
 from texts import SHARED, byte_count, corpus, first_texts
 from torch import nn
-from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, LlamaConfig
 
 from langadapt.evaluation.bits_per_byte import cut, encode, measure_bits_per_byte, window_and_stride
 from langadapt.evaluation.harness import Model
@@ -35,7 +36,7 @@ from langadapt.evaluation.requests import rows_of
 from langadapt.evaluation.suites import read_questions
 from langadapt.tokenizer.encoder import Tokenizer
 
-SHAPE: dict[str, Any] = {
+GEMMA: dict[str, Any] = {
     "vocab_size": 262_144,
     "hidden_size": 640,
     "intermediate_size": 2048,
@@ -46,6 +47,18 @@ SHAPE: dict[str, Any] = {
     "sliding_window": 512,
     "max_position_embeddings": 2048,
 }
+LLAMA: dict[str, Any] = {
+    "vocab_size": 50_304,
+    "hidden_size": 640,
+    "intermediate_size": 1792,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 10,
+    "num_key_value_heads": 10,
+    "head_dim": 64,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
+SHAPES: dict[str, Any] = {"gemma-3-270m": Gemma3TextConfig(**GEMMA), "llama-0.11b": LlamaConfig(**LLAMA)}
 PRODUCT_TOKENS = 2048
 """Tokens of one product of the bare matrices."""
 DIGITS = 0.05
@@ -186,6 +199,22 @@ def text(model: Any, folder: Path, documents: Sequence[str], rounds: int) -> lis
     return rows("bits per byte", counts, seconds(ways, rounds))
 
 
+def measured(name: str, given: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
+    """Rows of one model."""
+    torch.manual_seed(0)
+    model: Any = AutoModelForCausalLM.from_config(SHAPES[name], dtype=torch.bfloat16).eval()
+    folder = given.data / "tokenizers" / "paper-de"
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    found: list[dict[str, Any]] = []
+    if "tasks" in given.parts:
+        asked = questions(given.data, tokenizer, Model(model, tokenizer, batch_size=8), given.questions, work)
+        found += tasks(model, tokenizer, asked, given.rounds)
+    if "text" in given.parts:
+        documents = first_texts(corpus("de", given.data), 1000 * given.kilobytes, byte_count)
+        found += text(model, folder, [one[: 500 * given.kilobytes] for one in documents], given.rounds)
+    return [{"model": name, **row} for row in found]
+
+
 def rows(what: str, counts: dict[str, tuple[int, int]], taken: dict[str, list[float]]) -> list[dict[str, Any]]:
     """A row for each way."""
     middle = {way: statistics.median(values) for way, values in taken.items()}
@@ -206,10 +235,11 @@ def rows(what: str, counts: dict[str, tuple[int, int]], taken: dict[str, list[fl
 
 def table(found: Sequence[dict[str, Any]]) -> str:
     """As Markdown."""
-    heads = ["what", "way", "tokens through the layers", "places with logits", "CPU seconds (range)"]
+    heads = ["model", "what", "way", "tokens through the layers", "places with logits", "CPU seconds (range)"]
     heads += ["times weights alone", "times weights and attention"]
     cells = [
         [
+            one["model"],
             one["what"],
             one["way"],
             f"{one['tokens']:,}",
@@ -220,7 +250,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         ]
         for one in found
     ]
-    return markdown(heads, cells, words=(0, 1))
+    return markdown(heads, cells, words=(0, 1, 2))
 
 
 def main() -> None:
@@ -230,25 +260,15 @@ def main() -> None:
     parser.add_argument("--kilobytes", type=int, default=24, help="of text")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--parts", nargs="+", default=["tasks", "text"], choices=["tasks", "text"])
+    parser.add_argument("--models", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    with torch.device("cpu"):
-        config = Gemma3TextConfig(**SHAPE)
-        model: Any = Gemma3ForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
-    folder = given.data / "tokenizers" / "paper-de"
-    tokenizer = AutoTokenizer.from_pretrained(str(folder))
     found: list[dict[str, Any]] = []
     with torch.no_grad(), tempfile.TemporaryDirectory() as work:
-        if "tasks" in given.parts:
-            asked = questions(given.data, tokenizer, Model(model, tokenizer, batch_size=8), given.questions, Path(work))
-            found += tasks(model, tokenizer, asked, given.rounds)
-        if "text" in given.parts:
-            documents = first_texts(corpus("de", given.data), 1000 * given.kilobytes, byte_count)
-            documents = [one[: 500 * given.kilobytes] for one in documents]
-            found += text(model, folder, documents, given.rounds)
-    print(table(found))
+        for name in given.models:
+            found += measured(name, given, Path(work))
+            print(table(found), flush=True)
     if given.out:
         machine = describe("torch", "transformers", "lm_eval") | {"threads": 1, "rounds": given.rounds}
         write_report(given.out, machine, found, table(found))

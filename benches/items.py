@@ -117,24 +117,27 @@ def random_rows(folder: Path, out: Path) -> None:
     model.save_pretrained(out)
 
 
-def measured(language: str, held_out: Sequence[str], work: Path) -> list[dict[str, Any]]:
-    """A row for each model: shares of right answers, and how far the trained one is ahead."""
-    make_items(held_out, work / "items", count=200)
+def measured(language: str, held_out: Sequence[str], work: Path, folder: Path) -> list[dict[str, Any]]:
+    """A row for each model: shares of right answers, and how far the trained one is ahead.
+
+    ``work`` has the models; ``folder`` is for what is made here.
+    """
+    make_items(held_out, folder / "items", count=200)
     models = {
         "trained": work / language,
         "half": work / f"{language}-half",
-        "random rows": work / f"{language}-random",
+        "random rows": folder / f"{language}-random",
         "other script": work / OTHER[language],
     }
     random_rows(models["trained"], models["random rows"])
     scores: dict[str, dict[str, list[float]]] = {}
     rows = []
-    for name, folder in models.items():
-        found = measure_suites(folder, folder, [work / "items"])
+    for name, place in models.items():
+        found = measure_suites(place, place, [folder / "items"])
         scores[name] = {kind: found.items[kind]["acc"] for kind in KINDS if kind in found.items}
         scores[name][MEAN] = [value for values in scores[name].values() for value in values]
         texts = [text[: MEASURED // 10] for text in held_out[:10]]
-        bits = measure_bits_per_byte(load_model(folder).eval(), Tokenizer.from_pretrained(folder), texts)
+        bits = measure_bits_per_byte(load_model(place).eval(), Tokenizer.from_pretrained(place), texts)
         row: dict[str, Any] = {"language": language, "model": name, "bits_per_byte": round(bits.bits_per_byte, 3)}
         for kind, values in scores[name].items():
             row[kind] = {"items": len(values), "acc": round(sum(values) / len(values), 4)}
@@ -170,16 +173,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--models", type=Path, help="to leave models in, and to take those of an earlier call from")
     parser.add_argument("--out", type=Path, help="of the report, without an ending")
     given = parser.parse_args()
     torch.set_num_threads(1)
     texts = {language: split(given.data, language) for language in NAMES}
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as work:
+    with tempfile.TemporaryDirectory() as folder:
+        work = given.models or Path(folder)
         for language, (_, read) in texts.items():
-            train(language, read, given.steps, Path(work))
+            if not (work / language).is_dir():
+                train(language, read, given.steps, work)
         for language, (held_out, _) in texts.items():
-            rows += measured(language, held_out, Path(work))
+            rows += measured(language, held_out, work, Path(folder))
     print(table(rows))
     if given.out:
         machine = describe("torch", "transformers", "lm_eval")
