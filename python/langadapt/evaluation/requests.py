@@ -227,9 +227,8 @@ class Likelihoods:
         work = self.work
         try:
             together = self.results([self.read([row], by_inputs, requests)])
-            apart: dict[int, tuple[float, bool]] = {}
-            for one in row.sequences:
-                apart |= self.results([self.read([Row(len(one), (one,))], by_inputs, requests)])
+            alone = [Row(len(one), (one,)) for one in row.sequences]
+            apart = self.results([self.read(alone, by_inputs, requests)])
         except Exception as error:
             # What does not take positions or a mask of four dimensions fails in as many ways as there are models.
             log.debug("requests that begin alike are computed one by one: %s", error)
