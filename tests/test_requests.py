@@ -100,6 +100,13 @@ def test_equals_each_request_alone(batch: int) -> None:
     assert scorer.shares is (batch > 1)
 
 
+@pytest.mark.parametrize("places", [1, 5, 40])
+def test_places_wait_for_each_other_before_the_output_matrix(monkeypatch: pytest.MonkeyPatch, places: int) -> None:
+    monkeypatch.setattr("langadapt.evaluation.requests.LOGIT_TOKENS", places)
+    model, requests = tiny_llama(max_position_embeddings=512), questions(6)
+    same(Likelihoods(model, batch=3).score(requests), naive(model, requests), rel=1e-6, abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_models_that_take_no_mask_compute_each_alone(kind: str) -> None:
     model, requests = made(KINDS[kind]), questions(1)
