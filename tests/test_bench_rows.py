@@ -46,6 +46,8 @@ def test_an_experiment_goes_on_from_its_rows(row_files, tmp_path):
         ("bpe_training", "bpe_training_de_2cores_202611"),
         ("bpe_training", "bpe_training_ar_2cores_202611"),
         ("corpus", "corpus_2cores_202611"),
+        ("evaluation", "evaluation_1thread_202611"),
+        ("items", "items_cpu_202611"),
         ("threads", "threads_2cores_202611"),
         ("training_cpu", "training_cpu_2cores_202611"),
     ],

@@ -74,7 +74,9 @@ def test_equals_naive_accuracy(tmp_path: Path, model: Any, tokenizer: Any) -> No
     file = write(tmp_path / "klein.jsonl", *QUESTIONS)
     model.train()
     before = torch.random.get_rng_state()
-    found = evaluate_suites(model, tokenizer, [file], batch_size=2)
+    told: list[Any] = []
+    found = evaluate_suites(model, tokenizer, [file], batch_size=2, progress=lambda *values: told.append(values))
+    assert {(phase, unit) for phase, _, _, unit in told} == {("tasks", "tokens")} and told[-1][1] == told[-1][2]
     assert model.training
     assert torch.equal(before, torch.random.get_rng_state())
     model.eval()

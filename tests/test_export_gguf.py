@@ -53,6 +53,10 @@ CONFIGS: dict[str, Callable[..., Any]] = {
     "llama-tied": lambda **shape: LlamaConfig(**shape, tie_word_embeddings=True),
     "mistral": lambda **shape: MistralConfig(**shape, sliding_window=None),
     "qwen2": lambda **shape: Qwen2Config(**{**shape, "head_dim": 16}, use_sliding_window=False),
+    # As the small ones of the family are.
+    "qwen2-tied": lambda **shape: Qwen2Config(
+        **{**shape, "head_dim": 16}, use_sliding_window=False, tie_word_embeddings=True
+    ),
     "qwen3": lambda **shape: Qwen3Config(**shape, use_sliding_window=False),
     "gemma2": lambda **shape: Gemma2Config(**shape, query_pre_attn_scalar=32, sliding_window=32),
     "gemma3": lambda **shape: Gemma3TextConfig(**shape, query_pre_attn_scalar=32, sliding_window=32),

@@ -55,11 +55,22 @@ def test_wrong_answers_are_fair(german: list[str], tmp_path: Path) -> None:
         assert len(rest) == 1
         assert len({counts[word].bit_length() for word in words}) == 1
         assert len({word[0].isupper() for word in words}) == 1
-        wrong = [word for at, word in enumerate(words) if at != one["answer"]]
-        assert not set(wrong) & set(WORD.findall(f"{one['context']} {one['question']}"))
+        # Neither the wrong ones nor, to be copied, the right one.
+        assert not set(words) & set(WORD.findall(" ".join([one["context"], one["question"], *rest])))
     for one in items_of(tmp_path / "items", "word_order"):
         assert len({tuple(sorted(choice.split())) for choice in one["choices"]}) == 1
         assert len({(choice.split()[0], choice.split()[-1]) for choice in one["choices"]}) == 1
+
+
+def test_no_choice_is_right_for_being_frequent(german: list[str], tmp_path: Path) -> None:
+    make_items(german, tmp_path / "items", count=1000)
+    counts = Counter(word for text in german for word in WORD.findall(text))
+    right, items = 0.0, items_of(tmp_path / "items", "cloze")
+    for one in items:
+        often = [counts[WORD.match(choice).group()] for choice in one["choices"]]
+        right += (often[one["answer"]] == max(often)) / often.count(max(often))
+    assert len(items) > 100
+    assert right / len(items) == pytest.approx(0.25, abs=3 * (0.25 * 0.75 / len(items)) ** 0.5)
 
 
 def test_the_same_text_gives_the_same_items(german: list[str], tmp_path: Path) -> None:

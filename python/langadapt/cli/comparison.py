@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.text import Text
 from langadapt.errors import ConfigError
 from langadapt.evaluation.bootstrap import paired_difference
 from langadapt.evaluation.suites import is_measure
+from langadapt.evaluation.telling import wavering, word
 from langadapt.report.differences import ENOUGH_DOCUMENTS, in_full
 
 SIDE_BY_SIDE = 3
@@ -23,10 +24,13 @@ LOWER_IS_BETTER = frozenset({"perplexity", "word_perplexity", "byte_perplexity",
 """Metrics of lm-eval; of all others more is better."""
 
 
-def comparison(results: Mapping[str, Any]) -> Group:
-    """One row per measure, one column per model, the best value of a row in bold; then differences with intervals."""
-    heads = heads_of(list(results))
-    rows = list(rows_of(list(results.values())))
+def comparison(results: Mapping[str, Any], *, over_training: bool = False) -> Group:
+    """One row per measure, one column per model, the best value of a row in bold; then differences with intervals.
+
+    ``over_training``: the models are those of one training, in the order of their steps.
+    """
+    heads, found = heads_of(list(results)), list(results.values())
+    rows = list(rows_of(found, wavering([one["suites"] for one in found]) if over_training else ()))
     told = [Text(f"{head}: {name}") for name, head in heads.items() if head != name]
     tables = []
     for start in range(0, len(heads), SIDE_BY_SIDE):
@@ -48,8 +52,10 @@ def heads_of(names: Sequence[str]) -> dict[str, str]:
     return dict(zip(names, ascii_uppercase, strict=False))
 
 
-def rows_of(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str]]]:
-    """Measure, and its value for each model."""
+def rows_of(
+    found: Sequence[Mapping[str, Any]], waver: Collection[tuple[str, str]] = ()
+) -> Iterator[tuple[str, list[str]]]:
+    """Measure, and its value for each model; ``waver``: tasks and metrics that go to and fro over a training."""
     yield "parameters", [f"{one['parameters']:,}" for one in found]
     for corpus in found[0]["bits_per_byte"]:
         values = [one["bits_per_byte"][corpus]["bits_per_byte"] for one in found]
@@ -61,7 +67,11 @@ def rows_of(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str]
             best = min if metric in LOWER_IS_BETTER else max
             cells = marked(values, best, "{:.4f}")
             chance = f" (chance {metrics['chance']:.2f})" if metric == "acc" and "chance" in metrics else ""
-            yield f"{task}, {metric}{chance}", [with_error(*pair) for pair in zip(cells, errors, strict=True)]
+            flag = word([one["suites"][task] for one in found], metric, over_training=(task, metric) in waver)
+            yield (
+                f"{task}, {metric}{chance}{f', {flag}' if flag else ''}",
+                [with_error(*pair) for pair in zip(cells, errors, strict=True)],
+            )
 
 
 def differences(results: Mapping[str, Any], heads: Mapping[str, str]) -> Iterator[str]:

@@ -19,10 +19,7 @@ from langadapt.corpus.documents import read_documents
 from langadapt.errors import ConfigError
 from langadapt.machine import choose_device, quiet_transformers
 from langadapt.models.folder import resolve_model
-from langadapt.pipeline.finished import final_model, held_out, is_run
-from langadapt.pipeline.job import RECIPE_NAME
-from langadapt.recipe.recipe import Recipe
-from langadapt.swap.rows.names import KEEP
+from langadapt.pipeline.finished import final_model, held_out, is_run, start_of
 
 DIAL_NAME = "dial.json"
 
@@ -107,10 +104,7 @@ def places(models: Sequence[str], text: Sequence[str]) -> tuple[Path, Path, dict
     if not is_run(run):
         raise ConfigError(f"{run}: is no run's folder; give one, or the model before and the model after its training")
     end = final_model(run)
-    # Trainings lie in `trained/METHOD/final`.
-    method = end.parent.name
-    start = resolve_model(Recipe.from_yaml(run / RECIPE_NAME).model) if method == KEEP else run / "swapped" / method
-    return start, end, named or {file.parent.name: str(file) for file in held_out(run).values()}
+    return start_of(run, end), end, named or {file.parent.name: str(file) for file in held_out(run).values()}
 
 
 def amounts_of(given: str) -> list[float]:

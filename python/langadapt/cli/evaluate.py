@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from langadapt.artefacts.folders import write_atomically
 from langadapt.artefacts.plain_json import to_json
 from langadapt.cli.comparison import comparison
 from langadapt.cli.options import AsJson, TextField, warn_renamed
@@ -20,9 +21,10 @@ from langadapt.corpus.samples import Beginning
 from langadapt.errors import ConfigError
 from langadapt.evaluation.sheet import judge
 from langadapt.evaluation.suites import evaluate_suites
+from langadapt.evaluation.telling import FEWEST, OVER_TRAINING, write_course
 from langadapt.machine import choose_device, quiet_transformers
 from langadapt.models.folder import load_model
-from langadapt.pipeline.finished import held_out, is_run, model_of
+from langadapt.pipeline.finished import held_out, is_checkpoint, is_run, model_of, models_of_training
 
 Measure = Callable[[Any, str], "dict[str, Any]"]
 """Takes a model and its tokenizer's folder."""
@@ -48,6 +50,13 @@ Corpora = Annotated[
 Sheets = Annotated[
     list[Path] | None,
     typer.Option("--sheet", metavar="ANSWERS.json", help="What judges of a `langadapt sheet` saved, a file each."),
+]
+Checkpoints = Annotated[
+    bool,
+    typer.Option(
+        "--checkpoints",
+        help="Of a run: the model before its training, its checkpoints, and the trained one; says which tasks waver.",
+    ),
 ]
 MaxBytes = Annotated[
     int, typer.Option(help="Read so much of each text, whole documents, at most; 0 reads all of it.", min=0)
@@ -76,10 +85,11 @@ def command(
         int | None, typer.Option(help="Tokens scored per window of a long text. Default: half a window.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Items per task of a suite, at most.", min=1)] = None,
-    batch_size: Annotated[int, typer.Option(help="Requests per forward pass of a suite.", min=1)] = 8,
+    batch_size: Annotated[int, typer.Option(help="Different texts per forward pass of a suite.", min=1)] = 8,
     text_field: TextField = "text",
     max_bytes: MaxBytes = 1_000_000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    checkpoints: Checkpoints = False,
     sheet: Sheets = None,
     key: Annotated[Path | None, typer.Option(help="Of the sheet. Default: the one beside the answers.")] = None,
     as_json: AsJson = False,
@@ -91,6 +101,7 @@ def command(
         return
     if not models:
         raise ConfigError("give one model or more, or --sheet ANSWERS.json")
+    places = {name: model_of(name) for name in models} if not checkpoints else over_training(models, suites)
     if old_text:
         warn_renamed("--bytes", "--text")
     named = named_corpora([*(text or ()), *(old_text or ())]) or ({} if suites else set_aside(models))
@@ -103,11 +114,14 @@ def command(
         tasks = run_suites(model, folder, suites or (), limit=limit, batch_size=batch_size)
         return {"parameters": model.num_parameters(), "bits_per_byte": bits, "suites": tasks}
 
-    results = measure_models(models, tokenizer, device, measure)
+    results = measure_models(places, tokenizer, device, measure)
+    if checkpoints:
+        course = {name: found["suites"] for name, found in results.items()}
+        write_atomically(Path(models[0]) / OVER_TRAINING, write_course(Path(models[0]), course))
     if as_json:
         typer.echo(to_json(results))
     else:
-        Console().print(comparison(results))
+        Console().print(comparison(results, over_training=checkpoints))
         next_step(f"langadapt generate {models[0]} --prompt TEXT")
 
 
@@ -170,15 +184,39 @@ def named_corpus(text: str) -> tuple[str, str]:
     return text, text
 
 
-def measure_models(models: Sequence[str], tokenizer: str | None, device: str, measure: Measure) -> dict[str, Any]:
+def over_training(models: Sequence[str], suites: Sequence[str] | None) -> dict[str, Path]:
+    """The models of a run's training by name, in the order of their steps; says where they are too few to judge by.
+
+    Raises:
+        ConfigError: not one finished run, or no suite.
+    """
+    if len(models) != 1 or not is_run(models[0]):
+        raise ConfigError("--checkpoints: give the folder of one run")
+    if not suites:
+        raise ConfigError("--checkpoints: does something only where a suite is run (--suite)")
+    places = models_of_training(Path(models[0]))
+    if len(places) < FEWEST:
+        say(
+            f"{models[0]}: no checkpoint is left from the midst of its training, so that no task can be seen to waver; "
+            "`train.keep_checkpoints` and `checkpoint_every` keep more"
+        )
+    return places
+
+
+def measure_models(places: Mapping[str, Path], tokenizer: str | None, device: str, measure: Measure) -> dict[str, Any]:
     """What ``measure`` finds of each model, one in memory at a time."""
+    from langadapt.training.snapshot import fill_from_checkpoint
+
     quiet_transformers()
     chosen = choose_device(device)
     results = {}
-    for name in models:
-        folder = model_of(name)
-        model: Any = load_model(folder, dtype="auto")
-        results[name] = measure(model.to(chosen).eval(), tokenizer or str(folder))
+    for name, folder in places.items():
+        # The trained model comes last, and has what a checkpoint does not hold.
+        whole = list(places.values())[-1] if is_checkpoint(folder) else folder
+        model: Any = load_model(whole, dtype="auto")
+        if whole != folder:
+            fill_from_checkpoint(model, folder)
+        results[name] = measure(model.to(chosen).eval(), tokenizer or str(whole))
         del model
     return results
 
@@ -204,5 +242,6 @@ def bits_of(
 def run_suites(
     model: Any, tokenizer: str, suites: Sequence[str], *, limit: int | None, batch_size: int
 ) -> dict[str, dict[str, float]]:
-    """Metrics by task, with the tokenizer as transformers loads it. lm-eval draws its own bars, on stderr."""
-    return evaluate_suites(model, tokenizer, suites, limit=limit, batch_size=batch_size)
+    """Metrics by task, with the tokenizer as transformers loads it."""
+    with progress("tasks") as report:
+        return evaluate_suites(model, tokenizer, suites, limit=limit, batch_size=batch_size, progress=report)

@@ -15,6 +15,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from langadapt.errors import ConfigError, DataError
+from langadapt.evaluation.requests import Likelihoods, Request
+from langadapt.progress import Progress
 
 BOOTSTRAP_ROUNDS = 1000
 """For standard errors of metrics that have no formula; accuracies have one."""
@@ -51,7 +53,15 @@ class Model(HFLM):
     """A Hugging Face model that always sees BOS before a text, as it does in bits per byte.
 
     Many tokenizers have a BOS token but no post-processor that adds it, and models trained with it fail without.
+    Log-likelihoods are computed by :mod:`requests <.requests>`: lm-eval itself computes the context of each choice anew
+    and makes logits of all of it.
     """
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int, progress: Progress | None = None) -> None:
+        """``progress``: told of log-likelihoods, in tokens."""
+        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        self.progress = progress
+        self.likelihoods = Likelihoods(model, batch=batch_size)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
         """Ids of ``string``, BOS in front unless it is there or unwanted."""
@@ -60,6 +70,34 @@ class Model(HFLM):
         if add_special_tokens is not False and bos is not None and ids[:1] != [bos]:
             ids.insert(0, bos)
         return ids
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """As lm-eval's, without its bars, which count requests as if all were of one length."""
+        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """As lm-eval's, without its bars."""
+        found: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=True)
+        return found
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        """Log-likelihoods of ``(texts, context, continuation)``, as lm-eval's own function gives them."""
+        most = self.max_length
+        asked = [
+            Request(tuple([*context, *continuation][-(most + 1) : -1]), tuple(continuation[-most:]))
+            for _, context, continuation in requests
+        ]
+        found = self.likelihoods.score(asked, self.progress)
+        for (texts, _, _), answer in zip(requests, found, strict=True):
+            if texts is not None:
+                self.cache_hook.add_partial("loglikelihood", texts, answer)
+        return found
 
 
 @cache
@@ -114,7 +152,13 @@ def load_tasks(wanted: Sequence[tuple[str, str, Any]], manager: TaskManager) -> 
 
 
 def run(
-    model: Any, tokenizer: Any, wanted: Sequence[tuple[str, str, Any]], *, limit: int | None, batch_size: int
+    model: Any,
+    tokenizer: Any,
+    wanted: Sequence[tuple[str, str, Any]],
+    *,
+    limit: int | None,
+    batch_size: int,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, list[float]]]]:
     """lm-eval's metrics, as it names them, by task; and what each item of a task got, by metric."""
     logger = logging.getLogger("lm_eval")
@@ -124,7 +168,7 @@ def run(
         manager = task_manager(any(documents is None for _, _, documents in wanted))
         tasks, names = load_tasks(wanted, manager)
         found = simple_evaluate(
-            model=Model(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+            model=Model(model, tokenizer, batch_size=batch_size, progress=progress),
             tasks=tasks,
             task_manager=manager,
             limit=limit,

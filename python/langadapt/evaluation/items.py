@@ -3,7 +3,8 @@
 Three kinds, each a file that ``evaluate --suite FOLDER`` reads:
 
 - ``next_paragraph``: which of four passages goes on a text; the others are of other documents, of like length.
-- ``cloze``: which word stood in a sentence; the others are as frequent and as long, and not in the passage.
+- ``cloze``: which word stood in a sentence; it is nowhere else in the passage, and the others, as frequent and as
+  long, are not in it at all.
 - ``word_order``: which of four sentences is in order; the others have the same words, shuffled.
 
 No item needs a translation, an annotator or a model. They are made once, saved, and the same for all models of a
@@ -171,19 +172,27 @@ def clozes(
         # Not the first word: it has nothing before it, and its case is not its own.
         words = [match for match in WORD.finditer(sentence) if match.start() and match.group() in counts]
         words = [match for match in words if len(match.group()) >= LETTERS and match.group() not in function]
-        words = [match for match in words if counts[match.group()] > 1]
+        # A word that is there twice is found by copying, which the other choices, new to the passage, never are.
+        seen = Counter(WORD.findall(f"{before} {sentence}"))
+        words = [match for match in words if counts[match.group()] > 1 and seen[match.group()] == 1]
         if not words:
             continue
         match = chance.choice(words)
-        right, seen = match.group(), set(WORD.findall(f"{before} {sentence}"))
+        right = match.group()
         alike = [word for word in by_frequency[counts[right].bit_length()] if like(word, right) and word not in seen]
         if len(alike) < CHOICES - 1:
             continue
         # What follows the word belongs to each choice: the model reads on, and all words count.
         start, rest = sentence[: match.start()].strip(), sentence[match.end() :]
-        wrong = [f"{word}{rest}" for word in chance.sample(alike, CHOICES - 1)]
+        wrong = [f"{word}{rest}" for word in drawn(alike, counts, chance)]
         found.append(item(before, start, f"{right}{rest}", wrong, chance=chance))
     return found
+
+
+def drawn(words: Sequence[str], counts: Counter[str], chance: random.Random) -> list[str]:
+    """Different words in the proportion in which a text has them, as the right one was drawn: by reservoir keys
+    (Efraimidis and Spirakis, 2006)."""
+    return sorted(words, key=lambda word: chance.random() ** (1 / counts[word]), reverse=True)[: CHOICES - 1]
 
 
 def like(word: str, other: str) -> bool:

@@ -162,25 +162,41 @@ def chunks(positions: torch.Tensor, targets: torch.Tensor, size: int) -> Iterabl
 
 
 def nats_by_rows(hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor) -> torch.Tensor:
-    """-log p of ``targets`` ``[n]`` in float32 by the logits that ``head`` makes of ``hidden`` ``[n, d]``.
+    """-log p of ``targets`` ``[n]`` in float32 by the logits that ``head`` makes of ``hidden`` ``[n, d]``."""
+    return read_by_rows(hidden, head, torch.arange(len(hidden), device=hidden.device), targets)[0]
+
+
+def read_by_rows(
+    hidden: torch.Tensor, head: nn.Linear, places: torch.Tensor, targets: torch.Tensor, *, likeliest: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log p in float32 of ``targets`` ``[m]`` by the logits that ``head`` makes of ``hidden[places]``, and, if asked
+    for, which of them are the likeliest entry of all; of equal ones the first is.
 
     Some rows of the output matrix at a time: products in the model's own digits, sums of exponents in float32. On a CPU
     the rest costs a quarter of the products, where logits of all rows cost as much again.
     """
-    size = (CPU_LOGIT_BYTES if hidden.device.type == "cpu" else LOGIT_BYTES) // (4 * len(hidden))
-    wanted = torch.zeros(len(hidden), dtype=torch.float32, device=hidden.device)
-    sums = []
-    for start in range(0, head.out_features, max(1, size)):
-        rows = slice(start, start + max(1, size))
+    size = max(1, (CPU_LOGIT_BYTES if hidden.device.type == "cpu" else LOGIT_BYTES) // (4 * len(hidden)))
+    wanted = torch.zeros(len(targets), dtype=torch.float32, device=hidden.device)
+    first = torch.zeros(len(targets), dtype=torch.bool, device=hidden.device)
+    sums, tops = [], []
+    for start in range(0, head.out_features, size):
+        rows = slice(start, start + size)
         bias = None if head.bias is None else head.bias[rows]
         logits = nn.functional.linear(hidden, head.weight[rows], bias).float()
         place = targets - start
         inside = (place >= 0) & (place < logits.shape[1])
-        there = logits.gather(1, place.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
+        there = logits[places, place.clamp(0, logits.shape[1] - 1)]
         wanted = torch.where(inside, there, wanted)
         most = logits.amax(1)
+        if likeliest:
+            # An index of the largest costs ten times the largest itself, and few targets are it.
+            few = inside & (there == most[places])
+            first[few] = logits[places[few]].argmax(1) == place[few]
+            tops.append(most)
         sums.append(logits.sub_(most[:, None]).exp_().sum(1).log_().add_(most))
-    return torch.stack(sums).logsumexp(0) - wanted
+    if likeliest:
+        first &= torch.stack(tops).argmax(0)[places] == targets // size
+    return torch.stack(sums).logsumexp(0)[places] - wanted, first
 
 
 def split_head(model: nn.Module, probe: torch.Tensor) -> tuple[nn.Module, nn.Linear] | None:

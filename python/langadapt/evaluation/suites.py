@@ -20,6 +20,7 @@ import yaml
 from langadapt.errors import ConfigError, DataError, LangadaptError, shorten
 from langadapt.evaluation.by_language import is_auto, tasks_for
 from langadapt.models.folder import load_model
+from langadapt.progress import Progress
 
 SUITES = {file.stem: file for file in sorted((Path(__file__).parent / "languages").glob("*.yaml"))}
 """Languages by name: files that list tasks of lm-eval."""
@@ -28,7 +29,7 @@ CHANCE = "chance"
 """Among a task's metrics: no measure, but what guessing gets."""
 
 BATCH_SIZE = 8
-"""Requests per forward pass."""
+"""Different texts per forward pass."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def evaluate_suites(
     *,
     limit: int | None = None,
     batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
 ) -> dict[str, dict[str, float]]:
     """Run suites through lm-eval and return metrics by task, such as ``{"arc_de": {"acc": 0.31, "acc_stderr": 0.01}}``.
 
@@ -58,14 +60,15 @@ def evaluate_suites(
             ``.yaml`` list of suites, a multiple-choice ``.jsonl`` file, a folder of
             them, or the name of one of lm-eval's tasks.
         limit: items per task, at most: the first ones.
-        batch_size: requests per forward pass.
+        batch_size: different texts per forward pass, at most; the choices of a question share its beginning.
+        progress: called as ``("tasks", done, total, "tokens")``.
 
     Raises:
         LangadaptError: the extra ``evaluate`` is not installed.
         ConfigError: no such suite, or two tasks of one name.
         DataError: a file that is not multiple choice (names the line), or a task whose data cannot be had.
     """
-    return measure_suites(model, tokenizer, suites, limit=limit, batch_size=batch_size).metrics
+    return measure_suites(model, tokenizer, suites, limit=limit, batch_size=batch_size, progress=progress).metrics
 
 
 def measure_suites(
@@ -75,6 +78,7 @@ def measure_suites(
     *,
     limit: int | None = None,
     batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
 ) -> SuiteResults:
     """As :func:`evaluate_suites`, with what single items got."""
     wanted, chances = check_suites(suites, limit)
@@ -84,7 +88,7 @@ def measure_suites(
     model, tokenizer = loaded_model(model), loaded_tokenizer(tokenizer)
     modes = [(module, module.training) for module in model.modules()]
     try:
-        found, items = harness.run(model, tokenizer, wanted, limit=limit, batch_size=batch_size)
+        found, items = harness.run(model, tokenizer, wanted, limit=limit, batch_size=batch_size, progress=progress)
     finally:
         for module, training in modes:
             module.training = training

@@ -104,7 +104,7 @@ def measure(job: Job, corpora: Corpora, model: Path, tokenizer: Path) -> dict[st
         numbers["document_bits"][language] = [round(bits, 2) for bits in found.document_bits]
         beginnings = [beginning for beginning, _ in prompts(texts, SAMPLES.get(language, 1))]
         numbers["samples"][language] = continuations(loaded, encoder, beginnings)
-    suites = measure_suites(loaded, tokenizer, settings.suites, limit=settings.limit)
+    suites = measure_suites(loaded, tokenizer, settings.suites, limit=settings.limit, progress=job.progress)
     return {**numbers, "suites": suites.metrics, "suite_items": suites.items}
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from langadapt.artefacts.folders import read_manifest
 from langadapt.artefacts.stages import read_stamp
 from langadapt.errors import ConfigError
 from langadapt.models.folder import resolve_model
 from langadapt.pipeline.job import RECIPE_NAME
 from langadapt.recipe.recipe import Recipe
 from langadapt.report.results import RESULTS_NAME
+from langadapt.swap.rows.names import KEEP
 
 
 def is_run(name: str | Path) -> bool:
@@ -40,6 +42,37 @@ def final_model(run: Path) -> Path:
     if not (final / "config.json").is_file():
         raise ConfigError(f"{run}: its training is not over; go on with `langadapt adapt {run / RECIPE_NAME}`")
     return final
+
+
+def start_of(run: Path, final: Path) -> Path:
+    """The model that a training of ``run`` began with; ``final``: the folder of what became of it."""
+    # Trainings lie in `trained/METHOD/final`.
+    method = final.parent.name
+    return resolve_model(Recipe.from_yaml(run / RECIPE_NAME).model) if method == KEEP else run / "swapped" / method
+
+
+def models_of_training(run: Path) -> dict[str, Path]:
+    """A finished run's model before its training, its checkpoints up to the one that it ended with, and the trained
+    one, by names for readers, in the order of their steps; checkpoints are folders ``step-...``.
+
+    Raises:
+        ConfigError: the training is not over.
+    """
+    # Lazily: it brings torch.
+    from langadapt.training.checkpoint import found
+
+    final = final_model(run)
+    summary = read_manifest(final)["summary"]
+    end = summary.get("kept_step")
+    end = summary["steps"] if end is None else end
+    steps = {int(path.name.removeprefix("step-")): path for path in found(final.parent / "checkpoints")}
+    between = {f"step {step}": path for step, path in sorted(steps.items()) if 0 < step < end}
+    return {"before": start_of(run, final), **between, "trained": final}
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether this is a training's checkpoint, and no model."""
+    return (folder / "state.json").is_file() and not (folder / "config.json").is_file()
 
 
 def held_out(run: Path) -> dict[str, Path]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from langadapt.evaluation.telling import read_course
 from langadapt.report import sections, words
 from langadapt.report.charts import STROKES, stroke
 from langadapt.report.curves import best_step, bits_charts, course_remarks, other_charts
@@ -52,7 +53,7 @@ def page(run: RunData) -> str:
         bits_charts(run, summary),
         fertility_tables(results),
     )
-    suites = sections.suites(summary)
+    suites = sections.suites(summary, read_course(run.folder))
     measured = {row.method for row in summary.rows if row.phase == "trained"}
     style = Markup(templates.get_template("page.css").render())
     return templates.get_template("page.html").render(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from langadapt.costs.adapter import Adapter
+from langadapt.evaluation import telling
 from langadapt.evaluation.bootstrap import ItemDifference, paired_items
-from langadapt.evaluation.suites import CHANCE, is_measure
+from langadapt.evaluation.suites import is_measure
 from langadapt.report import words
 from langadapt.report.results import Cost, Results
 from langadapt.report.run import RunData
@@ -19,6 +20,10 @@ GREY = 5
 """The colour slot that is no colour."""
 MAX_LISTED = 20
 """Entries of a list that are shown."""
+REASONS = {
+    telling.GUESSED: "all models are at chance: it cannot tell them apart",
+    telling.WAVERS: "over the training it goes to and fro by as much as it goes anywhere: it cannot tell them apart",
+}
 SMALL = 0.02
 """Stages of less than this share of the time have no bar of their own, which nobody would see."""
 
@@ -70,29 +75,38 @@ class SuiteRow:
     """This run's model against the source model on the same items, with its interval."""
     remark: str
     """What the task cannot tell."""
+    flag: str
+    """The same in a word, beside the task."""
 
 
-def suites(summary: Summary) -> list[SuiteRow]:
-    """Task results, where suites were run."""
+def suites(summary: Summary, course: Sequence[Mapping[str, telling.Metrics]] = ()) -> list[SuiteRow]:
+    """Task results, where suites were run; ``course``: what the models of the run's training got, by their steps."""
+    wavering = telling.wavering(course)
     names: dict[tuple[str, str], None] = {}
     for row in summary.rows:
         for task, metrics in row.suites.items():
             names |= {(task, metric): None for metric in metrics if is_measure(metric)}
     return [
-        SuiteRow(task, metric, suite_cells(summary, task, metric), *told_apart(summary, task, metric))
+        SuiteRow(
+            task,
+            metric,
+            suite_cells(summary, task, metric),
+            *told_apart(summary, task, metric, over_training=(task, metric) in wavering),
+        )
         for task, metric in names
     ]
 
 
-def told_apart(summary: Summary, task: str, metric: str) -> tuple[str, str]:
-    """What a run changed in one metric of a task, and what the task has too few or too hard items to tell."""
+def told_apart(summary: Summary, task: str, metric: str, *, over_training: bool) -> tuple[str, str, str]:
+    """What a run changed in one metric of a task, what the task has too few or too hard items to tell, and a word for
+    it; ``over_training``: it wavered over a training."""
     rows = [row for row in summary.rows if task in row.suites]
     found = gained(summary, task, metric)
     change = "" if found is None else f"{found.difference:+.3f} [{found.interval[0]:+.3f}, {found.interval[1]:+.3f}]"
     remarks = [] if found is None else [f"tells {found.detectable:.3f} or more"]
-    if rows and all(at_chance(row.suites[task], metric) for row in rows):
-        remarks.append("all models are at chance: it cannot tell them apart")
-    return change, "; ".join(remarks)
+    word = telling.word([row.suites[task] for row in rows], metric, over_training=over_training)
+    remarks += [REASONS[word]] if word else []
+    return change, "; ".join(remarks), word
 
 
 def gained(summary: Summary, task: str, metric: str) -> ItemDifference | None:
@@ -101,14 +115,6 @@ def gained(summary: Summary, task: str, metric: str) -> ItemDifference | None:
         return None
     new, old = (row.suite_items.get(task, {}).get(metric, []) for row in (summary.trained, summary.source))
     return paired_items(new, old)
-
-
-def at_chance(metrics: Mapping[str, float | None], metric: str) -> bool:
-    """Whether a model's share of right answers is what guessing may give, two standard errors apart at most."""
-    value, chance, error = (metrics.get(name) for name in (metric, CHANCE, f"{metric}_stderr"))
-    if metric != "acc" or value is None or chance is None or error is None:
-        return False
-    return value <= chance + 2 * error
 
 
 def suite_cells(summary: Summary, task: str, metric: str) -> list[tuple[str, str, bool]]:
