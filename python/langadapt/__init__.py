@@ -11,6 +11,7 @@ from langadapt._core import __version__
 from langadapt.exports import on_first_use
 
 if TYPE_CHECKING:
+    from langadapt.artefacts.upload import download_folder, upload_folder
     from langadapt.corpus.documents import CorpusReport, build_corpus, expand_inputs, read_documents
     from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
     from langadapt.evaluation.bits_per_byte import BitsPerByte, bits_per_byte, measure_bits_per_byte
@@ -60,6 +61,7 @@ __all__ = [
     "adapt",
     "bits_per_byte",
     "build_corpus",
+    "download_folder",
     "evaluate",
     "evaluate_suites",
     "expand_inputs",
@@ -81,11 +83,13 @@ __all__ = [
     "train_bpe",
     "train_vectors",
     "trim_tokenizer",
+    "upload_folder",
     "write_report",
 ]
 
 _HOMES = {
     "langadapt._core": ("__version__",),
+    "langadapt.artefacts.upload": ("download_folder", "upload_folder"),
     "langadapt.corpus.documents": ("CorpusReport", "build_corpus", "expand_inputs", "read_documents"),
     "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),
     "langadapt.evaluation.bits_per_byte": ("BitsPerByte", "bits_per_byte", "measure_bits_per_byte"),

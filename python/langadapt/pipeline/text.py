@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from langadapt.artefacts.folders import write_atomically
+from langadapt.artefacts.remote import is_remote
 from langadapt.artefacts.shards import find_parts
 from langadapt.corpus.documents import build_corpus, files_of, is_stream, read_documents
 from langadapt.corpus.parts import build_on, check_parts, merge_corpus
@@ -130,8 +131,8 @@ def corpus(job: Job, source: SourceSettings) -> Part:
     inputs, out = source.paths, job.folder / "corpus" / source.name
     parts = parts_of(job.folder, source.name)
     options = job.recipe.corpus.building()
-    # A stream has no bytes here to know it by: its name has to do.
-    streams = [name for name in inputs if is_stream(name)]
+    # A stream has no bytes here to know it by, and a server need not tell versions of its files: the name has to do.
+    streams = [name for name in inputs if is_stream(name) or is_remote(name)]
     stamp = {**options, "streams": streams} | ({"kind": source.kind} if source.kind == "pairs" else {})
 
     def make() -> dict[str, Any]:
