@@ -53,6 +53,8 @@ class Server:
         handler = type("Handler", (Handler,), {"owner": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
+        # Who asked may be gone by now.
+        self.server.handle_error = lambda request, address: None  # type: ignore[method-assign]
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -104,6 +106,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def passed_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         wanted = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+        # Else `urllib` calls it a form, and the store takes it for one.
+        wanted.setdefault("Content-Type", "binary/octet-stream")
         asked = urllib.request.Request(
             f"{self.owner.behind}{self.path}", data=body or None, headers=wanted, method=self.command
         )
@@ -117,8 +121,11 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status: int, headers: dict[str, str], content: bytes, *, cut: bool = False) -> None:
         self.send_response_only(status)
         length = headers.get("Content-Length", str(len(content))) if self.command == "HEAD" else str(len(content))
-        for name, value in {**headers, "Content-Length": length, "Connection": "close"}.items():
-            if name.lower() not in ("transfer-encoding", "server", "date", "connection") or value == "close":
+        told = {**headers, "Content-Length": headers.get("Content-Length") and length, "Connection": "close"}
+        if "Content-Length" not in headers:
+            told["Content-Length"] = length
+        for name, value in told.items():
+            if value and name.lower() not in ("transfer-encoding", "server", "date"):
                 self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -145,7 +152,7 @@ def once(wrong: str, wanted: Callable[[Request], bool], times: int = 1) -> Fault
 def s3_server() -> Iterator[Server]:
     """A server that plays S3, with a bucket ``texts``, and credentials for it in the environment."""
     moto = pytest.importorskip("moto.server", reason="`moto` is not installed (.ci/requirements-dev.txt)")
-    pytest.importorskip("s3fs", reason="`s3fs` is not installed (the extra `langadapt[remote]`)")
+    s3fs = pytest.importorskip("s3fs", reason="`s3fs` is not installed (the extra `langadapt[remote]`)")
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
     store = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     store.start()
@@ -159,8 +166,12 @@ def s3_server() -> Iterator[Server]:
         for name, value in keys.items():
             patch.setenv(name, value)
         patch.setattr(remote, "WAIT", 0.01)
+        # Of another such server, maybe; and what `moto` keeps belongs to the process.
+        s3fs.S3FileSystem.clear_instance_cache()
+        urllib.request.urlopen(f"{server.behind}/moto-api/reset", data=b"").close()
         open_store("s3://texts")[0].mkdir("texts")
         yield server
+    s3fs.S3FileSystem.clear_instance_cache()
     server.close()
     store.stop()
 

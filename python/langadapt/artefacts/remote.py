@@ -241,7 +241,10 @@ def status_of(error: BaseException) -> int | None:
     if isinstance(answer, Mapping):
         found = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     else:
-        found = getattr(error, "status", None) or getattr(answer, "status_code", None) or getattr(error, "code", None)
+        found = getattr(error, "status", None) or getattr(answer, "status_code", None)
+        # The parser of `aiohttp` has a code too, 400, for an answer that broke off.
+        if found is None and not type(error).__module__.startswith("aiohttp"):
+            found = getattr(error, "code", None)
     return found if isinstance(found, int) and 100 <= found < 600 else None
 
 
@@ -292,15 +295,18 @@ def expand(name: str) -> list[RemoteFile]:
     store, path = open_store(name)
     if scheme_of(name) in WEB:
         return [looked_up(name)]
-    if any(mark in path for mark in "*?["):
-        found = listed(name, lambda: store.glob(path, detail=True))
+    try:
+        first = about(name)
+    except FileNotFoundError:
+        if not any(mark in path for mark in "*?["):
+            raise
+        found = listed(name, partial(store.glob, path, detail=True))
         if not found:
-            raise DataError(f"{name}: no file matches this pattern")
+            raise DataError(f"{name}: no file matches this pattern") from None
         return [*found.values()]
-    first = about(name)
     if first.get("type") != "directory":
         return [described(name, first)]
-    return texts_below(name.rstrip("/"), listed(name, lambda: store.find(path, detail=True)), path.rstrip("/"))
+    return texts_below(name.rstrip("/"), listed(name, partial(store.find, path, detail=True)), path.rstrip("/"))
 
 
 def listed(name: str, ask: Callable[[], Mapping[str, Mapping[str, Any]]]) -> dict[str, RemoteFile]:

@@ -74,13 +74,14 @@ def upload_folder(folder: str | Path, url: str, *, progress: Progress | None = N
     job = Upload(folder, url, files, arrived=arrived, progress=progress)
     # What is there of other files is known as ours until it is gone.
     job.stale = {name: one for name, one in known.items() if name not in files}
-    job.send([name for name in files if name not in arrived])
+    missing = [name for name in files if name not in arrived]
+    job.send(missing)
     for name in job.stale.keys() & there.keys():
         store, path = open_store(f"{url}/{name}")
         patiently(f"{url}/{name}", partial(store.rm_file, path))
     job.stale = {}
     job.note(whole=True)
-    return len(files) - len(arrived)
+    return len(missing)
 
 
 def check_finished(folder: Path) -> None:

@@ -35,5 +35,5 @@ def download(url: Url, *, out: Out) -> None:
             return {"files": download_folder(url, out, progress=report)}
 
     record, _, _ = whole_upload(url.rstrip("/"))
-    make_once("download", out, make, settings={}, inputs={record.name: record}, log=say)
-    say(f"{out}: {len(list(out.rglob('*'))):,} files and folders")
+    found = make_once("download", out, make, settings={}, inputs={record.name: record}, log=say)
+    say(f"{out}: {found['files']:,} files")
