@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
+import shlex
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from remote_kit import Request, Server, once, put, s3_server
+from typer.testing import CliRunner
 
 from langadapt import (
     ConfigError,
@@ -27,9 +33,10 @@ from langadapt.artefacts import remote, upload
 from langadapt.artefacts.folders import verify
 from langadapt.artefacts.names import MANIFEST_NAME, UPLOAD_NAME
 from langadapt.artefacts.remote import open_store
-from langadapt.cli.main import main
+from langadapt.cli.main import app, main
 
-TEXTS = Path(__file__).parent / "texts"
+ROOT = Path(__file__).resolve().parent.parent
+TEXTS = ROOT / "tests" / "texts"
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +235,70 @@ def test_the_commands(corpus: Path, url: str, tmp_path: Path, capsys: pytest.Cap
     said, code = say("download", url, "--out", str(tmp_path / "denied"))
     assert said.strip().count("\n") == 0 and "access denied" in said and "SECRET" not in said and code == 1
     assert remote.TRIES > 1
+
+
+def commands_of(page: str) -> list[list[str]]:
+    """Those of the block of a page that this file runs."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    (block,) = re.findall(r"<!-- not run: tests/test_upload\.py runs it.*?-->\n```sh\n(.*?)```", text, re.DOTALL)
+    return [shlex.split(line)[1:] for line in block.splitlines()]
+
+
+def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: Server) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        put(f"s3://texts/german/{number}.jsonl", (TEXTS / "german.jsonl").read_bytes())
+    commands = commands_of("scale.md")
+    assert {command[0] for command in commands} >= {
+        "corpus",
+        "tokenizer",
+        "fertility",
+        "tokenize",
+        "upload",
+        "download",
+    }
+    for command in commands:
+        small = ["600" if word == "32768" else word for word in command]
+        done = CliRunner().invoke(app, small)
+        assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception!r}"
+    assert contents(tmp_path / "store-here") == contents(tmp_path / "store")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_whoever_is_killed_is_taken_up(corpus: Path, url: str, tmp_path: Path, s3: Server) -> None:
+    s3.patience = 20.0
+    seen = threading.Event()
+
+    def hold(request: Request) -> str | None:
+        if request.path.endswith("train.jsonl.zst") and (request.method == "PUT" or request.range):
+            seen.set()
+            return "slow"
+        return None
+
+    def killed(*arguments: str) -> None:
+        s3.fault = hold
+        seen.clear()
+        process = subprocess.Popen([sys.executable, "-m", "langadapt", *arguments], stderr=subprocess.DEVNULL)
+        assert seen.wait(60)
+        process.kill()
+        process.wait()
+        s3.reset()
+
+    killed("upload", str(corpus), url)
+    with pytest.raises(DataError, match="a half upload"):
+        read_documents(url)
+    assert upload_folder(corpus, url) >= 2
+    back = tmp_path / "places" / "back"
+    killed("download", url, "--out", str(back))
+    assert not back.exists() and len(list(back.parent.iterdir())) == 1
+    assert download_folder(url, back) == 3
+    assert contents(back) == contents(corpus) and list(back.parent.iterdir()) == [back]
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(spool))
+        killed("tokenizer", "train", url, "--vocab-size", "600", "--out", str(tmp_path / "tokenizer"))
+        assert len(list(spool.iterdir())) == 1
+        patch.setattr("tempfile.tempdir", None)
+        assert list(read_documents(url)) == list(read_documents(corpus)) and not list(spool.iterdir())

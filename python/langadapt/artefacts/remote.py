@@ -365,8 +365,13 @@ def read_record(file: RemoteFile) -> dict[str, Any]:
     """
     try:
         record = json.loads(content(file))
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
-    if not isinstance(record, dict) or not isinstance(record.get("files"), dict) or "whole" not in record:
+    files = record.get("files") if isinstance(record, dict) else None
+    kinds = {"bytes": int, "xxh3_128": str}
+    if not isinstance(files, dict) or not all(
+        isinstance(one, dict) and all(isinstance(one.get(key), kind) for key, kind in kinds.items())
+        for one in files.values()
+    ):
         raise DataError(f"{file.name}: damaged; delete the folder and upload it again")
-    return record
+    return {"whole": record.get("whole") is True, "files": files}

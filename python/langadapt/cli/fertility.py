@@ -26,7 +26,7 @@ def command(
         typer.Option(
             "--corpus",
             metavar="NAME=PATH",
-            help="Text: file, folder or pattern. Once for each corpus.",
+            help="Text: file, folder, pattern or URL. Once for each corpus.",
             show_default=False,
         ),
     ],

@@ -12,7 +12,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from langadapt import _core
@@ -58,8 +58,11 @@ class Spool:
         try:
             while (number := self.take()) is not None:
                 self.fetch(number)
+        except OSError as error:
+            # Whoever stopped has taken the folder away; else the disk is gone.
+            self.fail(min(self.next, len(self.files) - 1), error)
         finally:
-            with self.lock:
+            with self.lock, suppress(FileNotFoundError):
                 self.working -= 1
                 if self.working == 0 and not self.stop.is_set():
                     (self.folder / "over").touch()
@@ -103,9 +106,10 @@ class Spool:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         reason = shorten(said.removeprefix(f"{self.files[number].name}: "), 500)
         note = self.folder / f"{number}.note"
-        note.write_text(reason, encoding="utf-8")
-        note.rename(self.folder / f"{number}.failed")
         self.failed = True
+        with suppress(FileNotFoundError):
+            note.write_text(reason, encoding="utf-8")
+            note.rename(self.folder / f"{number}.failed")
 
 
 def files_behind(name: str) -> list[Path] | list[RemoteFile]:
