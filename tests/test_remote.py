@@ -22,6 +22,7 @@ from langadapt import (
     LangadaptError,
     _core,
     build_corpus,
+    expand_inputs,
     measure_fertility,
     read_documents,
     tokenize_corpus,
@@ -30,6 +31,7 @@ from langadapt import (
 from langadapt.artefacts import remote
 from langadapt.artefacts.remote import expand, shown
 from langadapt.artefacts.shards import Shard, find_parts
+from langadapt.cli.fertility import named
 from langadapt.cli.main import main
 from langadapt.corpus import arriving
 from langadapt.corpus.documents import files_of
@@ -327,6 +329,10 @@ def test_a_signature_is_seen_by_nobody(
     assert b"/text/a.jsonl" in written
     for secret in ("SECRET", "X-Amz"):
         assert secret not in said and secret.encode() not in written
+    with pytest.raises(ConfigError, match="is not on this machine") as wrong:
+        expand_inputs([web.url + path])
+    assert "SECRET" not in str(wrong.value)
+    assert named("--corpus", ["https://host/x?sig=SECRET"]) == {"x": "https://host/x?sig=SECRET"}
     assert shown("https://me:SECRET@host/x?SECRET#SECRET") == "https://host/x"
     with pytest.raises(ConfigError, match="a password in a URL is seen by all") as wrong:
         read_documents("https://me:SECRET@host/x.txt")

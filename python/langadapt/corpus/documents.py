@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from langadapt import _core
 from langadapt.artefacts.folders import check_space, fingerprints, new_folder, write_manifest
-from langadapt.artefacts.remote import RemoteFile, is_remote
+from langadapt.artefacts.remote import RemoteFile, is_remote, shown
 from langadapt.checks import at_least
 from langadapt.corpus.arriving import arriving, bytes_of, files_behind
 from langadapt.corpus.streams import Documents, TextStream, is_stream, open_dataset
@@ -210,10 +210,13 @@ def expand_inputs(inputs: Paths) -> list[Path]:
     Raises:
         FileNotFoundError: a name does not exist.
         DataError: an unknown ending, or a folder or pattern without files.
+        ConfigError: a URL, which stands for none of this machine.
     """
     names = Reading(inputs).names
     if names is None:
         raise TypeError("inputs: an iterable of documents has no files")
+    for name in filter(is_remote, names):
+        raise ConfigError(f"{shown(name)}: is not on this machine; copy it here first")
     return [Path(path) for path in _core.expand_inputs(names)]
 
 

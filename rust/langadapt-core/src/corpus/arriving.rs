@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::inputs::{Source, source_of};
 use crate::{Error, Monitor, Result};
 
 /// Of a list's name.
@@ -36,28 +35,26 @@ impl Drop for Arrived {
     }
 }
 
-/// The files of the list at `path`.
-pub(super) fn expand_list(path: &Path, sources: &mut Vec<Source>) -> Result<()> {
+/// The files of the list at `path`, each with its name.
+pub(super) fn read_list(path: &Path) -> Result<Vec<(PathBuf, Place)>> {
     let list = fs::read_to_string(path).map_err(|error| Error::io(path, error))?;
-    for (number, line) in (1..).zip(list.lines()) {
+    let file = |(number, line): (u64, &str)| {
         let mut parts = line.splitn(3, '\t');
         let bytes = parts.next().and_then(|bytes| bytes.parse().ok());
         let (Some(bytes), Some(place), Some(name)) = (bytes, parts.next(), parts.next()) else {
             return Err(Error::data_at(path, number, "not a line of a list of files that are fetched"));
         };
-        let mut source = source_of(PathBuf::from(name), true)?;
-        source.place = Some(Place { path: PathBuf::from(place), bytes });
-        sources.push(source);
-    }
-    Ok(())
+        Ok((PathBuf::from(name), Place { path: PathBuf::from(place), bytes }))
+    };
+    (1..).zip(list.lines()).map(file).collect()
 }
 
-/// Waits until the file is there; nothing to wait for where it lies on this machine.
+/// Waits until the file `name` is there; nothing to wait for where it has no place to come to.
 ///
 /// # Errors
 /// [`Error::Data`] where it will never come, [`Error::Interrupted`] on a stop.
-pub(super) fn wait_for(source: &Source, monitor: &Monitor) -> Result<Option<Arrived>> {
-    let Some(place) = &source.place else { return Ok(None) };
+pub(super) fn wait_for(place: Option<&Place>, name: &Path, monitor: &Monitor) -> Result<Option<Arrived>> {
+    let Some(place) = place else { return Ok(None) };
     let mut failed = OsString::from(&place.path);
     failed.push(".failed");
     let over = place.path.with_file_name("over");
@@ -68,10 +65,10 @@ pub(super) fn wait_for(source: &Source, monitor: &Monitor) -> Result<Option<Arri
             break;
         }
         if let Ok(reason) = fs::read_to_string(&failed) {
-            return Err(Error::data(source.path.as_path(), reason));
+            return Err(Error::data(name, reason));
         }
         if is_over {
-            return Err(Error::data(source.path.as_path(), "was not fetched, because another file could not be"));
+            return Err(Error::data(name, "was not fetched, because another file could not be"));
         }
         monitor.check()?;
         thread::sleep(NAP);

@@ -130,7 +130,7 @@ fn expand_one(name: &str, sources: &mut Vec<Source>) -> Result<()> {
     }
     match fs::metadata(path) {
         Ok(about) if about.is_dir() => expand_folder(path, sources),
-        Ok(_) if name.ends_with(arriving::ENDING) => arriving::expand_list(path, sources),
+        Ok(_) if name.ends_with(arriving::ENDING) => expand_list(path, sources),
         Ok(about) => {
             sources.push(source_of(path.to_owned(), about.is_file())?);
             Ok(())
@@ -138,6 +138,13 @@ fn expand_one(name: &str, sources: &mut Vec<Source>) -> Result<()> {
         Err(_) if name.contains(['*', '?', '[']) => expand_pattern(name, sources),
         Err(error) => Err(Error::io(path, error)),
     }
+}
+
+fn expand_list(path: &Path, sources: &mut Vec<Source>) -> Result<()> {
+    for (name, place) in arriving::read_list(path)? {
+        sources.push(Source { place: Some(place), ..source_of(name, true)? });
+    }
+    Ok(())
 }
 
 fn expand_pattern(pattern: &str, sources: &mut Vec<Source>) -> Result<()> {
@@ -190,7 +197,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn source_of(path: PathBuf, is_regular: bool) -> Result<Source> {
+fn source_of(path: PathBuf, is_regular: bool) -> Result<Source> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let (stem, codec) = if let Some(stem) = name.strip_suffix(".gz") {
         (stem, Codec::Gzip)

@@ -38,7 +38,7 @@ pub(super) struct LineReader {
 
 impl LineReader {
     pub fn open(source: &Source, options: &ReadOptions, monitor: &Monitor) -> Result<Self> {
-        let _arrived = wait_for(source, monitor)?;
+        let _arrived = wait_for(source.place.as_ref(), &source.path, monitor)?;
         Ok(Self {
             input: Decoded::open(source, monitor)?,
             path: Arc::new(source.path.clone()),

@@ -234,7 +234,7 @@ pub(super) struct FetchedGroups {
 impl FetchedGroups {
     /// Waits for the file and opens it.
     pub fn open(source: &Source, options: &ReadOptions, monitor: &Monitor) -> Result<Self> {
-        let _arrived = wait_for(source, monitor)?;
+        let _arrived = wait_for(source.place.as_ref(), &source.path, monitor)?;
         let file = Arc::new(ParquetFile::open(source, &options.text_field)?);
         Ok(Self { file, reader: None, next: 0, _arrived })
     }
