@@ -28,8 +28,8 @@ pub(super) enum Reader<'a> {
     Feed(&'a Feed, Arc<PathBuf>, u64),
 }
 
-/// The units of `inputs` in document order, each with the place of its file; reads the footers of Parquet files, but not
-/// of those that are fetched.
+/// The units of `inputs` in document order, each with the place of its file; reads the footers of Parquet files, but
+/// not of those that are fetched.
 pub(super) fn plan<'a>(inputs: &'a Inputs, options: &ReadOptions, monitor: &Monitor) -> Result<Vec<(usize, Unit<'a>)>> {
     let mut units = Vec::new();
     for (place, source) in inputs.sources.iter().enumerate() {
