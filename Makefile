@@ -101,9 +101,10 @@ format: setup-dev ## rewrite sources in house format
 	$(BIN)/ruff format python kernels tests benches .ci
 	$(BIN)/ruff check --fix python kernels tests benches .ci
 
-lint: setup-dev ## rustfmt, clippy, ruff, mypy, import-linter; changes nothing
+lint: setup-dev ## rustfmt, clippy, lengths, ruff, mypy, import-linter; changes nothing
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -q -- -D warnings
+	cargo test --release --locked -q -p langadapt-core --test house
 	$(BIN)/ruff format --check python kernels tests benches .ci
 	$(BIN)/ruff check python kernels tests benches .ci
 	$(BIN)/mypy

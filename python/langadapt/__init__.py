@@ -11,6 +11,7 @@ from langadapt._core import __version__
 from langadapt.exports import on_first_use
 
 if TYPE_CHECKING:
+    from langadapt.artefacts.upload import download_folder, upload_folder
     from langadapt.corpus.build import CorpusReport, build_corpus
     from langadapt.corpus.documents import expand_inputs, read_documents
     from langadapt.errors import ConfigError, DataError, LangadaptError, MismatchError
@@ -61,6 +62,7 @@ __all__ = [
     "adapt",
     "bits_per_byte",
     "build_corpus",
+    "download_folder",
     "evaluate",
     "evaluate_suites",
     "expand_inputs",
@@ -82,11 +84,13 @@ __all__ = [
     "train_bpe",
     "train_vectors",
     "trim_tokenizer",
+    "upload_folder",
     "write_report",
 ]
 
 _HOMES = {
     "langadapt._core": ("__version__",),
+    "langadapt.artefacts.upload": ("download_folder", "upload_folder"),
     "langadapt.corpus.build": ("CorpusReport", "build_corpus"),
     "langadapt.corpus.documents": ("expand_inputs", "read_documents"),
     "langadapt.errors": ("ConfigError", "DataError", "LangadaptError", "MismatchError"),

@@ -295,7 +295,8 @@ def write_ids(
     if reading.names == []:
         skipped = 0
     elif reading.names is not None and tokenizer.native is not None:
-        report = writer.tokenize_files(tokenizer.native, reading.names, reading.how, threads, progress)
+        with reading.local(folder) as names:
+            report = writer.tokenize_files(tokenizer.native, names, reading.how, threads, progress)
         text_bytes, skipped = report["bytes"], sum(report["skipped"].values())
     else:
         documents = 0

@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from langadapt import __version__, _core
+from langadapt.artefacts.names import MANIFEST_NAME
+from langadapt.artefacts.remote import RemoteFile
 from langadapt.errors import ConfigError, DataError
 
-MANIFEST_NAME = "manifest.json"
 SWAP_REPORT_NAME = "swap.json"
 """What was swapped, in the folder of a swapped model, which has no manifest: the report, and which rows are new."""
-SWAP_ROWS_NAME = "swap_rows.npz"
-"""The weights that its new rows were made with, see :mod:`langadapt.swap.rows.kept`."""
 FINISH_REPORT_NAME = "finish.json"
 """What an instruct model gave, in the folder of the model that got it."""
 STAMP_NAME = ".stamp.json"
@@ -279,9 +278,9 @@ def fingerprint(path: Path) -> str:
     return str(_core.hash_bytes("\n".join(lines).encode()))
 
 
-def fingerprints(paths: Mapping[str, Path]) -> dict[str, str]:
-    """:func:`fingerprint` of each."""
-    return {name: fingerprint(path) for name, path in paths.items()}
+def fingerprints(paths: Mapping[str, Path | RemoteFile]) -> dict[str, str]:
+    """:func:`fingerprint` of each; a file in a store is known by what the store says of it."""
+    return {name: one.fingerprint if isinstance(one, RemoteFile) else fingerprint(one) for name, one in paths.items()}
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from langadapt import _core
 from langadapt.artefacts.folders import read_manifest
+from langadapt.artefacts.remote import RemoteFile, expand, is_remote
 from langadapt.errors import ConfigError, DataError
 
 SLURM = "slurm"
@@ -62,19 +63,37 @@ class Shard:
         Raises:
             ConfigError: what is read has no files: standard input, a stream.
         """
-        if names is None or "-" in names or any(name.startswith("hf:") for name in names):
+        if names is None or "-" in names or any(re.match("hf:(?!//)", name) for name in names):
             raise ConfigError("--shard: only files can be read in shards; write the stream to files first")
-        blocks = [[str(path) for path in block] for block in _core.input_blocks(list(names), block_bytes)]
-        sizes = [sum(Path(file).stat().st_size for file in block) for block in blocks]
+        blocks = blocks_of(names, block_bytes)
+        sizes = [sum(size for _, size in block) for block in blocks]
         total, start, mine = max(sum(sizes), 1), 0, []
         for block, size in zip(blocks, sizes, strict=True):
             # By the middle of the block: a pure function of the sizes that never goes back.
             if min((2 * start + size) * self.count // (2 * total), self.count - 1) == self.number:
-                mine += block
+                # By the URL that was given, whose signature may be needed to read it.
+                mine += [file.url if isinstance(file, RemoteFile) else file for file, _ in block]
             start += size
-        files = "\n".join(f"{file} {Path(file).stat().st_size}" for block in blocks for file in block)
+        every = (file for block in blocks for file in block)
+        files = "\n".join(f"{file.name if isinstance(file, RemoteFile) else file} {size}" for file, size in every)
         of = _core.hash_bytes(files.encode("utf-8", "surrogateescape"))
         return mine, {"number": self.number, "count": self.count, "files": of}
+
+
+def blocks_of(names: Sequence[str], block_bytes: int) -> list[list[tuple[str | RemoteFile, int]]]:
+    """The files that names stand for, with their bytes, in blocks of consecutive ones: as the core cuts them, each of
+    ``block_bytes`` or more but for the last."""
+    blocks: list[list[tuple[str | RemoteFile, int]]] = []
+    filled = 0
+    for name in names:
+        for file in expand(name) if is_remote(name) else _core.expand_inputs([name]):
+            size = file.size if isinstance(file, RemoteFile) else file.stat().st_size
+            if not blocks or filled >= max(block_bytes, 1):
+                blocks.append([])
+                filled = 0
+            blocks[-1].append((file if isinstance(file, RemoteFile) else str(file), size))
+            filled += size
+    return blocks
 
 
 def find_parts(places: Sequence[Path]) -> list[Path]:

@@ -30,6 +30,7 @@ from langadapt.artefacts.folders import (
     remove_leftovers,
     write_atomically,
 )
+from langadapt.artefacts.remote import RemoteFile, all_shown
 from langadapt.errors import ConfigError, LangadaptError
 
 Log = Callable[[str], None]
@@ -43,7 +44,7 @@ def make_once(
     make: Make,
     *,
     settings: Mapping[str, Any],
-    inputs: Mapping[str, Path] | None,
+    inputs: Mapping[str, Path | RemoteFile] | None,
     log: Log,
     again: bool = False,
 ) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def make_once(
     """
     remove_leftovers(output)
     remove_leftovers(stamp_of(output))
-    for path in (inputs or {}).values():
+    for path in (one for one in (inputs or {}).values() if isinstance(one, Path)):
         if output.is_file() and path.resolve() in (output.resolve(), *output.resolve().parents):
             raise ConfigError(f"{output}: is, or belongs to, what it is to be made from; name another file")
     wanted = describe_stage(stage, settings, inputs or {})
@@ -85,12 +86,12 @@ def stamp_of(output: Path) -> Path:
     return output / STAMP_NAME if output.is_dir() else output.with_name(f".{output.name}{STAMP_NAME}")
 
 
-def describe_stage(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
+def describe_stage(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Path | RemoteFile]) -> dict[str, Any]:
     """What decides the result of a stage, as a stamp keeps it."""
     described = {
         "stage": stage,
         "langadapt": __version__,
-        "settings": dict(settings),
+        "settings": all_shown(dict(settings)),
         "inputs": fingerprints(inputs),
     }
     plain: dict[str, Any] = json.loads(json.dumps(described))
@@ -191,7 +192,13 @@ class Run:
             self._kept.clear()
 
     def stage(
-        self, name: str, output: Path, make: Make, *, settings: Mapping[str, Any], inputs: Mapping[str, Path]
+        self,
+        name: str,
+        output: Path,
+        make: Make,
+        *,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Path | RemoteFile],
     ) -> dict[str, Any]:
         """Make ``output``, a file or folder, unless its stamp holds, and return the stage's summary.
 
@@ -220,10 +227,10 @@ class Run:
         self.log(f"{name}: done in {self.seconds[name]:.1f} s")
         return summary
 
-    def keep_hashes(self, inputs: Iterable[Path]) -> None:
+    def keep_hashes(self, inputs: Iterable[Path | RemoteFile]) -> None:
         """Note the hashes of what lies outside this folder, for the next process."""
         own = self.folder.resolve()
-        places = {path.resolve() for path in inputs if not is_described(path)}
+        places = {path.resolve() for path in inputs if isinstance(path, Path) and not is_described(path)}
         files = {
             file
             for path in places

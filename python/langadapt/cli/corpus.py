@@ -46,7 +46,8 @@ Texts = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT...",
-        help="Files, folders or patterns: .jsonl, .txt (each also .gz, .zst), .parquet; `-` for stdin; "
+        help="Files, folders or patterns, here or as URLs (s3://, https://): .jsonl, .txt (each also .gz, .zst), "
+        ".parquet; `-` for stdin; "
         "`hf:NAME[:CONFIG[:SPLIT]]` for a stream of the package `datasets`.",
         show_default=False,
     ),

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from langadapt.artefacts.remote import shown
 from langadapt.cli.options import AsJson, TextField, Threads, arguments_of
 from langadapt.cli.progress import next_step, progress
 from langadapt.errors import ConfigError
@@ -26,7 +27,7 @@ def command(
         typer.Option(
             "--corpus",
             metavar="NAME=PATH",
-            help="Text: file, folder or pattern. Once for each corpus.",
+            help="Text: file, folder, pattern or URL. Once for each corpus.",
             show_default=False,
         ),
     ],
@@ -63,7 +64,7 @@ def named(what: str, values: list[str]) -> dict[str, str]:
     for value in values:
         name, equals, rest = value.partition("=")
         if not equals or "/" in name:
-            name, rest = short_name(value), value
+            name, rest = short_name(shown(value)), value
         if not rest:
             raise ConfigError(f"{what}: {value!r} names nothing; give NAME=PATH or PATH")
         if name in found:

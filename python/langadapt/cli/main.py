@@ -38,6 +38,7 @@ from langadapt.cli import (
     tokenize,
     tokenizer,
     train,
+    upload,
     vectors,
 )
 from langadapt.cli.progress import console
@@ -73,6 +74,8 @@ app.command("evaluate")(evaluate.command)
 app.command("generate")(generate.command)
 app.command("dial")(dial.command)
 app.command("report")(report.command)
+app.command("upload")(upload.upload)
+app.command("download")(upload.download)
 
 
 def paragraphs(text: str) -> str:
@@ -85,6 +88,8 @@ for commands in (app, *(group.typer_instance for group in app.registered_groups)
         command.help = paragraphs(inspect.cleandoc((command.callback and command.callback.__doc__) or ""))
 
 DEBUG = {"on": False}
+STORES = ("fsspec", "s3fs", "aiobotocore", "botocore", "boto3", "aiohttp", "gcsfs", "adlfs", "azure")
+"""Whose logs tell of signatures."""
 INTERRUPTED = "interrupted; run the same command again: what is whole is kept"
 LONGEST = 1000
 """Characters of an error that is nobody's own."""
@@ -111,7 +116,7 @@ def options(
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr, force=True
     )
-    for noisy in ("transformers", "urllib3", "httpx", "filelock", "fsspec", "datasets", "matplotlib", "asyncio"):
+    for noisy in ("transformers", "urllib3", "httpx", "filelock", "datasets", "matplotlib", "asyncio", *STORES):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Warns that without Triton no Triton kernels can be counted; there are none then.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)

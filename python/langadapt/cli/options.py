@@ -22,7 +22,8 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT...",
-        help="Files, folders or patterns: .jsonl, .txt (each also .gz, .zst), .parquet; `-` for stdin.",
+        help="Files, folders or patterns, here or as URLs (s3://, https://): .jsonl, .txt (each also .gz, .zst), "
+        ".parquet; `-` for stdin.",
         show_default=False,
     ),
 ]

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from langadapt.artefacts.remote import RemoteFile
 from langadapt.artefacts.stages import make_once
 from langadapt.cli.compare import show_choices
 from langadapt.cli.options import (
@@ -198,7 +199,7 @@ def run_once(
     return build(SwapReport, report, "")
 
 
-def made_from(inputs: MethodInputs, wish: ProbeWish) -> dict[str, Path] | None:
+def made_from(inputs: MethodInputs, wish: ProbeWish) -> dict[str, Path | RemoteFile] | None:
     """Files and folders of a swap; none where some of its text cannot be read twice."""
     texts = [*wish.text, *inputs.source_text]
     files = files_of(texts) if texts else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,7 +39,7 @@ def command(
     if shard is not None:
         options["shard"] = Shard.parse(shard)
         names, settings["shard"] = options["shard"].names(inputs)
-        files, place = {name: Path(name) for name in names}, out / options["shard"].name
+        files, place = files_of(names), out / options["shard"].name
 
     def make() -> dict[str, Any]:
         with progress("tokenize") as report:

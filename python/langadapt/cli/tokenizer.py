@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from langadapt.artefacts.remote import RemoteFile
 from langadapt.artefacts.shards import Shard
 from langadapt.artefacts.stages import make_once
 from langadapt.cli.options import (
@@ -124,8 +125,8 @@ def count(
     if shard is not None:
         arguments["shard"] = Shard.parse(shard)
         names, settings["shard"] = arguments["shard"].names(inputs)
-        taken = {name: Path(name) for name in names}
-        place, files = out / arguments["shard"].name, taken | {k: v for k, v in (files or {}).items() if k == "like"}
+        copied = {name: file for name, file in (files or {}).items() if name == "like"}
+        place, files = out / arguments["shard"].name, (files_of(names) or {}) | copied
 
     def make() -> dict[str, Any]:
         with progress("count words") as report:
@@ -197,7 +198,7 @@ def train(
     show({"tokenizer": str(out), **summary}, as_json)
 
 
-def files_behind(arguments: dict[str, Any]) -> dict[str, Path] | None:
+def files_behind(arguments: dict[str, Any]) -> dict[str, Path | RemoteFile] | None:
     """Whatever a tokenizer is made from, by name; none for what cannot be read twice.
 
     Raises:

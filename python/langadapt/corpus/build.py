@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from langadapt import _core
 from langadapt.artefacts.folders import check_space, fingerprints, new_folder, write_manifest
+from langadapt.artefacts.remote import RemoteFile
 from langadapt.checks import at_least
+from langadapt.corpus.arriving import bytes_of
 from langadapt.corpus.documents import LONGEST_LINE, Inputs, PathName, Reading
 from langadapt.corpus.language import learn
 from langadapt.corpus.streams import Documents, TextStream, is_stream, open_dataset
@@ -107,7 +110,7 @@ class BuildOptions:
             self.repetition or self.exact_duplicates or self.near_duplicates or bool(self.foreign)
         )
 
-    def made_from(self, files: Mapping[str, Path] | None) -> dict[str, Path] | None:
+    def made_from(self, files: Mapping[str, Path | RemoteFile] | None) -> dict[str, Path | RemoteFile] | None:
         """``files``, by name, and those of the other language; none for what cannot be read twice."""
         others = Reading(self.foreign).files() if self.foreign else {}
         return None if files is None or others is None else {**files, **others}
@@ -173,7 +176,8 @@ def build_corpus(
         check_space(Path(out), least_bytes((reading.files() or {}).values()))
     made_from |= fingerprints(chosen.made_from({}) or {})
     with new_folder(Path(out), made_from if not isinstance(source, TextStream) else ()) as folder:
-        found = _core.build_corpus(source, folder, core, progress)
+        with reading.local(folder) if isinstance(source, list) else nullcontext(source) as local:
+            found = _core.build_corpus(local, folder, core, progress)
         read = found.pop("read")
         if isinstance(source, TextStream):
             source.add_to(read)
@@ -183,10 +187,10 @@ def build_corpus(
     return report
 
 
-def least_bytes(files: Iterable[Path]) -> int:
+def least_bytes(files: Iterable[Path | RemoteFile]) -> int:
     """What a corpus made of whole ``files`` takes, in bytes, if it packs better and they hold more besides the text
     than they ever do."""
-    sizes = ((file.stat().st_size, file.suffix in PACKED) for file in files if file.is_file())
+    sizes = ((bytes_of(file), Path(str(file)).suffix in PACKED) for file in files)
     return sum(size // 8 if packed else size // 40 for size, packed in sizes)
 
 

@@ -6,15 +6,18 @@ import errno
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from langadapt import _core
+from langadapt.artefacts.remote import RemoteFile, is_remote, shown
 from langadapt.checks import at_least
+from langadapt.corpus.arriving import arriving, files_behind
 from langadapt.corpus.streams import Documents, TextStream, is_stream
-from langadapt.errors import ConfigError, DataError, shorten
+from langadapt.errors import ConfigError, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,8 @@ class Reading:
         if self.names is None and not isinstance(self.source, Iterable):
             raise TypeError(f"inputs: {type(self.inputs).__name__}; pass paths or an iterable of texts")
         for name in self.names or ():
-            if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST_NAME for part in name.split("/")):
+            parts = [] if is_remote(name) else name.split("/")
+            if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST_NAME for part in parts):
                 raise FileNotFoundError(errno.ENOENT, f"no such file; {FOR_TEXTS}", shorten(name, 80))
 
     @property
@@ -95,33 +99,42 @@ class Reading:
         """All texts in a fixed order, in bounded memory; a warning at the end counts the lines that held none."""
         if self.names is None:
             return _counted(self.stream())
-        return _texts_from(self.open())
+        if any(map(is_remote, self.names)):
+            self.files()
+            return self.fetched()
+        return _texts_from(self.open(self.names))
 
-    def open(self) -> _core.DocumentReader:
+    def fetched(self) -> Iterator[str]:
+        """The same where some of it has to be fetched first."""
+        with self.local() as names:
+            yield from _texts_from(self.open(names))
+
+    def local(self, beside: Path | None = None) -> AbstractContextManager[list[str]]:
+        """The names as the core reads them, see :func:`langadapt.corpus.arriving.arriving`."""
+        return arriving(self.names or [], beside)
+
+    def open(self, names: list[str]) -> _core.DocumentReader:
         """Start reading files."""
         try:
-            return _core.DocumentReader(self.names or [], self.how)
+            return _core.DocumentReader(names, self.how)
         except OSError as error:
             if error.filename is not None and any(mark in str(error.filename) for mark in "\n "):
                 raise type(error)(error.errno, f"{error.strerror}; {FOR_TEXTS}", error.filename) from None
             raise
 
-    def files(self) -> dict[str, Path] | None:
-        """The files that are read, by name; none for what cannot be read twice: standard input, a stream.
+    def files(self) -> dict[str, Path | RemoteFile] | None:
+        """The files that are read, by name; none for what cannot be read twice, or not be told from what it was before:
+        standard input, a stream, a file whose server tells no version.
 
         Raises:
             DataError: a name that is not UTF-8, which no manifest can hold.
         """
         if self.names is None or any(name == "-" or is_stream(name) for name in self.names):
             return None
-        # Of a shard without a file.
-        files = {str(path): Path(path) for path in (_core.expand_inputs(self.names) if self.names else [])}
-        for name in files:
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise DataError(f"{name!a}: a file name that is not UTF-8; rename the file") from None
-        return files if all(file.is_file() for file in files.values()) else None
+        # There may be none: of a shard without a file.
+        files = [file for name in self.names for file in files_behind(name)]
+        known = all(file.version if isinstance(file, RemoteFile) else file.is_file() for file in files)
+        return {str(file): file for file in files} if known else None
 
 
 def read_documents(
@@ -138,8 +151,9 @@ def read_documents(
         inputs: a file, folder, pattern or ``"-"`` (standard input), or a list or tuple of them: ``.jsonl``,
             ``.ndjson``, ``.json`` (JSON Lines) and ``.txt``, each also with ``.gz`` or ``.zst``, and ``.parquet``. A
             folder stands for all such files below it; one written by :func:`langadapt.build_corpus`, for its training
-            split. Any other iterable is one of documents: strings, or mappings such as a ``datasets`` stream gives. A
-            list of strings is always one of paths; for texts pass ``iter(texts)``.
+            split. URLs (``s3://``, ``gs://``, ``az://``, ``hf://``, ``https://``) name files, folders and patterns
+            elsewhere. Any other iterable is one of documents: strings, or mappings such as a ``datasets`` stream gives.
+            A list of strings is always one of paths; for texts pass ``iter(texts)``.
         text_field: JSON key, Parquet column (dotted path) or mapping key that holds the text.
         strict: raise at the first line without a document; otherwise such lines are counted and skipped, and a
             warning at the end names the first.
@@ -191,13 +205,16 @@ def expand_inputs(inputs: Paths) -> list[Path]:
     Raises:
         FileNotFoundError: a name does not exist.
         DataError: an unknown ending, or a folder or pattern without files.
+        ConfigError: a URL, which stands for none of this machine.
     """
     names = Reading(inputs).names
     if names is None:
         raise TypeError("inputs: an iterable of documents has no files")
+    for name in filter(is_remote, names):
+        raise ConfigError(f"{shown(name)}: is not on this machine; copy it here first")
     return [Path(path) for path in _core.expand_inputs(names)]
 
 
-def files_of(inputs: Inputs) -> dict[str, Path] | None:
+def files_of(inputs: Inputs) -> dict[str, Path | RemoteFile] | None:
     """See :meth:`Reading.files`."""
     return Reading(inputs).files()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from langadapt import _core
+from langadapt.artefacts.remote import RemoteFile
 from langadapt.corpus.documents import Reading
 from langadapt.corpus.samples import first_bytes
 from langadapt.corpus.streams import TextStream, is_stream, open_dataset
@@ -54,9 +55,13 @@ def sample(reading: Reading) -> list[str]:
         raise ConfigError("foreign: what is read once cannot be learnt from first; give files, or `hf:NAME`")
     if is_stream(names[0]):
         return first_bytes(TextStream(open_dataset(names[0]), reading.text_field, strict=False), SAMPLE_BYTES)
-    files = reading.files() or {}
-    every = [*files][:: -(-len(files) // SAMPLED_FILES)]
-    parts = (replace(reading, inputs=[name], allow_empty=True).documents() for name in every)
+    files = reading.files()
+    if not files:
+        # What a server tells no version of, and so cannot be counted on to be the same for every shard.
+        return first_bytes(reading.documents(), SAMPLE_BYTES)
+    every = [*files.values()][:: -(-len(files) // SAMPLED_FILES)]
+    places = (file.url if isinstance(file, RemoteFile) else str(file) for file in every)
+    parts = (replace(reading, inputs=[place], allow_empty=True).documents() for place in places)
     return [text for part in parts for text in first_bytes(part, SAMPLE_BYTES / len(every))]
 
 

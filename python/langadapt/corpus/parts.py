@@ -17,6 +17,7 @@ from typing import Any
 from langadapt import _core
 from langadapt.artefacts.engine import Engine
 from langadapt.artefacts.folders import fingerprints, new_folder, read_manifest, verify, write_manifest
+from langadapt.artefacts.remote import RemoteFile
 from langadapt.artefacts.shards import Shard, find_parts, inputs_of, settings_of
 from langadapt.artefacts.stages import Log, make_once
 from langadapt.corpus.build import READING, BuildOptions, CorpusReport, check_split
@@ -58,11 +59,13 @@ def build_corpus_part(
     chosen.check()
     settings = asdict(chosen)
     names, described = shard.names(Reading(inputs).names, chosen.block_bytes)
-    files = {name: Path(name) for name in names}
+    reading = Reading(names)
+    files = reading.files() or {}
     folder = Path(out) / shard.name
     with new_folder(folder, files) as temporary:
         core = chosen.for_core(Reading(inputs, **{name: settings[name] for name in READING}), threads)
-        found = _core.build_part(names, temporary, core, shard.number == 0, progress)
+        with reading.local(temporary) as local:
+            found = _core.build_part(local, temporary, core, shard.number == 0, progress)
         summary = {**found.pop("read"), **found}
         write_manifest(temporary, STAGE, settings | {"shard": described}, fingerprints(files), summary=summary)
     return folder
@@ -85,8 +88,7 @@ def make_corpus_part(
         folder = build_corpus_part(inputs, out, shard, threads=threads, progress=progress, **options)
         return dict(read_manifest(folder)["summary"])
 
-    files = BuildOptions(**options).made_from({name: Path(name) for name in names}) or {}
-    settings = options | {"shard": described}
+    files, settings = BuildOptions(**options).made_from(Reading(names).files()), options | {"shard": described}
     return make_once(STAGE, Path(out) / shard.name, make, settings=settings, inputs=files, log=log)
 
 
@@ -135,7 +137,7 @@ def added(counts: Sequence[dict[str, int]]) -> dict[str, int]:
     return {name: total[name] for name in counts[0]}
 
 
-def check_parts(parts: Sequence[Path], options: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+def check_parts(parts: Sequence[Path], options: Mapping[str, Any], files: Mapping[str, Path | RemoteFile]) -> None:
     """Make sure that parts are those of a corpus with these options and files.
 
     Raises:

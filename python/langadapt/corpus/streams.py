@@ -62,7 +62,7 @@ def field_of(document: object, text_field: str, number: int) -> Any:
 
 def is_stream(name: str) -> bool:
     """Whether an input is the name of a ``datasets`` stream, not of files."""
-    return name.startswith("hf:")
+    return name.startswith("hf:") and not name.startswith("hf://")
 
 
 def open_dataset(name: str) -> Iterable[Mapping[str, Any]]:

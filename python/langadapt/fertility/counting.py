@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,8 @@ class Reader:
         """Size of the corpus and one tally per tokenizer."""
         stream = reading.stream() if reading.names is None else None
         if all(tokenizer.native is not None for tokenizer in self.tokenizers):
-            found = self.count_natively(reading.names or stream, reading)
+            with nullcontext(stream) if stream is not None else reading.local() as source:
+                found = self.count_natively(source, reading)
         else:
             found = self.count_in_batches(reading.documents() if stream is None else stream, reading)
         read = found["read"]

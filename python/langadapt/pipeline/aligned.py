@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from langadapt.corpus.documents import expand_inputs, read_documents
+from langadapt.artefacts.remote import RemoteFile
+from langadapt.corpus.arriving import files_behind
+from langadapt.corpus.documents import read_documents
 from langadapt.errors import ConfigError
 
 SIDES = ("source", "target")
@@ -32,8 +34,9 @@ def pairs_as_documents(inputs: list[str]) -> Iterator[str]:
         DataError: a line without both sides, or damaged; names file and side.
     """
     number = 0
-    for file in expand_inputs([*inputs]):
-        sides = (read_documents([str(file)], text_field=side, strict=True) for side in SIDES)
+    for file in (file for name in inputs for file in files_behind(name)):
+        place = file.url if isinstance(file, RemoteFile) else str(file)
+        sides = (read_documents([place], text_field=side, strict=True) for side in SIDES)
         for source, target in zip(*sides, strict=True):
             first, second = (source, target) if number % 2 == 0 else (target, source)
             number += 1

@@ -30,9 +30,10 @@ def conversations(job: Job, corpora: text.Corpora) -> tuple[Arm, list[Example]]:
     """
     corpus, tokenizer = job.recipe.corpus, Tokenizer.from_pretrained(job.model)
     encoder = ConversationEncoder(tokenizer)
-    files = [Path(file) for file in files_of(corpus.paths_of("target")) or {}]
-    if not files:
-        raise ConfigError("corpus.target: conversations are read from .jsonl files, not from a stream")
+    found = (files_of(corpus.paths_of("target")) or {}).values()
+    files = [file for file in found if isinstance(file, Path)]
+    if not files or len(files) < len(found):
+        raise ConfigError("corpus.target: conversations are read from .jsonl files of this machine; copy them here")
     held_out = split_conversations(files, corpus.validation_share, corpus.validation_documents or MEASURED)
     out = job.folder / "stores" / CHAT
 

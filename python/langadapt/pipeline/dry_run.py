@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from langadapt.corpus.build import READING
-from langadapt.corpus.documents import Reading, expand_inputs
+from langadapt.corpus.documents import Reading, files_of
 from langadapt.corpus.language import learn
-from langadapt.corpus.streams import is_stream
 from langadapt.pipeline.job import checked_model
 from langadapt.recipe.recipe import Recipe
 from langadapt.swap.rows.names import AUTO, KEEP, VECTOR_METHODS
@@ -26,8 +25,7 @@ def dry_run(recipe: Recipe) -> list[tuple[str, bool]]:
     """
     checked_model(recipe.of_text("adapt"))
     for name in (*(path for source in recipe.corpus.texts for path in source.paths), *recipe.corpus.foreign):
-        if not is_stream(name):
-            expand_inputs([name])
+        files_of([name])
     if recipe.tokenizer.path is not None:
         Tokenizer.from_pretrained(recipe.tokenizer.path)
     for file in (*recipe.swap.words, *([recipe.evaluate.parallel] if recipe.evaluate.parallel else [])):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from langadapt.artefacts.folders import write_atomically
+from langadapt.artefacts.remote import is_remote
 from langadapt.artefacts.shards import find_parts
 from langadapt.corpus.build import BuildOptions, build_corpus
 from langadapt.corpus.documents import files_of, is_stream, read_documents
@@ -132,8 +133,8 @@ def corpus(job: Job, source: SourceSettings) -> Part:
     parts = parts_of(job.folder, source.name)
     options = job.recipe.corpus.building(source)
     read = BuildOptions(**options).made_from(files_of(inputs)) or {}
-    # A stream has no bytes here to know it by: its name has to do.
-    streams = [name for name in inputs if is_stream(name)]
+    # A stream has no bytes here to know it by, and a server need not tell versions of its files: the name has to do.
+    streams = [name for name in inputs if is_stream(name) or is_remote(name)]
     stamp = {**options, "streams": streams} | ({"kind": source.kind} if source.kind == "pairs" else {})
 
     def make() -> dict[str, Any]:

@@ -26,6 +26,7 @@ LITTLE_MEMORY = 4 * GIB
 EXTRAS = {
     "lm_eval": "suites of tasks (`pip install 'langadapt[evaluate]'`)",
     "datasets": "`hf:` streams of text (`pip install 'langadapt[datasets]'`)",
+    "s3fs": "text in stores, `s3://` and `https://` (`pip install 'langadapt[remote]'`)",
     "liger_kernel": "`loss_chunk: liger` (`pip install 'langadapt[liger]'`)",
     "flash_attn": "`attention: flash`",
 }

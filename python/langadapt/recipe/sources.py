@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from langadapt.artefacts.remote import shown
 from langadapt.checks import at_least, positive
 from langadapt.corpus.build import BuildOptions
 from langadapt.errors import ConfigError
@@ -15,6 +17,18 @@ ROUNDING = 1e-6
 """By how much shares may miss a sum of 1."""
 
 
+def check_names(where: str, names: Sequence[str]) -> None:
+    """Raise ConfigError for a name of no text, and for one that holds what nobody may see: recipes are kept."""
+    if not all(names):
+        raise ConfigError(f"{where}: an empty name stands for no text")
+    for name in names:
+        if shown(name) != name:
+            raise ConfigError(
+                f"{where}: {shown(name)}: has a signature or password, and recipes are kept for all to read; name it "
+                "without, and let credentials come from this machine"
+            )
+
+
 @dataclass(kw_only=True)
 class SourceSettings:
     """One text of ``corpus.sources``."""
@@ -22,7 +36,7 @@ class SourceSettings:
     name: str
     """In logs, reports and folders."""
     paths: list[str]
-    """Files, folders or globs, or one ``hf:NAME[:CONFIG[:SPLIT]]``."""
+    """Files, folders or globs, also as URLs (``s3://``, ``https://``), or one ``hf:NAME[:CONFIG[:SPLIT]]``."""
     language: Literal["target", "source", "other"] = "target"
     """``target`` and ``source`` are measured as wholes, too; ``other``, such as code, only by itself."""
     kind: Literal["text", "pairs"] = "text"
@@ -40,6 +54,7 @@ class SourceSettings:
             raise ConfigError(f"{where}the name must do as a folder's")
         if not self.paths or not all(self.paths):
             raise ConfigError(f"{where}paths name no text")
+        check_names(f"{where}paths", self.paths)
         if not 0 <= self.share <= 1:
             raise ConfigError(f"{where}share: {self.share} is not in [0, 1]")
         positive(where, max_repeats=self.max_repeats)
@@ -60,7 +75,8 @@ class CorpusSettings(BuildOptions):
     ``sources`` of these names."""
 
     target: list[str] = field(default_factory=list)
-    """Files, folders or globs with text in the new language, or one ``hf:NAME[:CONFIG[:SPLIT]]``."""
+    """Files, folders or globs with text in the new language, also as URLs (``s3://``, ``https://``), or one
+    ``hf:NAME[:CONFIG[:SPLIT]]``."""
     source: list[str] = field(default_factory=list)
     """Text in the language that the model already speaks: for measuring what it forgets, and for replay."""
     source_share: float = 0.0
@@ -77,8 +93,8 @@ class CorpusSettings(BuildOptions):
             raise ConfigError("corpus.source_share is above 0, but corpus.source names no text")
         if not 0 < self.validation_share < 1:
             raise ConfigError(f"corpus.validation_share: {self.validation_share} is not in (0, 1)")
-        if not all(self.target) or not all(self.source):
-            raise ConfigError("corpus.target and corpus.source: an empty name stands for no text")
+        check_names("corpus.target", self.target)
+        check_names("corpus.source", self.source)
         at_least(1, "corpus.", validation_bytes=self.validation_bytes, validation_documents=self.validation_documents)
         self.check("corpus.")
         if self.sources:

@@ -192,7 +192,8 @@ def counted(
 def count(counter: _core.WordCounter, reading: Reading, blueprint: Blueprint, progress: Progress | None) -> None:
     """Count the words of a text and say what was left out."""
     if reading.names is not None and blueprint.cutting.foreign is None:
-        report = counter.count_files(reading.names, reading.how, progress)
+        with reading.local() as names:
+            report = counter.count_files(names, reading.how, progress)
         warn_of_skipped(report)
     else:
         count_stream(counter, reading.documents(), blueprint, progress)

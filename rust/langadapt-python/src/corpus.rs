@@ -85,21 +85,6 @@ pub fn expand_inputs(py: Python<'_>, names: Vec<String>) -> PyResult<Vec<PathBuf
     Ok(inputs.paths().map(PathBuf::from).collect())
 }
 
-/// The same in blocks of consecutive files, of `bytes` or more each but for the last.
-#[pyfunction]
-pub fn input_blocks(py: Python<'_>, names: Vec<String>, bytes: u64) -> PyResult<Vec<Vec<PathBuf>>> {
-    py.detach(|| {
-        let inputs = Inputs::expand(&names)?;
-        let mut blocks: Vec<Vec<PathBuf>> = Vec::new();
-        for (path, block) in inputs.paths().zip(inputs.blocks(bytes)) {
-            blocks.resize_with(block + 1, Vec::new);
-            blocks[block].push(path.to_owned());
-        }
-        Ok(blocks)
-    })
-    .map_err(|error| to_python(py, error))
-}
-
 /// A copy of a batch's texts that outlives it.
 fn texts_of(batch: &Batch) -> Texts {
     let mut texts = Texts::default();

@@ -41,7 +41,7 @@ mod _core {
     #[pymodule_export]
     use crate::adamw::{adamw_step, square_sums};
     #[pymodule_export]
-    use crate::corpus::{DocumentReader, build_corpus, build_part, expand_inputs, input_blocks, join_corpus};
+    use crate::corpus::{DocumentReader, build_corpus, build_part, expand_inputs, join_corpus};
     #[pymodule_export]
     use crate::fertility::{count_tokens, token_surfaces};
     #[pymodule_export]

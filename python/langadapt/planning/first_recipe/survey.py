@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from langadapt.artefacts.remote import is_remote
 from langadapt.corpus.documents import expand_inputs, read_documents
+from langadapt.corpus.streams import is_stream
 from langadapt.errors import ConfigError, DataError
 from langadapt.progress import Progress
 from langadapt.swap.overlap import script_of
@@ -64,9 +66,9 @@ def survey(inputs: Sequence[str], *, progress: Progress | None = None) -> Survey
         ConfigError: a `datasets` stream, which has no size, or fewer than two documents.
         FileNotFoundError, DataError: as `langadapt.read_documents`.
     """
-    if any(name.startswith("hf:") for name in inputs):
+    if any(is_stream(name) or is_remote(name) for name in inputs):
         raise ConfigError(
-            "init looks at files; make some of the stream first: `langadapt corpus build hf:... --out DIR`"
+            "init looks at files of this machine; make some first: `langadapt corpus build hf:... --out DIR`"
         )
     files = expand_inputs(list(inputs))
     taken: list[str] = []

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from langadapt.artefacts.folders import SWAP_ROWS_NAME
+from langadapt.artefacts.names import SWAP_ROWS_NAME
 from langadapt.errors import DataError
 from langadapt.swap.rows.plan import RowPlan
 from langadapt.swap.rows.tables import TablePlans

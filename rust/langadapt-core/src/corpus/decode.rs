@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::ahead::{Ahead, InOrder, WINDOW_LOG_MAX, streaming};
 use super::gzip::Members;
-use super::inputs::Codec;
+use super::inputs::{Codec, Source};
 use crate::{Error, Monitor, Result};
 
 const BUFFER: usize = 256 << 10;
@@ -30,14 +30,15 @@ pub(super) struct Decoded {
 }
 
 impl Decoded {
-    /// Opens the file at `path`, `-` for the standard input.
-    pub fn open(path: &Path, codec: Codec, monitor: &Monitor) -> Result<Self> {
+    /// Opens a file, `-` for the standard input.
+    pub fn open(source: &Source, monitor: &Monitor) -> Result<Self> {
+        let (path, codec) = (source.path.as_path(), source.codec);
         let fail = |error| Error::io(path, error);
         let mut promised = 0;
         let file: Box<dyn Read + Send> = if path.as_os_str() == "-" {
             Box::new(Pipe::new(io::stdin()).map_err(fail)?)
         } else {
-            let file = File::open(path).map_err(fail)?;
+            let file = File::open(source.file()).map_err(fail)?;
             let about = file.metadata().map_err(fail)?;
             if about.is_file() {
                 promised = about.len();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Feed;
+use super::arriving::{self, Place};
 use crate::{Error, Result};
 
 const ENDINGS: &str = ".jsonl, .ndjson, .json, .txt (each also with .gz or .zst) and .parquet";
@@ -32,10 +33,25 @@ pub(super) enum Codec {
 /// One file to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Source {
-    /// `-` stands for the standard input.
+    /// `-` stands for the standard input. Of a file that is fetched the name elsewhere.
     pub path: PathBuf,
     pub format: Format,
     pub codec: Codec,
+    /// Of a file that is fetched.
+    pub place: Option<Place>,
+}
+
+impl Source {
+    /// Where its bytes are read.
+    pub fn file(&self) -> &Path {
+        self.place.as_ref().map_or(&self.path, |place| &place.path)
+    }
+
+    /// How many they are; `None` for a pipe, or where there is no file.
+    fn bytes(&self) -> Option<u64> {
+        let on_disk = || Some(fs::metadata(&self.path).ok().filter(fs::Metadata::is_file)?.len());
+        self.place.as_ref().map_or_else(on_disk, |place| Some(place.bytes))
+    }
 }
 
 /// Files in document order, or one feed.
@@ -54,7 +70,7 @@ impl Inputs {
     ///
     /// Endings: `.jsonl`, `.ndjson`, `.json` (JSON Lines) and `.txt`, each also with `.gz` or `.zst`, and `.parquet`.
     /// A pipe has no ending: it is gzip, zstd or plain by its first bytes, and JSON Lines if its first character is
-    /// `{`, otherwise text.
+    /// `{`, otherwise text. A list of files that are fetched meanwhile ends in `.arriving`.
     ///
     /// # Errors
     /// [`Error::Io`] for a name that does not exist, [`Error::Data`] for an unknown ending and for a folder or pattern
@@ -87,12 +103,11 @@ impl Inputs {
     /// each file's block. It depends on the files alone, so that whoever reads whole blocks finds the same ones.
     pub fn blocks(&self, bytes: u64) -> Vec<usize> {
         let (mut block, mut filled) = (0, 0);
-        let size = |source: &Source| fs::metadata(&source.path).map_or(0, |about| about.len());
-        let number = |source| {
+        let number = |source: &Source| {
             if filled >= bytes.max(1) {
                 (block, filled) = (block + 1, 0);
             }
-            filled += size(source);
+            filled += source.bytes().unwrap_or(0);
             block
         };
         self.sources.iter().map(number).collect()
@@ -103,21 +118,19 @@ impl Inputs {
         if self.feed.is_some() {
             return None;
         }
-        self.sources.iter().try_fold(0, |sum, source| {
-            let about = fs::metadata(&source.path).ok().filter(fs::Metadata::is_file)?;
-            Some(sum + about.len())
-        })
+        self.sources.iter().try_fold(0, |sum, source| Some(sum + source.bytes()?))
     }
 }
 
 fn expand_one(name: &str, sources: &mut Vec<Source>) -> Result<()> {
     let path = Path::new(name);
     if name == "-" {
-        sources.push(Source { path: path.to_owned(), format: Format::Sniff, codec: Codec::Sniff });
+        sources.push(Source { path: path.to_owned(), format: Format::Sniff, codec: Codec::Sniff, place: None });
         return Ok(());
     }
     match fs::metadata(path) {
         Ok(about) if about.is_dir() => expand_folder(path, sources),
+        Ok(_) if name.ends_with(arriving::ENDING) => expand_list(path, sources),
         Ok(about) => {
             sources.push(source_of(path.to_owned(), about.is_file())?);
             Ok(())
@@ -125,6 +138,13 @@ fn expand_one(name: &str, sources: &mut Vec<Source>) -> Result<()> {
         Err(_) if name.contains(['*', '?', '[']) => expand_pattern(name, sources),
         Err(error) => Err(Error::io(path, error)),
     }
+}
+
+fn expand_list(path: &Path, sources: &mut Vec<Source>) -> Result<()> {
+    for (name, place) in arriving::read_list(path)? {
+        sources.push(Source { place: Some(place), ..source_of(name, true)? });
+    }
+    Ok(())
 }
 
 fn expand_pattern(pattern: &str, sources: &mut Vec<Source>) -> Result<()> {
@@ -190,13 +210,13 @@ fn source_of(path: PathBuf, is_regular: bool) -> Result<Source> {
         Some("jsonl" | "ndjson" | "json") => Format::JsonLines,
         Some("txt") => Format::Text,
         Some("parquet") if codec == Codec::Plain => Format::Parquet,
-        _ if !is_regular => return Ok(Source { path, format: Format::Sniff, codec: Codec::Sniff }),
+        _ if !is_regular => return Ok(Source { path, format: Format::Sniff, codec: Codec::Sniff, place: None }),
         other => {
             let hint = hint(other.unwrap_or_default());
             return Err(Error::data(path, format!("unknown ending; known are {ENDINGS}{hint}")));
         }
     };
-    Ok(Source { path, format, codec })
+    Ok(Source { path, format, codec, place: None })
 }
 
 /// How to read what is not read here.

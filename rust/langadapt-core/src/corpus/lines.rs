@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ahead::Ahead;
+use super::arriving::{Arrived, wait_for};
 use super::batch::{Batch, Framing};
 use super::decode::Decoded;
 use super::encoding::{self, HEAD, Utf16};
@@ -32,12 +33,14 @@ pub(super) struct LineReader {
     batch_bytes: usize,
     max_line_bytes: usize,
     text_unit: TextUnit,
+    _arrived: Option<Arrived>,
 }
 
 impl LineReader {
     pub fn open(source: &Source, options: &ReadOptions, monitor: &Monitor) -> Result<Self> {
+        let _arrived = wait_for(source.place.as_ref(), &source.path, monitor)?;
         Ok(Self {
-            input: Decoded::open(&source.path, source.codec, monitor)?,
+            input: Decoded::open(source, monitor)?,
             path: Arc::new(source.path.clone()),
             format: source.format,
             framing: Framing::JsonLines,
@@ -49,6 +52,7 @@ impl LineReader {
             batch_bytes: options.batch_bytes.max(1),
             max_line_bytes: options.max_line_bytes,
             text_unit: options.text_unit,
+            _arrived,
         })
     }
 

@@ -15,6 +15,7 @@
 //! skipped over, though checked to be JSON.
 
 mod ahead;
+mod arriving;
 mod batch;
 mod build;
 mod decode;

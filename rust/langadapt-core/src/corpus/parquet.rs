@@ -16,7 +16,9 @@ use parquet::file::reader::{ChunkReader, FileReader, Length};
 use parquet::file::serialized_reader::SerializedFileReader;
 
 use super::ReadOptions;
+use super::arriving::{Arrived, wait_for};
 use super::batch::{Batch, Framing};
+use super::inputs::Source;
 use super::report::{Fault, Kind};
 use crate::memory::try_reserve;
 use crate::{Error, Monitor, Result};
@@ -26,7 +28,9 @@ const ROWS: usize = 32;
 
 /// A Parquet file whose row groups are read by several threads.
 pub(super) struct ParquetFile {
+    /// What it is called, and where it lies.
     path: Arc<PathBuf>,
+    place: PathBuf,
     column: usize,
     /// Rows of each row group.
     rows: Vec<u64>,
@@ -36,9 +40,10 @@ pub(super) struct ParquetFile {
 }
 
 impl ParquetFile {
-    /// Reads the footer of the file at `path` and finds the column `field`, a name or a dotted path.
-    pub fn open(path: &Path, field: &str) -> Result<Self> {
-        let reader = Arc::new(open(path)?);
+    /// Reads a file's footer and finds the column `field`, a name or a dotted path.
+    pub fn open(source: &Source, field: &str) -> Result<Self> {
+        let (path, place) = (source.path.as_path(), source.file());
+        let reader = Arc::new(open(path, place)?);
         let metadata = reader.metadata();
         let schema = metadata.file_metadata().schema_descr();
         let columns = || schema.columns().iter().map(|column| column.path().string());
@@ -57,9 +62,9 @@ impl ParquetFile {
             return Err(Error::data(path, format!("column `{field}` holds no plain strings (it is {kind} or a list)")));
         }
         let rows = metadata.row_groups().iter().map(|group| group.num_rows().max(0).cast_unsigned()).collect();
-        let bytes = reader_bytes(path)?;
+        let bytes = reader_bytes(path, place)?;
         let reader = Mutex::new(Arc::downgrade(&reader));
-        Ok(Self { path: Arc::new(path.to_owned()), column, rows, bytes, reader })
+        Ok(Self { path: Arc::new(path.to_owned()), place: place.to_owned(), column, rows, bytes, reader })
     }
 
     /// How many row groups the file has.
@@ -99,8 +104,8 @@ impl ParquetFile {
         if let Some(open) = reader.upgrade() {
             return Ok(open);
         }
-        let opened = Arc::new(open(&self.path)?);
-        if reader_bytes(&self.path)? != self.bytes {
+        let opened = Arc::new(open(&self.path, &self.place)?);
+        if reader_bytes(&self.path, &self.place)? != self.bytes {
             return Err(Error::data(self.path.as_path(), "changed while it was read: read it again once it is whole"));
         }
         *reader = Arc::downgrade(&opened);
@@ -108,12 +113,12 @@ impl ParquetFile {
     }
 }
 
-fn reader_bytes(path: &Path) -> Result<u64> {
-    Ok(std::fs::metadata(path).map_err(|error| Error::io(path, error))?.len())
+fn reader_bytes(path: &Path, place: &Path) -> Result<u64> {
+    Ok(std::fs::metadata(place).map_err(|error| Error::io(path, error))?.len())
 }
 
-fn open(path: &Path) -> Result<SerializedFileReader<Shared>> {
-    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+fn open(path: &Path, place: &Path) -> Result<SerializedFileReader<Shared>> {
+    let file = File::open(place).map_err(|error| Error::io(path, error))?;
     let bytes = file.metadata().map_err(|error| Error::io(path, error))?.len();
     let shared = Shared { path: Arc::new(path.to_owned()), file: Arc::new(file), bytes };
     guarded(|| SerializedFileReader::new(shared)).map_err(|error| explain(path, error))
@@ -215,6 +220,39 @@ impl RowGroupReader {
             self.row += 1;
         }
         Ok(())
+    }
+}
+
+/// The row groups of a file that is fetched, one after the other: it is not there before its turn, and goes afterwards.
+pub(super) struct FetchedGroups {
+    file: Arc<ParquetFile>,
+    reader: Option<RowGroupReader>,
+    next: usize,
+    _arrived: Option<Arrived>,
+}
+
+impl FetchedGroups {
+    /// Waits for the file and opens it.
+    pub fn open(source: &Source, options: &ReadOptions, monitor: &Monitor) -> Result<Self> {
+        let _arrived = wait_for(source.place.as_ref(), &source.path, monitor)?;
+        let file = Arc::new(ParquetFile::open(source, &options.text_field)?);
+        Ok(Self { file, reader: None, next: 0, _arrived })
+    }
+
+    /// Fills `batch` with documents of one row group; false at the end of the file.
+    pub fn read(&mut self, batch: &mut Batch, options: &ReadOptions, monitor: &Monitor) -> Result<bool> {
+        loop {
+            if let Some(reader) = &mut self.reader
+                && reader.read(batch, options, monitor)?
+            {
+                return Ok(true);
+            }
+            if self.next == self.file.row_groups() {
+                return Ok(false);
+            }
+            self.reader = Some(self.file.read_group(self.next)?);
+            self.next += 1;
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::ahead::Ahead;
 use super::batch::{Batch, Framing};
 use super::inputs::{Format, Source};
 use super::lines::LineReader;
-use super::parquet::{ParquetFile, RowGroupReader};
+use super::parquet::{FetchedGroups, ParquetFile, RowGroupReader};
 use super::{Feed, Inputs, ReadOptions};
 use crate::{Monitor, Result};
 
@@ -15,6 +15,7 @@ use crate::{Monitor, Result};
 pub(super) enum Unit<'a> {
     Lines(&'a Source),
     RowGroup(Arc<ParquetFile>, usize),
+    Fetched(&'a Source),
     Feed(&'a Feed),
 }
 
@@ -22,17 +23,21 @@ pub(super) enum Unit<'a> {
 pub(super) enum Reader<'a> {
     Lines(Box<LineReader>),
     RowGroup(Box<RowGroupReader>),
+    Fetched(Box<FetchedGroups>),
     /// The feed, its name and how many documents were taken from it.
     Feed(&'a Feed, Arc<PathBuf>, u64),
 }
 
-/// The units of `inputs` in document order, each with the place of its file; reads the footers of Parquet files.
+/// The units of `inputs` in document order, each with the place of its file; reads the footers of Parquet files, but
+/// not of those that are fetched.
 pub(super) fn plan<'a>(inputs: &'a Inputs, options: &ReadOptions, monitor: &Monitor) -> Result<Vec<(usize, Unit<'a>)>> {
     let mut units = Vec::new();
     for (place, source) in inputs.sources.iter().enumerate() {
         monitor.check()?;
-        if source.format == Format::Parquet {
-            let file = Arc::new(ParquetFile::open(&source.path, &options.text_field)?);
+        if source.format == Format::Parquet && source.place.is_some() {
+            units.push((place, Unit::Fetched(source)));
+        } else if source.format == Format::Parquet {
+            let file = Arc::new(ParquetFile::open(source, &options.text_field)?);
             units.extend((0..file.row_groups()).map(|group| (place, Unit::RowGroup(Arc::clone(&file), group))));
         } else {
             units.push((place, Unit::Lines(source)));
@@ -47,6 +52,7 @@ impl<'a> Unit<'a> {
         Ok(match self {
             Unit::Lines(source) => Reader::Lines(Box::new(LineReader::open(source, options, monitor)?)),
             Unit::RowGroup(file, group) => Reader::RowGroup(Box::new(file.read_group(*group)?)),
+            Unit::Fetched(source) => Reader::Fetched(Box::new(FetchedGroups::open(source, options, monitor)?)),
             Unit::Feed(feed) => Reader::Feed(feed, Arc::new(PathBuf::from("documents")), 0),
         })
     }
@@ -63,6 +69,7 @@ impl Reader<'_> {
         match self {
             Reader::Lines(lines) => lines.read(batch, monitor),
             Reader::RowGroup(rows) => rows.read(batch, options, monitor),
+            Reader::Fetched(rows) => rows.read(batch, options, monitor),
             Reader::Feed(feed, name, taken) => {
                 let Some(texts) = feed.pop(monitor)? else { return Ok(false) };
                 batch.start(Framing::Rows, name, *taken + 1);
