@@ -186,7 +186,8 @@ fn share(bits: &[u64], wanted: usize, letters: &[char]) -> f64 {
     f64::from(passed) / f64::from(all.max(1))
 }
 
-/// Lower-cased letters of the beginning of `text`, `most` of them, a space in place of everything between two words, and at both ends.
+/// Lower-cased letters of the beginning of `text`, `most` of them; a space in place of everything between two words,
+/// and at both ends.
 fn letters_of(text: &str, most: usize) -> Vec<char> {
     let mut letters = vec![' '];
     for character in text.chars() {
