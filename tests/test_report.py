@@ -302,6 +302,16 @@ def test_table_for_the_terminal() -> None:
     assert re.search(r"xz, a compressor +│ +2\.710 │", text)
 
 
+def test_what_models_write_stands_side_by_side(run: Path) -> None:
+    samples = page_text(write_report(run)).partition("Samples")[2].partition("Training")[0]
+    assert "source model, drawn" in samples and "focus, trained würfelt." in samples
+    # Before its training a model writes nothing worth a reader's time; how it fares stands in the table.
+    assert "focus, before training <schreibt>" not in samples
+    table = samples.partition("in another language")[2]
+    assert re.search(r"source model, likeliest 34 % 70 % 0 % 100 % source model, drawn – 70 %", table)
+    assert "focus, before training, likeliest" in table
+
+
 def test_no_table_breaks_a_word_at_80_columns() -> None:
     found = results()
     found["rows"][2]["label"] = "subword_mean, before training"

@@ -1,4 +1,4 @@
-"""What a model writes: greedy continuations of a few beginnings of held-out documents, in bounded time."""
+"""What a model writes: continuations of a few beginnings of held-out documents, in bounded time."""
 
 from __future__ import annotations
 
@@ -39,20 +39,27 @@ def prompts(texts: Sequence[str], count: int) -> list[tuple[str, str]]:
 
 @torch.no_grad()
 def continuations(
-    model: Any, tokenizer: Any, beginnings: Sequence[str], *, tokens: int = NEW_TOKENS, seconds: float = SECONDS
+    model: Any,
+    tokenizer: Any,
+    beginnings: Sequence[str],
+    *,
+    seed: int | None = None,
+    tokens: int = NEW_TOKENS,
+    seconds: float = SECONDS,
 ) -> list[str]:
-    """What ``model`` writes after each of ``beginnings``, the likeliest token each time.
+    """What ``model`` writes after each of ``beginnings``.
 
     Args:
         model: a causal language model of transformers; its mode and generation config stay as they are.
         tokenizer: a langadapt ``Tokenizer``; the first token follows its BOS (or EOS), as bits per byte are measured.
         beginnings: texts to go on from.
+        seed: of drawing each token by its probability; none = the likeliest one.
         tokens: written per text, at most; its end-of-sequence token ends a text before that.
         seconds: for all texts together, at most; the text that was being written stays as short as it was.
     """
     device = model.get_input_embeddings().weight.device
     found = []
-    with evaluating(model), generating(model, tokenizer, tokens, seconds / max(1, len(beginnings))):
+    with evaluating(model), generating(model, tokenizer, tokens, seconds / max(1, len(beginnings)), seed=seed):
         for text in beginnings:
             ids = np.concatenate([[prefix_token(tokenizer)], np.asarray(tokenizer.encode(text), dtype=np.int64)])
             given = torch.from_numpy(ids)[None].to(device)
@@ -63,20 +70,26 @@ def continuations(
 
 
 @contextmanager
-def generating(model: Any, tokenizer: Any, tokens: int, seconds: float) -> Iterator[None]:
-    """Greedy generation inside, the model's own settings afterwards: what a config leaves open, ``generate`` takes from
-    the model's, which may ask for sampling or punish repetition."""
+def generating(model: Any, tokenizer: Any, tokens: int, seconds: float, *, seed: int | None = None) -> Iterator[None]:
+    """Greedy generation inside, or by the model's probabilities as they are where there is a ``seed``; the model's own
+    settings and the state of torch's generators afterwards: what a config leaves open, ``generate`` takes from the
+    model's, which may ask for sampling or punish repetition."""
     from transformers import GenerationConfig
 
     own, end = model.generation_config, getattr(tokenizer, "eos_token_id", None)
+    drawn = {} if seed is None else {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
     model.generation_config = GenerationConfig(
-        do_sample=False,
+        do_sample=seed is not None,
+        **drawn,
         max_new_tokens=tokens,
         max_time=seconds,
         eos_token_id=end,
         pad_token_id=0 if end is None else end,
     )
     try:
-        yield
+        with torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            yield
     finally:
         model.generation_config = own

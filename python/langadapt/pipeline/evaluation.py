@@ -14,6 +14,7 @@ from langadapt.evaluation.bits_per_byte import measure_bits_per_byte
 from langadapt.evaluation.compression import xz_bits_per_byte
 from langadapt.evaluation.continuations import continuations, prompts
 from langadapt.evaluation.suites import measure_suites
+from langadapt.evaluation.writing import judge_of, measure_writing
 from langadapt.machine import choose_device
 from langadapt.models.folder import load_model, tokenizer_file
 from langadapt.pipeline.job import Job
@@ -27,7 +28,7 @@ PHASES = {"swapped": "before training", "trained": "trained", "finished": "train
 """For readers."""
 SAMPLES = {"target": 3, "source": 1}
 """Prompts of each language."""
-SPLIT = "watched and tested"
+MEASURED = {"split": "watched and tested", "writing": "greedy and drawn"}
 """In stamps: what is measured is not what earlier versions measured."""
 
 
@@ -54,7 +55,7 @@ def held_out(job: Job, corpora: Corpora) -> dict[str, HeldOutFacts]:
         return facts
 
     inputs = {name: part.validation for name, part in all_parts(corpora).items()}
-    found = job.run.stage("held-out", out, make, settings={"bytes": limit, "split": SPLIT}, inputs=inputs)
+    found = job.run.stage("held-out", out, make, settings={"bytes": limit, "split": MEASURED["split"]}, inputs=inputs)
     return {language: build(HeldOutFacts, facts, f"{language}.") for language, facts in found.items()}
 
 
@@ -83,7 +84,7 @@ def evaluated(
 
     inputs = {"model": model, "tokenizer": tokenizer_file(tokenizer)}
     inputs |= {name: part.validation for name, part in all_parts(corpora).items()}
-    settings = {**asdict(job.recipe.evaluate), "split": SPLIT}
+    settings = {**asdict(job.recipe.evaluate), **MEASURED}
     return Measurement(**job.run.stage(f"evaluate-{name}", out, make, settings=settings, inputs=inputs))
 
 
@@ -95,15 +96,25 @@ def measure(job: Job, corpora: Corpora, model: Path, tokenizer: Path) -> dict[st
     encoder = Tokenizer.from_pretrained(tokenizer)
     windows: dict[str, Any] = {"window": settings.window, "stride": settings.stride}
     numbers: dict[str, Any] = {"parameters": loaded.num_parameters()}
-    numbers |= {name: {} for name in ("bits_per_byte", "document_bits", "samples")}
+    numbers |= {name: {} for name in ("bits_per_byte", "document_bits", "samples", "drawn", "writing")}
+    held = {language: corpus.held_out(settings.bytes_while_training) for language, corpus in corpora.items()}
+    sides = {language: [*one.watched, *one.tested] for language, one in held.items() if language in SAMPLES}
     for language, corpus in corpora.items():
-        texts = corpus.held_out(settings.bytes_while_training).tested
+        texts = held[language].tested
         found = measure_bits_per_byte(loaded, encoder, texts, **windows, progress=job.progress)
         numbers["bits_per_byte"][language] = found.bits_per_byte
         numbers["bits_per_byte"] |= corpus.by_part(settings.bytes_while_training, found, TESTED)
         numbers["document_bits"][language] = [round(bits, 2) for bits in found.document_bits]
         beginnings = [beginning for beginning, _ in prompts(texts, SAMPLES.get(language, 1))]
         numbers["samples"][language] = continuations(loaded, encoder, beginnings)
+        numbers["drawn"][language] = continuations(loaded, encoder, beginnings, seed=job.recipe.seed)
+        if language not in sides:
+            continue
+        judge = judge_of(sides, language)
+        for way, seed in (("greedy", None), ("drawn", job.recipe.seed)):
+            found_writing = measure_writing(loaded, encoder, texts, judge, seed=seed)
+            if found_writing is not None:
+                numbers["writing"].setdefault(language, {})[way] = found_writing.to_dict()
     suites = measure_suites(loaded, tokenizer, settings.suites, limit=settings.limit, progress=job.progress)
     return {**numbers, "suites": suites.metrics, "suite_items": suites.items}
 

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from langadapt.evaluation.telling import read_course
-from langadapt.report import sections, words
+from langadapt.report import samples, sections, words
 from langadapt.report.charts import STROKES, stroke
 from langadapt.report.curves import best_step, bits_charts, course_remarks, other_charts
 from langadapt.report.results import Training
@@ -71,7 +71,8 @@ def page(run: RunData) -> str:
         compressed={side: facts.xz_bits_per_byte for side, facts in results.held_out.items()},
         suites=suites,
         paired=any(row.gained or row.remark for row in suites),
-        samples=sections.samples(summary, results),
+        samples=samples.samples(summary, results),
+        writing=samples.writing(summary),
         axes={axis: title for axis, title in AXES.items() if any(axis in chart.svgs for chart in charts)},
         bits=charts,
         charts=other_charts(run),

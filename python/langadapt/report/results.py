@@ -46,7 +46,11 @@ class Measurement:
     document_bits: dict[str, list[float]] = field(default_factory=dict)
     """Bits of each tested document, by language, in the order of :attr:`HeldOutFacts.document_bytes`."""
     samples: dict[str, list[str]] = field(default_factory=dict)
-    """What the model writes after each of :attr:`HeldOutFacts.prompts`, by language."""
+    """What the model writes after each of :attr:`HeldOutFacts.prompts`, by language, the likeliest token each time."""
+    drawn: dict[str, list[str]] = field(default_factory=dict)
+    """The same with tokens drawn by their probabilities."""
+    writing: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """See :class:`langadapt.evaluation.writing.Writing`, by language and ``greedy`` or ``drawn``."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""Parts of the page as plain values: tiles, tasks, tokenizers, swap, samples, time."""
+"""Parts of the page as plain values: tiles, tasks, tokenizers, swap, time."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from langadapt.evaluation.suites import is_measure
 from langadapt.report import words
 from langadapt.report.results import Cost, Results
 from langadapt.report.run import RunData
-from langadapt.report.summary import SIDES, Cells, Row, Summary, less_is_better, shown, spoken
+from langadapt.report.summary import Cells, Summary, less_is_better, shown
 
 GREY = 5
 """The colour slot that is no colour."""
@@ -127,40 +126,6 @@ def suite_cells(summary: Summary, task: str, metric: str) -> list[tuple[str, str
         (words.decimals(value), "" if error is None else f"± {error:.3f}", value is not None and value == top)
         for value, error in zip(values, errors, strict=True)
     ]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One beginning, and what each model made of it."""
-
-    language: str
-    prompt: str
-    endings: list[tuple[str, str]]
-    """Who wrote it, and the text; the document itself first."""
-
-
-def samples(summary: Summary, results: Results) -> list[Sample]:
-    """Continuations by the source model, the run's own, and the best where that is another."""
-    writers: list[Row] = []
-    for row in (summary.source, summary.trained, summary.winner()):
-        if row is not None and row.samples and row not in writers:
-            writers.append(row)
-    found = []
-    for side in SIDES if writers else ():
-        facts = results.held_out.get(side)
-        for at, prompt in enumerate(facts.prompts if facts else ()):
-            endings = [("the document itself", readable(prompt.goes_on))]
-            for row in writers:
-                written = row.samples.get(side, [])
-                if at < len(written):
-                    endings.append((spoken(row), readable(written[at]) or words.DASH))
-            found.append(Sample(summary.languages[side], readable(prompt.text), endings))
-    return found
-
-
-def readable(text: str) -> str:
-    """One line without characters that move the cursor, the direction or the text after them."""
-    return " ".join(re.sub("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f\ufffe\uffff]", " ", text).split())
 
 
 @dataclass(frozen=True)
@@ -366,6 +331,8 @@ class Facts:
 
     columns: list[str]
     rows: list[tuple[str, list[str]]]
+    title: str = ""
+    """Of the first column."""
 
 
 def facts_table(columns: Mapping[str, Mapping[str, Any]]) -> Facts:

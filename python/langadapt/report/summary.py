@@ -34,6 +34,8 @@ class Row:
     """By ``target`` and ``source``; see :class:`langadapt.report.results.Measurement`."""
     samples: dict[str, list[str]] = field(default_factory=dict)
     """By ``target`` and ``source``."""
+    drawn: dict[str, list[str]] = field(default_factory=dict)
+    writing: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def make_row(row: Measurement, results: Results, cells: Cells, metric: str) -> R
         suite_items=row.suite_items,
         document_bits=row.document_bits,
         samples=row.samples,
+        drawn=row.drawn,
+        writing=row.writing,
     )
 
 
