@@ -175,7 +175,7 @@ def test_a_recipe_and_pairs(recipe: Any, s3: Server, tmp_path: Path) -> None:
     settings = {"target": ["s3://texts/recipe/german.jsonl"], "validation_share": 0.2, "source_share": 0.0}
     job = open_job(recipe(corpus=settings, out=str(tmp_path / "run")))
     part = corpus(job, job.recipe.corpus.texts[0])
-    build_corpus(TEXTS / "german.jsonl", tmp_path / "here", **job.recipe.corpus.building())
+    build_corpus(TEXTS / "german.jsonl", tmp_path / "here", **job.recipe.corpus.building(part.source))
     assert contents(part.train.parent) == contents(tmp_path / "here")
     read = len(s3.requests)
     corpus(job, job.recipe.corpus.texts[0])
