@@ -215,6 +215,11 @@ def agree(definition: dict[str, Any], texts: list[str]) -> None:
             if expected is None:
                 continue
             found = ids[offsets[number] : offsets[number + 1]]
+            if ours.native is None and found.tolist() != expected:
+                # Of two added tokens with the same normalized text the package finds either, by chance.
+                others = {tuple(expected_ids(Reference.from_str(content), text, special) or ()) for _ in range(50)}
+                assert len(others) > 1 and tuple(found.tolist()) in others, (special, text, content)
+                continue
             assert found.tolist() == expected, (ours.backend, special, text, content)
             assert np.array_equal(ours.encode(text, add_special_tokens=special), found)
             if not special:

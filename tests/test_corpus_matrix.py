@@ -5,6 +5,7 @@ import gzip
 import io
 import itertools
 import json
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,14 @@ def skippable(number: int) -> bytes:
     return struct.pack("<II", 0x184D2A50 + number, 9) + b"skip this"
 
 
+def long_window(data: bytes, log: int = 27) -> bytes:
+    """One frame of raw blocks that names a window of ``2**log`` bytes, as ``zstd --long`` does."""
+    parts = [data[at : at + (1 << 17)] for at in range(0, len(data), 1 << 17)] or [b""]
+    blocks = [(len(part) << 3).to_bytes(3, "little") + part for part in parts]
+    blocks[-1] = bytes([blocks[-1][0] | 1]) + blocks[-1][1:]
+    return struct.pack("<IBB", 0xFD2FB528, 0, (log - 10) << 3) + b"".join(blocks)
+
+
 PACKINGS: dict[str, Callable[[bytes], bytes]] = {
     "": lambda data: data,
     ".gz": gzip.compress,
@@ -49,6 +58,7 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
     ".zst": zst,
     ".frames.zst": lambda data: members(data, zst),
     ".skip.zst": lambda data: skippable(0) + members(data, lambda part: zst(part) + skippable(15)),
+    ".long.zst": long_window,
 }
 
 
@@ -138,17 +148,43 @@ def test_parquet_codecs(tmp_path: Path, codec: str) -> None:
         assert list(read_documents(path)) == texts
 
 
-def test_three_doors(tmp_path: Path) -> None:
+def check_doors(path: Path, expected: list[str], tokenizer: Tokenizer) -> None:
+    """`read_documents`, `corpus build` and `tokenize` of one file give the same documents."""
+    assert list(read_documents(path)) == expected
+    corpus, store = path.with_name("corpus"), path.with_name("store")
+    assert build_corpus(path, corpus, validation_share=0).documents == len(expected)
+    assert list(read_documents(corpus)) == expected
+    ids = tokenize_corpus(path, tokenizer, store)
+    assert [ids[n].tolist() for n in range(len(ids))] == [tokenizer.encode(one).tolist() for one in expected]
+    for made in (corpus, store):
+        shutil.rmtree(made)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_three_doors(tmp_path: Path, packing: str) -> None:
     tokenizer = Tokenizer(byte_level(TEXTS, 300).to_str().encode())
-    expected = [*TEXTS, "noch eine Zeile"]
-    text = joined(lines_of(expected, "txt"), "mixed")
-    for packing in (".padded.gz", ".skip.zst"):
-        path = put(tmp_path, "txt", packing, b"\xff\xfe" + text.encode("utf-16-le"))
-        report = build_corpus(path, tmp_path / "corpus", validation_share=0)
-        assert report.documents == len(expected)
-        assert list(read_documents(tmp_path / "corpus")) == expected
-        store = tokenize_corpus(path, tokenizer, tmp_path / "store")
-        assert [store[n].tolist() for n in range(len(store))] == [tokenizer.encode(one).tolist() for one in expected]
+    texts = [*TEXTS, "ab\0c", "noch eine Zeile"]
+    for form, encoding, end in itertools.product(("jsonl", "txt"), ENCODINGS, [*ENDS, "mixed"]):
+        text = joined(lines_of(texts, form), end)
+        path = put(tmp_path, form, packing, MARKS.get(encoding, b"") + text.encode(encoding))
+        check_doors(path, as_python_reads(text, form), tokenizer)
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "brotli", "lz4", "zstd"])
+def test_three_doors_of_parquet(tmp_path: Path, codec: str) -> None:
+    texts = [*TEXTS, "ab\0c", "two\r\nlines", "two\rlines\n"]
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, compression=codec, row_group_size=3)
+    check_doors(path, texts, Tokenizer(byte_level(TEXTS, 300).to_str().encode()))
+
+
+def test_the_largest_window(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.zst"
+    path.write_bytes(long_window(b"one\ntwo\n", 31))
+    assert list(read_documents(path)) == ["one", "two"]
+    path.write_bytes(long_window(b"one\ntwo\n", 32))
+    with pytest.raises(DataError, match="a window of more than 2"):
+        list(read_documents(path))
 
 
 def test_not_a_number_costs_nothing_where_nobody_asks(tmp_path: Path, caplog: Log) -> None:
@@ -168,6 +204,16 @@ def test_an_array_gets_a_hint(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(DataError, match=r"a\.json:1: a JSON array.*jq"):
             list(read_documents(path))
+
+
+def test_an_object_over_several_lines_gets_a_hint(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": text}, indent=1) + "\n" for text in "ab"))
+    with pytest.raises(DataError, match=r"a\.jsonl:1: a JSON object over several lines.*jq -c \."):
+        list(read_documents(path))
+    # A torn line before others is one bad line.
+    path.write_text('{\n{"text": "a"}\n')
+    assert list(read_documents(path)) == ["a"]
 
 
 def test_a_line_has_a_limit(tmp_path: Path, caplog: Log) -> None:

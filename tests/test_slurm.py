@@ -82,7 +82,7 @@ def test_the_array_builds_the_corpus_of_one_machine(written: dict[str, Any], tmp
     tools, scripts, log = tmp_path / "bin", tmp_path / "the run" / "slurm", tmp_path / "log"
     tools.mkdir()
     (tools / "sbatch").write_text(SBATCH)
-    (tools / "scontrol").write_text("#!/bin/bash\necho node1; echo node2\n")
+    (tools / "scontrol").write_text("#!/bin/bash\nseq -f node%.0f 1 100000\n")
     (tools / "srun").write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > "{log}.srun"\n')
     for tool in tools.iterdir():
         tool.chmod(0o755)

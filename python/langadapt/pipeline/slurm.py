@@ -71,7 +71,8 @@ def slurm_scripts(recipe: Recipe, file: Path, cluster: Cluster, python: str) -> 
     ]
     signals = "--signals-to-handle SIGTERM,SIGINT,SIGUSR1"
     train = [
-        'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+        # sed reads to the end: `head` would close the pipe, and a scontrol that still writes would end the job.
+        'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)',
         f"srun {shlex.quote(python)} -m torch.distributed.run {signals} \\",
         f"    --nnodes {cluster.nodes} --nproc-per-node {cluster.gpus} \\",
         '    --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:29500" \\',

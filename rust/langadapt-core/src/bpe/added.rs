@@ -5,9 +5,13 @@
 //! `single_word` refuses is gone: no shorter token is tried in its place. `lstrip` and `rstrip` swallow white space,
 //! and the search goes on behind the bare token, not behind the white space that it swallowed.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, MatchKind};
 
 use crate::{Error, Result};
+
+/// Bytes of patterns up to which a table of all transitions is made where the patterns are few. Making it takes the
+/// square of a pattern such as `[[[[`, minutes for 100 kB; the automaton without it takes a little longer to search.
+const LARGEST_TABLE: usize = 4096;
 
 /// One entry of `added_tokens`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +59,8 @@ impl Finder {
         if tokens.is_empty() {
             return Ok(None);
         }
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(patterns)
-            .map_err(|error| Error::argument(format!("added tokens: {error}")))?;
+        let automaton =
+            leftmost_longest(patterns).map_err(|error| Error::argument(format!("added tokens: {error}")))?;
         Ok(Some(Self { automaton, tokens, space_is_white }))
     }
 
@@ -111,6 +113,18 @@ impl Finder {
     fn is_white(&self, character: char) -> bool {
         character.is_whitespace() && (self.space_is_white || character != ' ')
     }
+}
+
+/// An automaton that finds the leftmost of several patterns, of those the longest.
+///
+/// # Errors
+/// It would grow too large.
+pub(super) fn leftmost_longest(patterns: &[impl AsRef<[u8]>]) -> std::result::Result<AhoCorasick, BuildError> {
+    let is_large = patterns.iter().map(|pattern| pattern.as_ref().len()).sum::<usize>() > LARGEST_TABLE;
+    AhoCorasick::builder()
+        .match_kind(MatchKind::LeftmostLongest)
+        .kind(is_large.then_some(AhoCorasickKind::ContiguousNFA))
+        .build(patterns)
 }
 
 fn ends_with_word(text: &str) -> bool {
@@ -187,5 +201,12 @@ mod tests {
     fn long_white_space_takes_linear_time() {
         let space = AddedToken { lstrip: true, rstrip: true, ..token(" ", 0) };
         assert_eq!(split(vec![space], &" ".repeat(1 << 20)), ["#0"]);
+    }
+
+    #[test]
+    fn long_tokens_take_linear_time() {
+        let long = "[".repeat(1 << 20);
+        let found = split(vec![token(&format!("{long}<x>"), 0), token("[<", 1)], &format!("a{long}<x>{long}<{long}"));
+        assert_eq!(found, ["a", "#0", &long[1..], "#1", &long]);
     }
 }

@@ -10,7 +10,6 @@
 
 use std::ops::Range;
 
-use super::line_ends;
 use super::report::{Fault, Kind};
 
 /// Containers inside containers; deeper lines are refused. One bit each in a `u128`.
@@ -32,14 +31,6 @@ pub(super) fn extract(line: &mut [u8], field: &str) -> Result<Range<usize>, Faul
             Err(Fault::new(Kind::MalformedJson, format!("malformed JSON at byte {at} of the line: {what}")))
         }
     }
-}
-
-/// Whether a file that begins with `head` is an array of objects. An array in one line before lines of objects is not:
-/// it is one bad line.
-pub(super) fn is_array(head: &[u8]) -> bool {
-    let text = head.trim_ascii_start();
-    let (first, rest) = text.split_at(line_ends::split(text).0);
-    text.starts_with(b"[") && !(first.trim_ascii_end().ends_with(b"]") && rest.trim_ascii_start().starts_with(b"{"))
 }
 
 /// Appends the line `{"text": ...}` with its line feed.

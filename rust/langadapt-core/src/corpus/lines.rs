@@ -10,7 +10,7 @@ use super::batch::{Batch, Framing};
 use super::decode::Decoded;
 use super::encoding::{self, HEAD, Utf16};
 use super::inputs::{Format, Source};
-use super::{ReadOptions, TextUnit, json, line_ends};
+use super::{ReadOptions, TextUnit, line_ends};
 use crate::memory::try_reserve;
 use crate::{Error, Monitor, Result};
 
@@ -113,9 +113,9 @@ impl LineReader {
             (_, TextUnit::Line) => Framing::TextLines,
             (_, TextUnit::File) => Framing::Whole,
         };
-        if self.framing == Framing::JsonLines && json::is_array(&head) {
-            let detail = "a JSON array, where every line should be an object of its own (JSON Lines); \
-                          `jq -c '.[]' ARRAY.json > LINES.jsonl` makes it so";
+        if self.framing == Framing::JsonLines
+            && let Some(detail) = no_json_lines(&head)
+        {
             return Err(Error::data_at(self.path.as_path(), 1, detail));
         }
         self.head = Some(Cursor::new(head));
@@ -181,4 +181,22 @@ impl LineReader {
         batch.filled = 0;
         Ok(())
     }
+}
+
+/// What a file that begins with `head` is where its objects do not stand in lines of their own, with the way out. An
+/// array in one line before lines of objects is one bad line; so is a `{` before them.
+fn no_json_lines(head: &[u8]) -> Option<&'static str> {
+    let text = head.trim_ascii_start();
+    let (first, rest) = text.split_at(line_ends::split(text).0);
+    let (first, before_lines) = (first.trim_ascii_end(), rest.trim_ascii_start().starts_with(b"{"));
+    if text.starts_with(b"[") && !(first.ends_with(b"]") && before_lines) {
+        return Some(
+            "a JSON array, where every line should be an object of its own (JSON Lines); \
+             `jq -c '.[]' ARRAY.json > LINES.jsonl` makes it so",
+        );
+    }
+    (first == b"{" && !rest.is_empty() && !before_lines).then_some(
+        "a JSON object over several lines, where every line should be an object of its own (JSON Lines); \
+         `jq -c . OBJECTS.json > LINES.jsonl` makes it so",
+    )
 }

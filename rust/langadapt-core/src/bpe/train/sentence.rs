@@ -7,10 +7,11 @@
 //!
 //! Words are counted with U+0020 for the space symbol U+2581, which is shorter.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::AhoCorasick;
 use memchr::{memchr, memmem};
 
 use super::words::{Feeder, WordCounts};
+use crate::bpe::added::leftmost_longest;
 use crate::bpe::normalize::{Step, apply_all};
 use crate::code_points::unpack;
 use crate::{Error, Monitor, Result};
@@ -114,7 +115,7 @@ impl Sentences {
         // Spaces are written U+2581 where the reference looks for reserved text, so a text with a space is never found.
         let texts = options.reserved.iter().filter(|text| !text.is_empty() && !text.contains(' '));
         let texts: Vec<String> = texts.map(|text| text.replace('\u{2581}', " ")).collect();
-        let matcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&texts);
+        let matcher = leftmost_longest(&texts);
         let matcher = matcher.map_err(|error| Error::argument(format!("special tokens: {error}")))?;
         Ok(Self { options, reserved: (!texts.is_empty()).then_some(matcher) })
     }
