@@ -7,11 +7,13 @@ import torch
 from adamw_cases import DEVICE
 
 from langadapt_kernels import sparsemax
+from langadapt_kernels.backend import core
 
 # The package's attribute of that name is the function.
 kernel = importlib.import_module("langadapt_kernels.sparsemax.kernel")
 
-BACKENDS = ["reference", "triton"]
+# The core, where it is installed, is for CPUs.
+BACKENDS = ["reference", "triton", *(["core"] if core() is not None and DEVICE.type == "cpu" else [])]
 # Largest error of a probability, per dtype, for entries of size ~1.
 TOLERANCES = {torch.float64: 1e-14, torch.float32: 1e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}
 
@@ -39,6 +41,10 @@ def rows_of_all_kinds(n: int) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_against_the_oracle(backend, dtype):
+    if backend == "core" and dtype == torch.float64:
+        with pytest.raises(ValueError, match="not of float64"):
+            sparsemax(torch.zeros(2, dtype=dtype), backend=backend)
+        return
     # One, two, below and above a block, and more than the reference's first 64 candidates.
     for n in (1, 2, 33, 128, 700):
         x = rows_of_all_kinds(n).to(DEVICE, dtype)
@@ -73,7 +79,7 @@ def test_rows_that_are_not_finite():
         assert output[2].tolist() == [0.0, 0.5, 0.5]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["reference", "triton"])
 def test_gradients(backend):
     # The interpreter takes a second per call: a few entries there.
     shape = (3, 7, 4) if backend == "reference" else (1, 4, 2)
@@ -97,7 +103,8 @@ def test_backward_of_long_rows_and_narrow_dtypes():
             sparsemax(leaf, backend=backend).backward(grad)
             results.append(leaf.grad)
         assert results[0].isfinite().all()
-        torch.testing.assert_close(results[0], results[1])
+        for result in results[1:]:
+            torch.testing.assert_close(result, results[0])
 
 
 def test_any_dimension_any_layout_and_no_rows():
@@ -117,6 +124,24 @@ def test_compiles_without_a_graph_break():
     x = torch.randn(3, 9)
     compiled = torch.compile(lambda x: sparsemax(x * 2, 0), backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), sparsemax(x * 2, 0))
+
+
+@pytest.mark.skipif("core" not in BACKENDS, reason="the core is not installed, or this is a GPU's run")
+def test_the_core_is_chosen_on_a_cpu_and_does_not_depend_on_threads():
+    x = torch.randn(5, 7, 3000, generator=torch.Generator().manual_seed(0))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        leaf = x.to(dtype).requires_grad_()
+        output = sparsemax(leaf, 2)
+        assert torch.equal(output, sparsemax(leaf.detach(), 2, backend="core"))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(3)
+        try:
+            assert torch.equal(output, sparsemax(leaf.detach(), 2))
+        finally:
+            torch.set_num_threads(threads)
+    # The reference may be off by its float32 sums.
+    doubles = sparsemax(x.double(), 1, backend="reference")
+    assert (sparsemax(x, 1) - doubles).abs().max() < 6e-8
 
 
 def test_is_entmax():

@@ -80,7 +80,8 @@ def choose_backend(backend: str | None, device: torch.device, *, in_core: bool =
 
 def _check_core(device: torch.device, in_core: bool) -> None:
     if not in_core or device.type != "cpu":
-        raise ValueError(f"backend 'core' has AdamW and FOCUS for CPU tensors, not this operation on: {device}")
+        known = "AdamW, FOCUS and sparsemax (not of float64)"
+        raise ValueError(f"backend 'core' has {known} for CPU tensors, not this operation on: {device}")
     if core() is None:
         raise RuntimeError("backend 'core' was asked for, but the package `langadapt` is not installed")
 

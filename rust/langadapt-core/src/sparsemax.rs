@@ -11,7 +11,7 @@
 use crate::{Error, Monitor, Result, threads};
 
 /// Similarities per block maximum.
-const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 /// Rows between two looks at the monitor.
 const ROWS: usize = 256;
@@ -159,8 +159,9 @@ impl Scratch {
     }
 }
 
+/// The largest score; NaN where there is one.
 #[inline]
-fn maximum<S: Score>(block: &[S]) -> f32 {
+pub(crate) fn maximum<S: Score>(block: &[S]) -> f32 {
     // Eight running maxima: one would be a chain of dependent operations. NaN must not vanish in a comparison.
     let mut best = [f32::NEG_INFINITY; 8];
     let mut broken = false;
@@ -182,7 +183,7 @@ fn maximum<S: Score>(block: &[S]) -> f32 {
 
 /// The `t` with `sum(max(z - t, 0)) = 1`, by Michelot's iteration: Newton from below on a convex piecewise linear
 /// function, so it rises to the root in finitely many steps.
-fn threshold(values: &[f64]) -> f64 {
+pub(crate) fn threshold(values: &[f64]) -> f64 {
     let top = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if !values.iter().all(|value| value.is_finite()) {
         return f64::NAN;
@@ -220,13 +221,13 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::vectors::sampling::Random;
     use proptest::prelude::*;
 
     /// Definition by sorting.
-    fn naive(z: &[f64]) -> Vec<f64> {
+    pub(crate) fn naive(z: &[f64]) -> Vec<f64> {
         let mut sorted = z.to_vec();
         sorted.sort_by(|a, b| b.total_cmp(a));
         let (mut sum, mut tau) = (0.0, 0.0);

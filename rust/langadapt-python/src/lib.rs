@@ -26,6 +26,7 @@ mod gate;
 mod hash;
 mod language;
 mod memory;
+mod simplex;
 mod store;
 mod tokenizer;
 mod training;
@@ -48,6 +49,8 @@ mod _core {
     use crate::hash::{hash_bytes, hash_file};
     #[pymodule_export]
     use crate::language::PyLanguage;
+    #[pymodule_export]
+    use crate::simplex::{sparsemax, sparsemax_gradient};
     #[pymodule_export]
     use crate::store::PyStoreWriter;
     #[pymodule_export]

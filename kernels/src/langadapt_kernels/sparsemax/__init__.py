@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..backend import choose_backend
-from . import reference
+from . import cpu, reference
 
 __all__ = ["sparsemax"]
 
@@ -22,15 +22,16 @@ def sparsemax(x: Tensor, dim: int = -1, *, backend: str | None = None) -> Tensor
         x: float64, float32, bfloat16 or float16, any shape and any length along `dim`; computed in float32 (float64 for
             float64). Rows may hold -inf (never in the support), not only -inf.
         dim: the dimension whose entries shall sum to one.
-        backend: "triton", "reference", or None: Triton on CUDA tensors where it is installed, else the reference.
+        backend: "triton", "core", "reference", or None: Triton on CUDA tensors where it is installed, the compiled core
+            of `langadapt` on CPU tensors but float64 where that is, else the reference.
 
     Returns:
         A tensor of the shape and dtype of `x`. A row with NaN or +inf gives NaN.
 
     Raises:
-        ValueError: another dtype, a dimension of length 0, or an unknown backend.
+        ValueError: another dtype, a dimension of length 0, an unknown backend, or one that cannot run it.
         IndexError: no such dimension.
-        RuntimeError: the Triton backend was asked for and is not installed.
+        RuntimeError: a backend was asked for and is not installed.
 
     Source: Martins & Astudillo, "From Softmax to Sparsemax" (2016).
     """
@@ -42,35 +43,42 @@ def sparsemax(x: Tensor, dim: int = -1, *, backend: str | None = None) -> Tensor
         raise ValueError(f"sparsemax needs at least one entry along dimension {dim}, got shape: {tuple(x.shape)}")
     moved = x.movedim(dim, -1)
     rows = moved.reshape(-1, moved.shape[-1])
-    return _forward(rows, choose_backend(backend, x.device)).view(moved.shape).movedim(-1, dim)
+    return _forward(rows, backend).view(moved.shape).movedim(-1, dim)
 
 
+# The choice is made inside the operations, where `torch.compile` does not look.
 @torch.library.custom_op("langadapt_kernels::sparsemax", mutates_args=())
-def _forward(x: Tensor, backend: str) -> Tensor:
+def _forward(x: Tensor, backend: str | None) -> Tensor:
+    backend = choose_backend(backend, x.device, in_core=x.dtype != torch.float64)
     if backend == "triton":
         from .kernel import sparsemax as run
 
         return run(x)
+    if backend == "core":
+        return cpu.sparsemax(x)
     return reference.sparsemax(x if x.dtype == torch.float64 else x.float()).to(x.dtype).contiguous()
 
 
 @torch.library.custom_op("langadapt_kernels::sparsemax_backward", mutates_args=())
-def _backward(output: Tensor, grad: Tensor, backend: str) -> Tensor:
+def _backward(output: Tensor, grad: Tensor, backend: str | None) -> Tensor:
+    backend = choose_backend(backend, grad.device, in_core=grad.dtype != torch.float64)
     if backend == "triton":
         from .kernel import sparsemax_backward as run
 
         return run(output, grad)
+    if backend == "core":
+        return cpu.sparsemax_backward(output, grad)
     wide = torch.float64 if grad.dtype == torch.float64 else torch.float32
     return reference.sparsemax_backward(output, grad.to(wide)).to(grad.dtype)
 
 
 @_forward.register_fake
-def _(x: Tensor, backend: str) -> Tensor:
+def _(x: Tensor, backend: str | None) -> Tensor:
     return x.new_empty(x.shape)
 
 
 @_backward.register_fake
-def _(output: Tensor, grad: Tensor, backend: str) -> Tensor:
+def _(output: Tensor, grad: Tensor, backend: str | None) -> Tensor:
     return grad.new_empty(grad.shape)
 
 

@@ -12,7 +12,7 @@
 mod block;
 mod coded;
 mod codes;
-mod narrow;
+pub(crate) mod narrow;
 mod philox;
 mod squares;
 mod steps;

@@ -9,7 +9,7 @@ pub(super) const MAGNITUDE: u32 = 0x7FFF_FFFF;
 const NAN: u16 = 0x7FC0;
 
 /// A number as it is stored.
-pub(super) trait Stored: Copy + Default + PartialEq + Send + Sync {
+pub(crate) trait Stored: Copy + Default + PartialEq + Send + Sync {
     /// As float32.
     fn widen(self) -> f32;
     /// The nearest, ties to even.
