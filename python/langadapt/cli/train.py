@@ -62,7 +62,12 @@ def command(
     parallel.leave()
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(Path(summary["out"]) / "final")
-        next_step(f"langadapt adapt {recipe}: evaluation, comparison and report")
+        chat = loaded.train.data == "chat"
+        next_step(
+            f"langadapt generate {loaded.out} --prompt TEXT; langadapt export gguf {loaded.out} --out FILE"
+            if chat
+            else f"langadapt adapt {recipe}: evaluation, comparison and report"
+        )
 
 
 def starting_point(extend: bool, start: str | None) -> bool | int | str:
