@@ -212,4 +212,5 @@ def test_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_plain_metrics() -> None:
     raw = {"alias": "x", "acc,none": 0.5, "acc_stderr,none": "N/A", "em,strict": 0.1, "em,loose": 0.2, "items": None}
+    raw["sample_len"] = 7
     assert plain_metrics(raw) == {"acc": 0.5, "em": 0.1}

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from langadapt.cli.main import app
 from langadapt.corpus.build import build_corpus
 from langadapt.errors import ConfigError
-from langadapt.pipeline.finished import held_out, model_of
+from langadapt.pipeline.finished import held_out, model_of, start_of
 from langadapt.pipeline.generation import generate
 
 RECIPE = "name: a\nmodel: m\nout: o\ntarget_language: German\ncorpus: {{target: [x]}}\nswap: {{method: {method}}}\n"
@@ -71,6 +71,18 @@ def test_numbers_out_of_range_and_runs_that_are_not_over(run: Path, tmp_path: Pa
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(method="focus"))
     with pytest.raises(ConfigError, match=r"its training is not over; go on with `langadapt adapt .*recipe.yaml`"):
         model_of(tmp_path)
+
+
+def test_a_training_on_conversations_is_a_run(tmp_path: Path) -> None:
+    start, run = make_model(tmp_path / "start"), tmp_path / "run"
+    run.mkdir()
+    recipe = {"name": "c", "model": str(start), "out": "o", "corpus": {"target": ["x"]}, "train": {"data": "chat"}}
+    (run / "recipe.yaml").write_text(json.dumps(recipe))
+    with pytest.raises(ConfigError, match=r"its training is not over; go on with `langadapt train .*recipe.yaml`"):
+        model_of(run)
+    final = make_model(run / "trained" / "chat" / "final")
+    assert model_of(run) == final
+    assert start_of(run, final) == start
 
 
 def test_a_run_is_evaluated_on_what_it_set_aside(run: Path) -> None:

@@ -259,6 +259,21 @@ def test_model_card(run: Path) -> None:
     assert "precision: pure-bf16" in card
 
 
+def test_a_model_that_chats_has_a_card_that_says_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (run / "finished").mkdir()
+    write_report(run)
+    assert not (run / "finished" / "README.md").exists()
+    made = {"instruct": "/home/me/Some-Instruct", "method": "residual", "scale": 0.75}
+    (run / "finished" / "finish.json").write_text(json.dumps(made))
+    write_report(run)
+    card = (run / "finished" / "README.md").read_text(encoding="utf-8")
+    told = "- It chats: what the instruct model Some-Instruct learnt was added to the trained weights (residual, scale"
+    assert f"{told} 0.75)" in card and "/home/me" not in card
+    plain = (run / "trained" / "focus" / "final" / "README.md").read_text(encoding="utf-8")
+    assert [line for line in card.splitlines() if "It chats" not in line] == plain.splitlines()
+
+
 def test_model_card_names_a_model_of_the_hub(run: Path) -> None:
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("runs/demo/source-model/trained/final", "mistralai/Mistral-7B-v0.1"))

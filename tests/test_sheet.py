@@ -92,6 +92,16 @@ def test_sheets_edited_by_hand_are_refused(tmp_path: Path) -> None:
         judge([answer(tmp_path, n, s, {"1": "left"}) for n, s in (("a.json", key["sheet"]), ("b.json", "other"))])
     with pytest.raises(DataError, match="no text was judged"):
         judge([answer(tmp_path, "a.json", key["sheet"], {})])
+    for name in ("-1", "01", "²", "1.5"):
+        with pytest.raises(DataError, match=f"'{name}' is no text's number"):
+            judge([answer(tmp_path, "a.json", key["sheet"], {name: "left"})])
+    good = answer(tmp_path, "a.json", key["sheet"], {"1": "left"})
+    with pytest.raises(DataError, match=r"the judge 'a\.json' is there twice"):
+        judge([good, good])
+    for wrong in ({"left": ["left"] * 10}, {"models": ["one"]}, {"left": None}):
+        (tmp_path / "sheet.key.json").write_text(json.dumps(key | wrong))
+        with pytest.raises(DataError, match=r"sheet\.key\.json: no whole key of the sheet; it was edited"):
+            judge([good])
     (tmp_path / "c.json").write_text("[]")
     with pytest.raises(DataError, match=r"c.json: a JSON object is expected"):
         judge([tmp_path / "c.json"])
@@ -121,5 +131,7 @@ def test_commands(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["evaluate", "--sheet", str(file), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["texts"] == 2
-    assert "preferred" in CliRunner().invoke(app, ["evaluate", "--sheet", str(file)]).output
+    shown = CliRunner().invoke(app, ["evaluate", "--sheet", str(file)]).output
+    # From 119 % on, by the formula.
+    assert "preferred" in shown and "so few texts show no preference" in shown
     assert isinstance(CliRunner().invoke(app, ["evaluate"]).exception, ConfigError)

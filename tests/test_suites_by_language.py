@@ -16,6 +16,10 @@ from langadapt.recipe.recipe import Recipe
 KNOWN = [
     "belebele_deu_Latn",
     "belebele_swh_Latn",
+    "global_piqa_nonparallel_cloze_swh_latn",
+    "sib_swa_prompt_1",
+    "afrixnli_swa_prompt_1",
+    "afrixnli_yor_prompt_1",
     "include_base_44_german",
     "global_mmlu_de",
     "global_mmlu_full_de",
@@ -24,6 +28,14 @@ KNOWN = [
     "xnli_de",
     "xnli_sw",
     "multiblimp_deu",
+]
+
+SWAHILI = [
+    "global_piqa_nonparallel_cloze_swh_latn",
+    "belebele_swh_Latn",
+    "xnli_sw",
+    "sib_swa_prompt_1",
+    "global_mmlu_full_sw",
 ]
 
 
@@ -67,11 +79,9 @@ def test_tasks_in_the_order_of_their_worth() -> None:
     # Of translated school knowledge the better one alone.
     assert names == ["include_base_44_german", "belebele_deu_Latn", "multiblimp_deu", "xnli_de", "global_mmlu_de"]
     assert {task.name: task.chance for task in found}["xnli_de"] == pytest.approx(1 / 3, abs=1e-3)
-    assert [task.name for task in tasks_for("auto:sw", KNOWN)] == [
-        "belebele_swh_Latn",
-        "xnli_sw",
-        "global_mmlu_full_sw",
-    ]
+    assert [task.name for task in tasks_for("auto:sw", KNOWN)] == SWAHILI
+    # Where there is no XNLI, what others translated of it.
+    assert [task.name for task in tasks_for("auto:Yoruba", KNOWN)] == ["afrixnli_yor_prompt_1"]
     with pytest.raises(ConfigError, match="no task for Waray"):
         tasks_for("auto:war_Latn", KNOWN)
     with pytest.raises(ConfigError, match="of which language"):
@@ -80,7 +90,7 @@ def test_tasks_in_the_order_of_their_worth() -> None:
 
 def test_patterns_say_what_they_need() -> None:
     for family in families():
-        assert set(re.findall(r"{(\w+)}", family["task"])) <= {"code", "short", "name"}
+        assert set(re.findall(r"{(\w+)}", family["task"])) <= {"code", "lower", "short", "name"}
         assert 0 <= family["chance"] < 1
         assert family["about"]
 
@@ -102,7 +112,7 @@ def test_chance_stands_beside_what_was_measured(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(suites, "loaded_tokenizer", lambda _: None)
     found = suites.evaluate_suites("m", "t", ["auto:swh_Latn"])
     assert found["belebele_swh_Latn"] == {"acc": 0.4, "chance": 0.25}
-    assert list(found) == ["belebele_swh_Latn", "xnli_sw", "global_mmlu_full_sw"]
+    assert list(found) == SWAHILI
 
 
 def test_a_recipe_takes_its_own_language(tmp_path: Path) -> None:
@@ -119,7 +129,7 @@ def test_a_recipe_takes_its_own_language(tmp_path: Path) -> None:
 def test_the_installed_lm_eval_has_them() -> None:
     harness = pytest.importorskip("langadapt.evaluation.harness")
     known = harness.known_tasks()
-    for code, at_least in (("deu_Latn", 9), ("arb_Arab", 8), ("swh_Latn", 5), ("yor_Latn", 2)):
+    for code, at_least in (("deu_Latn", 10), ("arb_Arab", 9), ("swh_Latn", 7), ("yor_Latn", 4)):
         assert len(tasks_for(f"auto:{code}", known)) >= at_least
     # No pattern is left without any language.
     spelt = {

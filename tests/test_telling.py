@@ -15,15 +15,17 @@ from typer.testing import CliRunner
 
 from langadapt.cli.comparison import rows_of
 from langadapt.cli.main import app
-from langadapt.errors import ConfigError, DataError
+from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.evaluation.telling import FEWEST, GUESSED, OVER_TRAINING, WAVERS, read_course, wavering, wavers, word
 from langadapt.models.folder import load_model
 from langadapt.pipeline.finished import is_checkpoint, models_of_training
 from langadapt.report.page import page
 from langadapt.report.run import read_run
 from langadapt.training import StoreShare, train_model
-from langadapt.training.checkpoint import Reader, read_state
-from langadapt.training.snapshot import fill_from_checkpoint
+from langadapt.training.checkpoint import Reader, folder_of, read_state
+from langadapt.training.loop import Trainer
+from langadapt.training.model import gather
+from langadapt.training.snapshot import fill, model_at
 
 
 @pytest.mark.parametrize(
@@ -79,16 +81,14 @@ def test_beside_the_task_in_terminal_and_report(tmp_path: Path) -> None:
         read_course(run)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(folder: Path, **changes: Any) -> Path:
     """A training of twelve steps with all its checkpoints, in a run's folder."""
-    folder = tmp_path_factory.mktemp("run")
     tokenizer = byte_tokenizer(bos_token="<s>", eos_token="</s>")
     swapped = folder / "swapped" / "focus"
     tiny_llama(max_position_embeddings=256).to(torch.bfloat16).save_pretrained(swapped)
     tokenizer.save_pretrained(swapped)
     shares = [StoreShare(MemoryStore(), 1.0, "target")]
-    wanted = settings(checkpoint_every=3, keep_checkpoints=9, precision="pure-bf16")
+    wanted = settings(**{"checkpoint_every": 3, "keep_checkpoints": 9, "precision": "pure-bf16", **changes})
     train_model(swapped, shares, folder / "trained" / "focus", wanted, progress=lambda *_: None)
     recipe: dict[str, Any] = {
         "name": "small",
@@ -101,6 +101,26 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all weights."""
+    return trained_run(tmp_path_factory.mktemp("run"))
+
+
+def exported_at_checkpoints(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, torch.Tensor]]:
+    """By the names of checkpoints, what the export would write when they are, filled while a run goes on."""
+    found, plain = {}, Trainer.save
+
+    def save(trainer: Trainer) -> None:
+        found[folder_of(Path(), trainer.step).name] = {
+            name: value.clone() for name, value in gather(trainer.model, True).items()
+        }
+        plain(trainer)
+
+    monkeypatch.setattr(Trainer, "save", save)
+    return found
+
+
 def questions(tmp_path: Path) -> Path:
     file = tmp_path / "few.jsonl"
     items = [{"question": f"Wo ist {n}?", "choices": ["hier", f"dort {n}"], "answer": n % 2} for n in range(6)]
@@ -108,21 +128,51 @@ def questions(tmp_path: Path) -> Path:
     return file
 
 
-def test_checkpoints_are_models(run: Path) -> None:
-    places = models_of_training(run)
+LORA = {"adapter": {"kind": "lora", "rank": 4}, "learning_rate": 3e-2}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {**LORA, "rounding": "split"},
+        {**LORA, "rounding": "nearest", "precision": "mixed-bf16"},
+        {**LORA, "rounding": "nearest", "precision": "fp32"},
+    ],
+    ids=["whole", "lora", "lora-mixed", "lora-fp32"],
+)
+def test_checkpoints_are_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
+    if "adapter" in changes:
+        pytest.importorskip("peft")
+    exported = exported_at_checkpoints(monkeypatch)
+    places = models_of_training(trained_run(tmp_path, **changes))
     assert list(places) == ["before", "step 3", "step 6", "step 9", "trained"]
     assert [is_checkpoint(folder) for folder in places.values()] == [False, True, True, True, False]
-    model = load_model(places["trained"], dtype="auto")
-    last = places["trained"].parent / "checkpoints" / "step-00000012"
-    expected = {name: value.clone() for name, value in model.state_dict().items()}
-    fill_from_checkpoint(model, places["step 3"])
-    assert any(not torch.equal(value, expected[name]) for name, value in model.state_dict().items())
-    early = Reader(places["step 3"], read_state(places["step 3"]))
-    for name, parameter in model.named_parameters():
-        assert torch.equal(parameter, early.whole(f"model.{name}"))
-    # What the training ended with is the trained model, bit by bit.
-    fill_from_checkpoint(model, last)
-    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    ends: Any = {"start": places["before"], "trained": places["trained"], "device": "cpu"}
+    final = load_model(places["trained"], dtype="auto").state_dict()
+    names = {name.rpartition(".layers.")[2] for name in final}
+    for number in (3, 6, 9, 12):
+        checkpoint = places["trained"].parent / "checkpoints" / f"step-{number:08d}"
+        model = model_at(checkpoint, **ends)
+        found = model.state_dict()
+        assert not model.training and {one.dtype for one in found.values()} == {torch.bfloat16}
+        assert found.keys() == final.keys() == exported[checkpoint.name].keys()
+        assert all(torch.equal(value, exported[checkpoint.name][name]) for name, value in found.items())
+        # What the training ended with is the trained model; before, every kind of matrix was another.
+        same = {name.rpartition(".layers.")[2] for name, value in found.items() if torch.equal(value, final[name])}
+        assert same == names if number == 12 else all("norm" in name for name in same)
+
+
+def test_checkpoints_of_another_model_are_refused(run: Path, tmp_path: Path) -> None:
+    places = models_of_training(run)
+    other: Any = tiny_llama(num_hidden_layers=1)
+    with pytest.raises(MismatchError, match=r"holds `model\.layers\.1\..*`, which the trained model does not have"):
+        fill(other, Reader(places["step 3"], read_state(places["step 3"])))
+    pytest.importorskip("peft")
+    adapted = models_of_training(trained_run(tmp_path, **LORA))
+    ends: Any = {"trained": adapted["trained"], "device": "cpu"}
+    with pytest.raises(MismatchError, match=r"step-00000003: holds what an adapter moved, beside other weights than"):
+        model_at(adapted["step 3"], start=adapted["trained"], **ends)
 
 
 def test_the_command_measures_a_training(run: Path, tmp_path: Path) -> None:
@@ -143,10 +193,3 @@ def test_the_command_measures_a_training(run: Path, tmp_path: Path) -> None:
         failed = CliRunner().invoke(app, wrong)
         assert failed.exit_code != 0
         assert isinstance(failed.exception, ConfigError) and said in str(failed.exception)
-
-
-def test_checkpoints_of_adapters_are_refused(run: Path) -> None:
-    places = models_of_training(run)
-    other: Any = tiny_llama(num_hidden_layers=1)
-    with pytest.raises(ConfigError, match=r"holds `model\.layers\.1\..*of a run with an adapter"):
-        fill_from_checkpoint(other, places["step 3"])

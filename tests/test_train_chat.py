@@ -223,6 +223,8 @@ def test_a_recipe_trains_on_conversations(tmp_path: Path, capfd: pytest.CaptureF
     assert langadapt_ends("adapt", str(tmp_path / "chat.yaml")) == 2
     assert "is for `langadapt train RECIPE`" in capfd.readouterr().err
     assert langadapt_ends("train", str(tmp_path / "chat.yaml")) == 0
+    assert f"Next: langadapt generate {tmp_path / 'run'}" in capfd.readouterr().err
+    assert langadapt_ends("generate", str(tmp_path / "run"), "--prompt", "ja", "--max-tokens", "2") == 0
     log = [json.loads(line) for line in (tmp_path / "run/trained/chat/log.jsonl").read_text().splitlines()]
     seen = [line["validation"]["bits_per_byte_target"] for line in log if "validation" in line]
     assert seen[-1] < 0.7 * seen[0]

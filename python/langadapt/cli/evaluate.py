@@ -205,18 +205,18 @@ def over_training(models: Sequence[str], suites: Sequence[str] | None) -> dict[s
 
 def measure_models(places: Mapping[str, Path], tokenizer: str | None, device: str, measure: Measure) -> dict[str, Any]:
     """What ``measure`` finds of each model, one in memory at a time."""
-    from langadapt.training.snapshot import fill_from_checkpoint
+    from langadapt.training.snapshot import model_at
 
     quiet_transformers()
     chosen = choose_device(device)
-    results = {}
+    # Of a run the first is what its training began with, the last what it ended with.
+    folders, results = list(places.values()), {}
     for name, folder in places.items():
-        # The trained model comes last, and has what a checkpoint does not hold.
-        whole = list(places.values())[-1] if is_checkpoint(folder) else folder
-        model: Any = load_model(whole, dtype="auto")
-        if whole != folder:
-            fill_from_checkpoint(model, folder)
-        results[name] = measure(model.to(chosen).eval(), tokenizer or str(whole))
+        if is_checkpoint(folder):
+            model: Any = model_at(folder, start=folders[0], trained=folders[-1], device=chosen)
+        else:
+            model = load_model(folder, dtype="auto").to(chosen).eval()
+        results[name] = measure(model, tokenizer or str(folders[-1] if is_checkpoint(folder) else folder))
         del model
     return results
 

@@ -18,6 +18,7 @@ from langadapt.cli.progress import progress, say
 from langadapt.corpus.documents import files_of, read_documents
 from langadapt.errors import ConfigError
 from langadapt.finish.options import AUTO, METHODS
+from langadapt.machine import quiet_transformers
 from langadapt.models.folder import resolve_model
 from langadapt.pipeline.finished import final_model, held_out, is_run
 from langadapt.recipe.recipe import Recipe
@@ -84,6 +85,7 @@ def run_once(places: Places, instruct: str, settings: dict[str, Any], trust_remo
     def make() -> Mapping[str, Any]:
         from langadapt.finish.files import finish_folder
 
+        quiet_transformers()
         with progress("finish") as report_progress:
             return finish_folder(
                 places.model,

@@ -26,11 +26,14 @@ def command(
     """Let a model go on from a text, word by word on the terminal."""
     from langadapt.pipeline.generation import generate
 
-    def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    before = [prompt]
 
-    write(prompt)
+    def write(text: str) -> None:
+        # The prompt with the first word: what fails before it leaves no half a line.
+        sys.stdout.write("".join([*before, text]))
+        sys.stdout.flush()
+        before.clear()
+
     generate(model, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, device=device, stream=write)
     write("\n")
     next_step(f"langadapt evaluate {model}")

@@ -84,4 +84,6 @@ def show(found: Preference) -> None:
     out.print(", ".join(f"{name} {count}" for name, count in found.counts.items()), highlight=False)
     if found.agreement is not None and found.alpha is not None:
         out.print(f"judges agree on {found.agreement:.0%} (Krippendorff's alpha {found.alpha:.2f})", highlight=False)
-    out.print(f"so many texts show a preference from {0.5 + found.detectable:.0%} on", highlight=False)
+    least = 0.5 + found.detectable
+    shown = f"so many texts show a preference from {least:.0%} on" if least <= 1 else "so few texts show no preference"
+    out.print(shown, highlight=False)

@@ -62,7 +62,14 @@ def command(
     parallel.leave()
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(Path(summary["out"]) / "final")
-        next_step(f"langadapt adapt {recipe}: evaluation, comparison and report")
+        next_step(after(recipe, loaded))
+
+
+def after(file: Path, recipe: Recipe) -> str:
+    """What to do with a trained model."""
+    if recipe.train.data == "chat":
+        return f"langadapt generate {recipe.out} --prompt TEXT; langadapt export gguf {recipe.out} --out FILE"
+    return f"langadapt adapt {file}: evaluation, comparison and report"
 
 
 def starting_point(extend: bool, start: str | None) -> bool | int | str:

@@ -125,7 +125,7 @@ def families() -> list[dict[str, Any]]:
 
 def spellings(pattern: str, language: Language) -> list[str]:
     """The names that a pattern stands for in one language."""
-    shorts = [pattern.format(code=language.code, short=short, name="") for short in language.codes]
+    whole = {"code": language.code, "lower": language.code.lower()}
     if "{name}" not in pattern:
-        return shorts
-    return [pattern.format(name=name.lower().replace(" ", "_"), code="", short="") for name in language.names]
+        return [pattern.format(short=short, **whole) for short in language.codes]
+    return [pattern.format(name=name.lower().replace(" ", "_"), **whole) for name in language.names]

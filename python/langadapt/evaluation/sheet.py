@@ -111,8 +111,8 @@ def read_object(file: Path) -> dict[str, Any]:
     return content
 
 
-def read_answers(file: Path) -> tuple[str, dict[int, str]]:
-    """The sheet's id and a judge's answers by text.
+def read_answers(file: Path) -> tuple[str, str, dict[int, str]]:
+    """The sheet's id, who judged, and a judge's answers by text; a judge without a name is known by the file.
 
     Raises:
         DataError: no answers of a sheet, or edited into something that is none; names the text.
@@ -123,24 +123,33 @@ def read_answers(file: Path) -> tuple[str, dict[int, str]]:
         raise DataError(f"{file}: no answers of a sheet (`sheet` and `answers` are expected)")
     found = {}
     for name, answer in answers.items():
-        if not str(name).isdigit() or answer not in ANSWERS:
+        # As the page numbers them: `01` would be text 1 once more.
+        if not (name.isascii() and name.isdecimal() and name == str(int(name))):
+            raise DataError(f"{file}: {name!r} is no text's number; it was edited")
+        if answer not in ANSWERS:
             raise DataError(f"{file}: text {name!r} has the answer {answer!r}; there are {', '.join(ANSWERS)}")
         found[int(name)] = str(answer)
-    return content["sheet"], found
+    return content["sheet"], str(content.get("judge") or file.resolve()), found
 
 
 def find_key(answers: Sequence[Path], sheet: str, key: Path | None) -> dict[str, Any]:
     """The key of a sheet: the file that is given, or the one beside the answers.
 
     Raises:
-        DataError: there is none, or it is of another sheet.
+        DataError: there is none, or it is of another sheet, or edited by hand.
     """
     places = (
         [key] if key is not None else sorted({one for file in answers for one in file.parent.glob(f"*{KEY_ENDING}")})
     )
     for place in places:
         content = read_object(place)
-        if content.get("sheet") == sheet and isinstance(content.get("left"), list):
+        if content.get("sheet") == sheet:
+            left, models = content.get("left"), content.get("models")
+            whole = isinstance(left, list) and all(side in ("first", "second") for side in left)
+            if not whole or not isinstance(models, list) or len(models) != 2:
+                raise DataError(
+                    f"{place}: no whole key of the sheet; it was edited, take the one that was written with it"
+                )
             return content
     where = f"{key}" if key is not None else f"a file *{KEY_ENDING} beside {answers[0]}"
     raise DataError(f"{answers[0]}: no key of this sheet; looked for {where}")
@@ -154,16 +163,20 @@ def judge(files: Sequence[Path], key: Path | None = None) -> Preference:
         key: of that sheet; none = the one that lies beside the answers.
 
     Raises:
-        DataError: answers of several sheets, of none, or edited by hand into something else.
+        DataError: answers of several sheets, of none, of one judge twice, or edited by hand into something else.
     """
     read = [read_answers(file) for file in files]
-    sheets = {sheet for sheet, _ in read}
+    sheets = {sheet for sheet, _, _ in read}
     if len(sheets) != 1:
         raise DataError(f"{', '.join(map(str, files))}: answers of {len(sheets)} sheets; give those of one")
+    judges = [name for _, name, _ in read]
+    twice = next((name for name in judges if judges.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{', '.join(map(str, files))}: the judge {twice!r} is there twice; give one file a judge")
     content = find_key(files, sheets.pop(), key)
     left, models = content["left"], content["models"]
     votes: dict[int, list[str]] = {}
-    for file, (_, answers) in zip(files, read, strict=True):
+    for file, (_, _, answers) in zip(files, read, strict=True):
         for text, answer in answers.items():
             if text >= len(left):
                 raise DataError(f"{file}: text {text}, but the sheet has {len(left)}; it was edited")

@@ -255,10 +255,11 @@ def is_measure(metric: str) -> bool:
 def plain_metrics(values: dict[str, Any]) -> dict[str, float]:
     """Numbers only, with ``acc,none`` called ``acc``; what is no number (no standard error: ``N/A``) is left out.
 
-    Where several filters give one metric (``exact_match,strict``), the first one counts.
+    Where several filters give one metric (``exact_match,strict``), the first one counts. lm-eval counts the items
+    among the metrics, too (``sample_len``), and only here would that be a measure.
     """
     plain: dict[str, float] = {}
     for name, value in values.items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if name != "sample_len" and isinstance(value, (int, float)) and not isinstance(value, bool):
             plain.setdefault(name.partition(",")[0], value)
     return plain

@@ -135,7 +135,9 @@ def prepare(
     if method not in METHODS:
         raise ConfigError(f"method: {method!r}; there are {', '.join(METHODS)}")
     if base is None and method != "elchat":
-        raise ConfigError(f"method `{method}` needs the model that the adapted and the instruct model were made from")
+        raise ConfigError(
+            f"method `{method}` needs the model that the adapted and the instruct model were made from: give `base`"
+        )
     adapted, tuned = (open_member(folder, trust_remote_code=trust_remote_code) for folder in (model, instruct))
     origin = open_member(base, trust_remote_code=trust_remote_code) if base is not None else None
     tokens = finished_tokens(adapted.tokenizer, tuned.tokenizer, None if origin is None else origin.tokenizer)

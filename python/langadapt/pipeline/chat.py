@@ -9,6 +9,7 @@ from langadapt.corpus.documents import files_of
 from langadapt.errors import ConfigError
 from langadapt.models.folder import tokenizer_file
 from langadapt.pipeline import text
+from langadapt.pipeline.finished import CHAT
 from langadapt.pipeline.job import Job
 from langadapt.pipeline.swap import Arm
 from langadapt.tokenizer.conversations import ConversationEncoder, Example
@@ -16,7 +17,6 @@ from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare
 from langadapt.training.data.conversations import different, examples, split_conversations, store_conversations
 
-CHAT = "chat"
 MEASURED = 500
 """Conversations that are set aside, at most, where the recipe does not say."""
 

@@ -13,6 +13,9 @@ from langadapt.recipe.recipe import Recipe
 from langadapt.report.results import RESULTS_NAME
 from langadapt.swap.rows.names import KEEP
 
+CHAT = "chat"
+"""`train.data`, and where such a training lies, which has no swap before it."""
+
 
 def is_run(name: str | Path) -> bool:
     """Whether this is the folder of a run, and no model's."""
@@ -37,10 +40,13 @@ def final_model(run: Path) -> Path:
     """
     results = read_stamp(run / RESULTS_NAME)
     # `auto` is known by its winner's name once a bake-off is over.
-    method = results["method"] if results else Recipe.from_yaml(run / RECIPE_NAME).swap.method
+    method, command = results["method"] if results else None, "adapt"
+    if method is None:
+        recipe = Recipe.from_yaml(run / RECIPE_NAME)
+        method, command = (CHAT, "train") if recipe.train.data == CHAT else (recipe.swap.method, "adapt")
     final = run / "trained" / str(method) / "final"
     if not (final / "config.json").is_file():
-        raise ConfigError(f"{run}: its training is not over; go on with `langadapt adapt {run / RECIPE_NAME}`")
+        raise ConfigError(f"{run}: its training is not over; go on with `langadapt {command} {run / RECIPE_NAME}`")
     return final
 
 
@@ -48,7 +54,9 @@ def start_of(run: Path, final: Path) -> Path:
     """The model that a training of ``run`` began with; ``final``: the folder of what became of it."""
     # Trainings lie in `trained/METHOD/final`.
     method = final.parent.name
-    return resolve_model(Recipe.from_yaml(run / RECIPE_NAME).model) if method == KEEP else run / "swapped" / method
+    return (
+        resolve_model(Recipe.from_yaml(run / RECIPE_NAME).model) if method in (KEEP, CHAT) else run / "swapped" / method
+    )
 
 
 def models_of_training(run: Path) -> dict[str, Path]:

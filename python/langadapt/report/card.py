@@ -37,8 +37,9 @@ SETTINGS = (
 """Entries of a recipe's ``train`` section that a reader of a card asks for."""
 
 
-def model_card(run: RunData) -> str:
-    """The card of the run's final model."""
+def model_card(run: RunData, finish: Mapping[str, Any] | None = None) -> str:
+    """The card of the run's final model; ``finish``: of the one that was given the chat of an instruct model, by the
+    report of that."""
     summary = summarize(run.results)
     base, found, trained = hub_name(run), verdict(summary, run.results), summary.trained
     forgotten = None
@@ -57,7 +58,7 @@ def model_card(run: RunData) -> str:
             swapped=run.results.method != "keep",
             vocabulary=None if trained is None else words.count(trained.vocabulary),
             verdict=inline(found.line),
-            remarks=[inline(sentence) for sentence in (*found.remarks, *course_remarks(run, summary))],
+            remarks=[inline(one) for one in (*chat_remarks(finish), *found.remarks, *course_remarks(run, summary))],
             table=list(table(summary)),
             tasks=list(tasks(summary)),
             corpora=list(corpora(run, summary)),
@@ -67,6 +68,20 @@ def model_card(run: RunData) -> str:
             device=run.results.device,
             forgotten=forgotten,
         )
+    )
+
+
+def chat_remarks(finish: Mapping[str, Any] | None) -> Iterator[str]:
+    """Where the chat of a finished model is from."""
+    if finish is None:
+        return
+    path = Path(str(finish.get("instruct")))
+    # A folder of the machine says nothing to readers elsewhere but its name.
+    name = path.name if path.is_absolute() else path.as_posix()
+    how = f"{finish.get('method')}, scale {finish.get('scale')}"
+    yield (
+        f"It chats: what the instruct model {name} learnt was added to the trained weights ({how}); template, end "
+        "tokens and ways to generate are that model's."
     )
 
 

@@ -41,7 +41,7 @@ def check_packages(adapter: AdapterSettings, device: torch.device) -> None:
     if device.type != "cuda":
         raise ConfigError(
             f"adapter: qlora multiplies with 4-bit weights on a GPU (CUDA), but the device is {device.type}; take "
-            "`kind: lora`"
+            "one, or train with `kind: lora`"
         )
     if find_spec("bitsandbytes") is None:
         raise ConfigError("adapter: qlora needs the package `bitsandbytes`; pip install bitsandbytes")
