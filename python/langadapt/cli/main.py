@@ -48,6 +48,8 @@ app = typer.Typer(
     name="langadapt",
     help="Adapt a pretrained language model to another language within a budget.",
     no_args_is_help=True,
+    # Frames of rich leave names of options too little room in 80 columns, and cut them.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -86,6 +88,8 @@ def paragraphs(text: str) -> str:
 for commands in (app, *(group.typer_instance for group in app.registered_groups)):
     for command in commands.registered_commands if commands else ():
         command.help = paragraphs(inspect.cleandoc((command.callback and command.callback.__doc__) or ""))
+        # In the list of commands; without it each is cut to a line.
+        command.short_help = command.help.split("\n\n")[0]
 
 DEBUG = {"on": False}
 STORES = ("fsspec", "s3fs", "aiobotocore", "botocore", "boto3", "aiohttp", "gcsfs", "adlfs", "azure")
