@@ -71,6 +71,8 @@ def test_numbers_out_of_range_and_runs_that_are_not_over(run: Path, tmp_path: Pa
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(method="focus"))
     with pytest.raises(ConfigError, match=r"its training is not over; go on with `langadapt adapt .*recipe.yaml`"):
         model_of(tmp_path)
+    result = CliRunner().invoke(app, ["generate", str(tmp_path), "--prompt", "Es war"])
+    assert isinstance(result.exception, ConfigError) and result.stdout == ""
 
 
 def test_a_run_is_evaluated_on_what_it_set_aside(run: Path) -> None:

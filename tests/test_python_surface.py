@@ -73,6 +73,17 @@ def test_a_model_is_evaluated_and_the_result_prints(model: Path, tmp_path: Path)
         langadapt.evaluate(model)
     with pytest.raises(TypeError, match="text: int; pass paths"):
         langadapt.evaluate(model, 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="prompt: int; pass a text"):
+        langadapt.generate(model, 3)  # type: ignore[arg-type]
+
+
+def test_a_number_is_a_number() -> None:
+    with pytest.raises(TypeError, match="vocab_size: str; pass a number"):
+        langadapt.train_bpe(iter(["a b"]), "300")  # type: ignore[arg-type]
+    with pytest.raises(langadapt.ConfigError, match=r"vocab_size: 300\.5 is not a number of entries"):
+        langadapt.train_bpe(iter(["a b"]), 300.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="min_frequency: str; pass a number"):
+        langadapt.train_bpe(iter(["a b"]), 300, min_frequency="2")
 
 
 def test_a_run_is_evaluated_on_what_it_set_aside(model: Path, tmp_path: Path) -> None:

@@ -26,11 +26,13 @@ def command(
     """Let a model go on from a text, word by word on the terminal."""
     from langadapt.pipeline.generation import generate
 
+    # Before the first word of the model, so that nothing is written where there is none.
+    begun = iter([prompt])
+
     def write(text: str) -> None:
-        sys.stdout.write(text)
+        sys.stdout.write(next(begun, "") + text)
         sys.stdout.flush()
 
-    write(prompt)
     generate(model, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, device=device, stream=write)
     write("\n")
     next_step(f"langadapt evaluate {model}")

@@ -45,9 +45,12 @@ def generate(
     Raises:
         ConfigError: no such model, or a number out of range.
         DataError: the folder is not a model's.
+        TypeError: the prompt is no text.
     """
     from transformers import AutoTokenizer, GenerationConfig
 
+    if not isinstance(prompt, str):
+        raise TypeError(f"prompt: {type(prompt).__name__}; pass a text")
     at_least(1, max_tokens=max_tokens)
     at_least(0, temperature=temperature)
     quiet_transformers()
