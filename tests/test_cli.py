@@ -13,6 +13,7 @@ import pytest
 COMMANDS = [
     ["demo"],
     ["doctor"],
+    ["fetch-sample"],
     ["init"],
     ["adapt"],
     ["plan"],

@@ -25,6 +25,7 @@ from langadapt.cli import (
     evaluate,
     export,
     fertility,
+    fetch_sample,
     finish,
     generate,
     init,
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.command)
 app.command("doctor")(doctor.command)
+app.command("fetch-sample")(fetch_sample.command)
 app.command("init")(init.command)
 app.command("adapt")(adapt.command)
 app.command("plan")(plan.command)

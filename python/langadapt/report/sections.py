@@ -10,7 +10,6 @@ from langadapt.costs.adapter import Adapter
 from langadapt.evaluation import telling
 from langadapt.evaluation.bootstrap import ItemDifference, paired_items
 from langadapt.evaluation.suites import is_measure
-from langadapt.fertility.report import COLUMNS
 from langadapt.report import words
 from langadapt.report.results import Cost, Results
 from langadapt.report.run import RunData
@@ -175,6 +174,8 @@ def fertility(kind: str, cells: Cells, metric: str) -> Fertility:
 
 def metric_row(name: str, values: Sequence[Any]) -> tuple[str, list[str]]:
     """One metric as `langadapt fertility` names and writes it."""
+    from langadapt.fertility.report import COLUMNS
+
     shown, shape = COLUMNS.get(name, (name, ""))
     if not shape:
         return words.title(name), [words.plain(name, value) for value in values]
