@@ -302,6 +302,11 @@ def test_table_for_the_terminal() -> None:
     assert "German: 2.13 tokens per word before, 1.50 with the new tokenizer" in text
     assert re.search(r"focus, trained +│ +2\.318 │ +−32\.1.% │ +2\.871 │ +\+36\.5.% │", text)
     assert re.search(r"xz, a compressor +│ +2\.710 │", text)
+    assert "held-out documents" not in text
+    few = results()
+    few["held_out"]["target"]["document_bytes"] = [4600] * 6
+    said = "German: 6 held-out documents; fewer than 50 make intervals that are too narrow"
+    assert said in " ".join(printed(few).split())
 
 
 def test_what_models_write_stands_side_by_side(run: Path) -> None:

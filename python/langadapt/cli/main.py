@@ -124,6 +124,8 @@ def options(
     )
     for noisy in ("transformers", "urllib3", "httpx", "filelock", "datasets", "matplotlib", "asyncio", *STORES):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Tells of every attempt to reach a hub that is not there, twice; what came of it is said by whoever asked.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # Warns that without Triton no Triton kernels can be counted; there are none then.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
 
