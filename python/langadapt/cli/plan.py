@@ -66,23 +66,27 @@ def command(
 
         check_calibration(loaded.budget.gpus, loaded.train.device)
         measured = calibrate_recipe(loaded)
-    # Lazily, as help waits for no tokenizer.
-    from langadapt.planning.foresight import cut_if_possible, of_a_sample
-    from langadapt.trials.cutting import lines_of
-
-    trials, problem = cut_if_possible(loaded)
-    made = plan_recipe(loaded, measured, of_a_sample(loaded, trials))
+    made, cutting = with_a_sample(loaded, measured)
     made.notes.extend(optimizer_notes(loaded.train.optimizer))
     disk = disk_bytes(made, loaded.train)
     if as_json:
         typer.echo(json.dumps({**made.to_dict(), "disk_bytes": disk}, indent=2))
     else:
         show(made, measured, disk)
-        for line in lines_of(trials):
+        for line in cutting:
             typer.echo(line)
-        if problem:
-            typer.echo(f"note: no tokenizer was tried on a sample: {problem}")
         next_step(f"langadapt adapt {recipe}{changes}")
+
+
+def with_a_sample(recipe: Recipe, measured: dict[str, Any] | None) -> tuple[Plan, list[str]]:
+    """The plan of a recipe, and how its tokenizer cuts a sample of its text, for people."""
+    # Lazily, as help waits for no tokenizer.
+    from langadapt.planning.foresight import cut_if_possible, of_a_sample
+    from langadapt.trials.cutting import lines_of
+
+    trials, problem = cut_if_possible(recipe)
+    made = plan_recipe(recipe, measured, of_a_sample(recipe, trials))
+    return made, [f"note: no tokenizer was tried on a sample: {problem}"] if problem else list(lines_of(trials))
 
 
 def check_calibration(gpus: str | None, device: str) -> None:

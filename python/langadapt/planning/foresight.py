@@ -32,7 +32,9 @@ def cut_if_possible(recipe: Recipe) -> tuple[list[Trial], str]:
     model's tokenizer."""
     try:
         return try_cutting(recipe), ""
-    except (LangadaptError, OSError) as error:
+    except OSError as error:
+        return [], f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except LangadaptError as error:
         return [], str(error)
 
 

@@ -300,7 +300,7 @@ def plan_recipe(
         measured=measured,
         trained_at=trained_at(Path(recipe.model)),
     )
-    made.sources = sources_of(recipe, made.steps, made.settings.tokens_per_step, made.settings.window, sampled)
+    made.sources = sources_of(recipe, made.steps, made.settings.tokens_per_step, made.settings.window, sampled=sampled)
     made.notes += notes_on(recipe, made.sources, vocabulary)
     return made
 

@@ -75,7 +75,7 @@ def size_of(recipe: Any, source: SourceSettings, sampled: Mapping[str, float]) -
 
 
 def sources_of(
-    recipe: Any, steps: int, tokens_per_step: int, window: int, sampled: Mapping[str, float]
+    recipe: Any, steps: int, tokens_per_step: int, window: int, *, sampled: Mapping[str, float]
 ) -> list[SourcePlan]:
     """All texts with a share of the training, over ``steps`` steps; ``sampled``: see :func:`size_of`."""
     from langadapt.training.data.slots import stretches
