@@ -1,7 +1,6 @@
 """The command line is a promise: names, options, exit codes, one line per error, and help without waiting."""
 
 import os
-import re
 import resource
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 COMMANDS = [
     ["demo"],
     ["doctor"],
+    ["fetch-sample"],
     ["init"],
     ["adapt"],
     ["plan"],
@@ -52,23 +52,30 @@ def test_every_command_helps(command: list[str]) -> None:
     assert "Usage" in result.stdout
 
 
-def test_no_help_loses_words_to_markup() -> None:
+def test_help_loses_nothing_in_80_columns() -> None:
+    """Neither a name of an option nor a word about it, to frames, to markup or to the end of a line."""
     import typer
+    from typer.testing import CliRunner
 
     from langadapt.cli.main import app
 
-    def commands(command: Any) -> Iterator[Any]:
-        yield command
-        for child in getattr(command, "commands", {}).values():
-            yield from commands(child)
+    def commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+        yield path, command
+        for name, child in getattr(command, "commands", {}).items():
+            yield from commands(child, *path, name)
 
-    lost = [
-        parameter.name
-        for command in commands(typer.main.get_command(app))
-        for parameter in command.params
-        if re.search(r"\[[a-z/][^]]*\]", getattr(parameter, "help", None) or "")
-    ]
-    assert lost == []
+    for path, command in commands(typer.main.get_command(app)):
+        shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).output
+        # Lines may end behind a hyphen.
+        words = "".join(shown.split())
+        told = [getattr(parameter, "help", None) or "" for parameter in command.params]
+        told += [command.help, *(child.short_help for child in getattr(command, "commands", {}).values())]
+        told += [name for parameter in command.params for name in parameter.opts + parameter.secondary_opts]
+        hidden = {text for one in command.params if getattr(one, "hidden", False) for text in (one.help, *one.opts)}
+        arguments = {one.name for one in command.params if one.param_type_name == "argument"}
+        lost = [text for text in {*told} - hidden - arguments if text and "".join(text.split()) not in words]
+        assert lost == [], path
+        assert max(map(len, shown.splitlines())) <= 80, path
 
 
 def test_help_does_not_wait_for_torch() -> None:

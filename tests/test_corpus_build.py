@@ -207,6 +207,15 @@ def test_an_error_inside_an_iterable_is_raised_and_nothing_is_left(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_document_is_not_split_into_something_and_nothing(tmp_path: Path) -> None:
+    for text in TEXTS[:20]:
+        with pytest.raises(ConfigError, match="one document alone"):
+            build_corpus(iter([text]), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    build_corpus(iter(TEXTS[:1]), tmp_path / "out", validation_share=0)
+    assert split_of(tmp_path / "out")[0] == TEXTS[:1]
+
+
 def naive_is_repetitive(text: str) -> bool:
     """Gopher's rules for repeated lines and n-grams, in plain Python."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
@@ -237,7 +246,7 @@ def naive_is_repetitive(text: str) -> bool:
 @given(st.lists(st.lists(st.sampled_from(PIECES), min_size=1), min_size=1))
 def test_repetition_equals_the_naive_rules(tmp_path: Path, lines: list[list[str]]) -> None:
     text = "\n".join(" ".join(line) for line in lines)
-    report = build_corpus(iter(["Anker", text]), tmp_path / "out", repetition=True)
+    report = build_corpus(iter(["Anker", text]), tmp_path / "out", repetition=True, validation_share=0)
     assert report.dropped["repetition"] == naive_is_repetitive(text)
 
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 import langadapt.demo
-from langadapt import build_corpus, read_documents
+from langadapt import ConfigError, build_corpus, read_documents
+from langadapt.demo.sample import write_sample
 from langadapt.pipeline.text import read_aligned
 from langadapt.recipe.plain_values import build
 from langadapt.recipe.recipe import Recipe
@@ -25,6 +26,21 @@ LANGUAGES = ("english", "spanish")
 def settings() -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load((FOLDER / "demo.yaml").read_text(encoding="utf-8"))
     return loaded
+
+
+def test_the_text_is_had_as_files(tmp_path: Path) -> None:
+    spanish, english = write_sample(tmp_path)
+    assert (spanish, english) == (tmp_path / "spanish", tmp_path / "english")
+    for folder in (spanish, english):
+        ours = TEXTS / f"{folder.name}.jsonl.zst"
+        assert list(read_documents([str(folder)])) == list(read_documents([str(ours)]))
+        assert "public domain" in (folder / "SOURCES.md").read_text(encoding="utf-8")
+    (tmp_path / "mine").write_text("stays", encoding="utf-8")
+    assert write_sample(tmp_path) == [spanish, english] and (tmp_path / "mine").exists()
+    (spanish / "text.jsonl.zst").write_text("of somebody's own", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is there already, with other content"):
+        write_sample(tmp_path)
+    assert (spanish / "text.jsonl.zst").read_text(encoding="utf-8") == "of somebody's own"
 
 
 def test_text_is_as_much_as_its_sources_say() -> None:

@@ -73,9 +73,9 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the pages name: texts, a model, recipes."""
     folder = tmp_path_factory.mktemp("reader")
     texts = Path(__file__).parent / "texts"
-    for language in ("german", "english"):
+    for language, file in (("german", "german"), ("spanish", "german"), ("english", "english")):
         (folder / "data" / language).mkdir(parents=True)
-        lines = (texts / f"{language}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = (texts / f"{file}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         (folder / "data" / language / "text.jsonl").write_text("".join(lines), encoding="utf-8")
     model = folder / MODEL
     tiny_llama(vocab_size=260, max_position_embeddings=256).save_pretrained(model)

@@ -58,6 +58,23 @@ def test_a_plan_prints_what_it_comes_to() -> None:
     assert made._repr_html_().startswith("<pre>")
 
 
+def test_a_plan_counts_tokens_as_its_tokenizer_cuts_a_sample(model: Path) -> None:
+    text = Path(__file__).parent / "texts" / "german.jsonl"
+    recipe = {**CONTENT, "model": str(model), "corpus": {"target": [str(text)]}, "budget": {"gpus": "h100"}}
+
+    def per_token(**sections: Any) -> tuple[float, str]:
+        made = langadapt.plan({**recipe, **sections})
+        return made.text_bytes / made.tokens, repr(made)
+
+    own, said = per_token(swap={"method": "keep"})
+    assert own == pytest.approx(1.0, abs=0.01) and "bytes per token are those of a sample (1)" in said
+    small, large = (per_token(tokenizer={"vocab_size": size})[0] for size in (600, 1200))
+    assert 1.5 < small < large < 4.3
+    # A sample bears too few entries to tell; the plan does not fall below what is usual.
+    assert per_token(tokenizer={"vocab_size": 32_768})[0] >= 4.29
+    assert "are assumed (4.3)" in repr(langadapt.plan({**CONTENT, "budget": {"gpus": "h100", "hours": 1}}))
+
+
 def test_a_model_is_evaluated_and_the_result_prints(model: Path, tmp_path: Path) -> None:
     texts = [f"Satz Nummer {number}, nicht lang." for number in range(40)]
     found = langadapt.evaluate(model, {"de": iter(texts), "short": iter(texts[:1])})
@@ -73,6 +90,17 @@ def test_a_model_is_evaluated_and_the_result_prints(model: Path, tmp_path: Path)
         langadapt.evaluate(model)
     with pytest.raises(TypeError, match="text: int; pass paths"):
         langadapt.evaluate(model, 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="prompt: int; pass a text"):
+        langadapt.generate(model, 3)  # type: ignore[arg-type]
+
+
+def test_a_number_is_a_number() -> None:
+    with pytest.raises(TypeError, match="vocab_size: str; pass a number"):
+        langadapt.train_bpe(iter(["a b"]), "300")  # type: ignore[arg-type]
+    with pytest.raises(langadapt.ConfigError, match=r"vocab_size: 300\.5 is not a number of entries"):
+        langadapt.train_bpe(iter(["a b"]), 300.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="min_frequency: str; pass a number"):
+        langadapt.train_bpe(iter(["a b"]), 300, min_frequency="2")
 
 
 def test_a_run_is_evaluated_on_what_it_set_aside(model: Path, tmp_path: Path) -> None:

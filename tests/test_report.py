@@ -106,6 +106,8 @@ def test_page_says_it_all(run: Path) -> None:
         "belebele_de",
         "Learning rate",
         "Aligned sentences",
+        # Metrics have the names and the shape that `langadapt fertility` gives them.
+        "Unknown tokens 0.000% 0.000% 0.000% 0.000%",
         "without a source 135",
         "Validation, documents",
         "train-focus",
@@ -315,6 +317,11 @@ def test_table_for_the_terminal() -> None:
     assert "German: 2.13 tokens per word before, 1.50 with the new tokenizer" in text
     assert re.search(r"focus, trained +│ +2\.318 │ +−32\.1.% │ +2\.871 │ +\+36\.5.% │", text)
     assert re.search(r"xz, a compressor +│ +2\.710 │", text)
+    assert "held-out documents" not in text
+    few = results()
+    few["held_out"]["target"]["document_bytes"] = [4600] * 6
+    said = "German: 6 held-out documents; fewer than 50 make intervals that are too narrow"
+    assert said in " ".join(printed(few).split())
 
 
 def test_what_models_write_stands_side_by_side(run: Path) -> None:
@@ -460,6 +467,14 @@ def test_long_series_are_thinned() -> None:
     assert len(xs) <= MAX_POINTS
     assert set(ys) == {2.0}
     assert xs == sorted(xs)
+
+
+def test_names_of_levels_lie_over_the_lines() -> None:
+    lines, levels = [Line("a", [0, 1], [2.0, 4.0])], [Reference("xz, a compressor", 3.0)]
+    chart = line_chart("bits", lines, x_title="x", references=levels)
+    assert chart is not None
+    svg = str(chart.svgs["tokens"])
+    assert svg.index('class="level"') < svg.index("<polyline") < svg.index(">xz, a compressor<")
 
 
 def test_charts_of_few_points() -> None:

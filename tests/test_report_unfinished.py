@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from report_run import RECIPE, held_out, make_run, results
 from test_report import page_text, parsed
+from typer.testing import CliRunner
 
+from langadapt.cli.main import app
 from langadapt.errors import DataError
 from langadapt.report import write_report
 from langadapt.report.run import read_run
@@ -69,6 +71,17 @@ def test_after_each_stage(tmp_path: Path, count: int) -> None:
     assert f"Still to be trained and measured: {names}." in text
     assert not (folder / "report" / "MODEL_CARD.md").exists()
     assert not (folder / "trained" / "focus" / "final" / "README.md").exists()
+
+
+def test_the_next_step_is_one_that_the_run_can_take(tmp_path: Path) -> None:
+    def said(folder: Path) -> str:
+        result = CliRunner().invoke(app, ["report", str(folder)])
+        assert result.exit_code == 0, result.output
+        return result.stderr
+
+    folder = unfinished(tmp_path / "half", STAGES[:2])
+    assert f"langadapt adapt {folder / 'recipe.yaml'}" in said(folder)
+    assert f"langadapt generate {tmp_path / 'whole'} --prompt" in said(make_run(tmp_path / "whole"))
 
 
 def test_a_prognosis_stands_where_no_outcome_does(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from sample_tokenizers import ENGLISH, GERMAN, byte_level, save
+from typer.testing import CliRunner
 
-from langadapt import Tokenizer, extend_tokenizer, train_bpe
-from langadapt.errors import DataError
+from langadapt import Tokenizer, build_corpus, extend_tokenizer, train_bpe
+from langadapt.cli.main import app
+from langadapt.errors import ConfigError, DataError
 from langadapt.tokenizer.files import TOKENIZER_FILES, read_files
 from langadapt.tokenizer.templates import chat_templates
 from langadapt.tokenizer.vocabulary import read_vocabulary
@@ -166,6 +168,22 @@ def test_a_tokenizer_is_replaced_as_a_whole(folder: Path, tmp_path: Path, monkey
         assert not (out / "tokenizer.json").exists() and (out / "notes.txt").read_text() == "mine"
     new.save_pretrained(out)
     assert Tokenizer.from_pretrained(out).fingerprint == new.fingerprint and not (out / "id_map.json").exists()
+
+
+@pytest.mark.parametrize("change", [["trim"], ["extend", "--new-tokens", "5"], ["train", "--vocab-size", "280"]])
+def test_no_command_replaces_what_it_reads_or_another_thing(folder: Path, tmp_path: Path, change: list[str]) -> None:
+    text, corpus = tmp_path / "text.jsonl", tmp_path / "corpus"
+    text.write_text("".join(json.dumps({"text": line}) + "\n" for line in ENGLISH), encoding="utf-8")
+    build_corpus([str(text)], corpus)
+    verb, *options = change
+    before, manifest = read_files(folder), (corpus / "manifest.json").read_bytes()
+    for out, problem in ((folder, "would replace"), (corpus, "holds what `corpus` made")):
+        inputs = ["--like", str(folder), str(text)] if verb == "train" else [str(folder), str(text)]
+        result = CliRunner().invoke(app, ["tokenizer", verb, *inputs, *options, "--out", str(out)])
+        assert isinstance(result.exception, ConfigError) and problem in str(result.exception), result.output
+    assert read_files(folder) == before and (corpus / "manifest.json").read_bytes() == manifest
+    result = CliRunner().invoke(app, ["tokenizer", verb, *inputs, *options, "--out", str(tmp_path / "new")])
+    assert result.exit_code == 0, result.exception
 
 
 def test_every_file_survives_a_swap_and_a_training(folder: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from langadapt.evaluation.telling import FEWEST, OVER_TRAINING, write_course
 from langadapt.machine import choose_device, quiet_transformers
 from langadapt.models.folder import load_model
 from langadapt.pipeline.finished import held_out, is_checkpoint, is_run, model_of, models_of_training
+from langadapt.report.words import size
 
 Measure = Callable[[Any, str], "dict[str, Any]"]
 """Takes a model and its tokenizer's folder."""
@@ -234,7 +235,7 @@ def bits_of(
         with progress("bits per byte") as report:
             found = measure_bits_per_byte(model, loaded, texts, **windows, progress=report)
         if texts.cut:
-            say(f"{name}: measured on its first {found.bytes / 1e6:.2f} MB; --max-bytes 0 reads all of it")
+            say(f"{name}: measured on its first {size(found.bytes)}; --max-bytes 0 reads all of it")
         measured[name] = asdict(found)
     return measured
 

@@ -26,13 +26,12 @@ def command(
     """Let a model go on from a text, word by word on the terminal."""
     from langadapt.pipeline.generation import generate
 
-    before = [prompt]
+    # Before the first word of the model, so that nothing is written where there is none.
+    begun = iter([prompt])
 
     def write(text: str) -> None:
-        # The prompt with the first word: what fails before it leaves no half a line.
-        sys.stdout.write("".join([*before, text]))
+        sys.stdout.write(next(begun, "") + text)
         sys.stdout.flush()
-        before.clear()
 
     generate(model, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, device=device, stream=write)
     write("\n")

@@ -25,6 +25,7 @@ from langadapt.cli import (
     evaluate,
     export,
     fertility,
+    fetch_sample,
     finish,
     generate,
     init,
@@ -48,11 +49,14 @@ app = typer.Typer(
     name="langadapt",
     help="Adapt a pretrained language model to another language within a budget.",
     no_args_is_help=True,
+    # Frames of rich leave names of options too little room in 80 columns, and cut them.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.command)
 app.command("doctor")(doctor.command)
+app.command("fetch-sample")(fetch_sample.command)
 app.command("init")(init.command)
 app.command("adapt")(adapt.command)
 app.command("plan")(plan.command)
@@ -86,6 +90,8 @@ def paragraphs(text: str) -> str:
 for commands in (app, *(group.typer_instance for group in app.registered_groups)):
     for command in commands.registered_commands if commands else ():
         command.help = paragraphs(inspect.cleandoc((command.callback and command.callback.__doc__) or ""))
+        # In the list of commands; without it each is cut to a line.
+        command.short_help = command.help.split("\n\n")[0]
 
 DEBUG = {"on": False}
 STORES = ("fsspec", "s3fs", "aiobotocore", "botocore", "boto3", "aiohttp", "gcsfs", "adlfs", "azure")
@@ -118,6 +124,8 @@ def options(
     )
     for noisy in ("transformers", "urllib3", "httpx", "filelock", "datasets", "matplotlib", "asyncio", *STORES):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Tells of every attempt to reach a hub that is not there, twice; what came of it is said by whoever asked.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # Warns that without Triton no Triton kernels can be counted; there are none then.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
 

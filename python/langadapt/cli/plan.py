@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +15,7 @@ from rich.table import Table
 from langadapt.cli.progress import next_step
 from langadapt.costs import devices, memory
 from langadapt.costs.devices import GIB
-from langadapt.errors import ConfigError, LangadaptError
+from langadapt.errors import ConfigError
 from langadapt.machine import choose_device
 from langadapt.planning.plan import plan_recipe
 from langadapt.recipe.recipe import Recipe
@@ -67,16 +66,27 @@ def command(
 
         check_calibration(loaded.budget.gpus, loaded.train.device)
         measured = calibrate_recipe(loaded)
-    made = plan_recipe(loaded, measured)
+    made, cutting = with_a_sample(loaded, measured)
     made.notes.extend(optimizer_notes(loaded.train.optimizer))
     disk = disk_bytes(made, loaded.train)
     if as_json:
         typer.echo(json.dumps({**made.to_dict(), "disk_bytes": disk}, indent=2))
     else:
         show(made, measured, disk)
-        for line in shares_of_source(loaded):
+        for line in cutting:
             typer.echo(line)
         next_step(f"langadapt adapt {recipe}{changes}")
+
+
+def with_a_sample(recipe: Recipe, measured: dict[str, Any] | None) -> tuple[Plan, list[str]]:
+    """The plan of a recipe, and how its tokenizer cuts a sample of its text, for people."""
+    # Lazily, as help waits for no tokenizer.
+    from langadapt.planning.foresight import cut_if_possible, of_a_sample
+    from langadapt.trials.cutting import lines_of
+
+    trials, problem = cut_if_possible(recipe)
+    made = plan_recipe(recipe, measured, of_a_sample(recipe, trials))
+    return made, [f"note: no tokenizer was tried on a sample: {problem}"] if problem else list(lines_of(trials))
 
 
 def check_calibration(gpus: str | None, device: str) -> None:
@@ -208,16 +218,6 @@ def shown(made: Plan) -> list[Any]:
     for others in by_kind.values():
         rows.append(max(others, key=lambda option: (option.fits, option.tokens_per_second)))
     return rows
-
-
-def shares_of_source(recipe: Recipe) -> Iterator[str]:
-    """Tokens per word over the share of source text; a plan may come before the text and the model's tokenizer."""
-    from langadapt.trials.cutting import lines_of, try_cutting
-
-    try:
-        yield from lines_of(try_cutting(recipe))
-    except (LangadaptError, OSError) as error:
-        yield f"note: shares of source text are not tried: {error}"
 
 
 def show_rates(recipe: Any, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from langadapt.artefacts.folders import is_described, read_manifest
 from langadapt.artefacts.remote import RemoteFile
 from langadapt.artefacts.shards import Shard
 from langadapt.artefacts.stages import make_once
@@ -30,6 +31,7 @@ from langadapt.cli.progress import next_step, progress, say
 from langadapt.corpus.documents import files_of, read_documents
 from langadapt.errors import ConfigError
 from langadapt.models.folder import tokenizer_file
+from langadapt.tokenizer.files import TOKENIZER_FILE
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -48,10 +50,15 @@ def show(summary: dict[str, Any], as_json: bool) -> None:
     next_step(f"langadapt tokenizer check {summary['tokenizer']}")
 
 
-def check_out(out: Path) -> None:
-    """Raise ConfigError where a model would lose its tokenizer."""
+def check_out(out: Path, made_from: str | None) -> None:
+    """Raise ConfigError where a model, or another thing that langadapt made, would lose what it is known by, and where
+    the tokenizer ``made_from``, if that is a folder or file here, would be replaced."""
     if (out / "config.json").is_file():
         raise ConfigError(f"{out}: holds a model, whose tokenizer would be replaced; name another folder")
+    if is_described(out):
+        raise ConfigError(f"{out}: holds what `{read_manifest(out)['stage']}` made; name another folder")
+    if made_from is not None and Path(made_from).resolve() in {out.resolve(), (out / TOKENIZER_FILE).resolve()}:
+        raise ConfigError(f"{out}: would replace {made_from}, which it is to be made from; name another folder")
 
 
 Existing = Annotated[str, typer.Argument(metavar="TOKENIZER", help="Folder or hub id.", show_default=False)]
@@ -181,7 +188,7 @@ def train(
     # Long: each option has its line.
     from langadapt.tokenizer.training import train_bpe
 
-    check_out(out)
+    check_out(out, like)
     arguments = arguments_of(ctx) | {"special_tokens": roles_or_tokens(special_tokens or [])}
 
     def make() -> dict[str, Any]:
@@ -262,7 +269,7 @@ def extend(
     from langadapt.tokenizer.encoder import open_tokenizer
     from langadapt.tokenizer.widening import lines_kept
 
-    check_out(out)
+    check_out(out, tokenizer)
     arguments = arguments_of(ctx)
     arguments.pop("source_text")
 
@@ -294,7 +301,7 @@ def trim(
     """Drop tokens that a corpus never uses; writes id_map.json beside the tokenizer (new id of each old one, or -1)."""
     from langadapt.tokenizer.editing import summary_of, trim_tokenizer
 
-    check_out(out)
+    check_out(out, tokenizer)
     arguments = arguments_of(ctx)
 
     def make() -> dict[str, Any]:

@@ -93,7 +93,7 @@ class BuildOptions:
     catches 56 % of pairs with a Jaccard similarity of 0.7, 92 % at 0.8; 112 to 260 bytes of memory per document."""
     validation_share: float = 0.02
     """Share of documents set aside, by XXH3 of the text: neither order nor threads matter, and equal texts go the same
-    way. Above 0 at least one document of two or more is set aside."""
+    way. Above 0 at least one document is set aside, and one alone is refused."""
     validation_bytes: int | None = 1_000_000
     """UTF-8 bytes of text set aside, at most, the smallest hashes first; a larger document stays in training."""
     validation_documents: int | None = None
@@ -199,7 +199,12 @@ def check_split(report: CorpusReport, settings: Mapping[str, Any]) -> None:
     limits = ("validation_bytes", "validation_documents")
     named = ", ".join(f"{name} = {settings[name]}" for name in limits if settings[name] is not None)
     share = settings["validation_share"]
-    if share > 0 and report.train["documents"] > 1 and not report.validation["documents"]:
+    if share > 0 and report.train["documents"] + report.validation["documents"] == 1:
+        raise ConfigError(
+            "one document alone cannot be split into text to train on and text to measure on; give more, cut it into "
+            "several, or set validation_share to 0"
+        )
+    if share > 0 and report.train["documents"] and not report.validation["documents"]:
         raise ConfigError(
             f"nothing was set aside to measure on: no document chosen by validation_share = {share} fits into {named}; "
             "raise one of them, or set validation_share to 0"

@@ -102,6 +102,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "torn_words": ("words cut inside a grapheme", ".1%"),
     "parity": ("parity", ".3f"),
     "renyi_efficiency": ("Rényi efficiency", ".4f"),
+    "renyi_entropy": ("Rényi entropy, bits", ".3f"),
     "shannon_entropy": ("Shannon entropy, bits", ".3f"),
     "vocabulary_used": ("vocabulary used", ",d"),
     "vocabulary_share": ("vocabulary used, share", ".1%"),

@@ -45,29 +45,37 @@ def generate(
     Raises:
         ConfigError: no such model, or a number out of range.
         DataError: the folder is not a model's.
+        TypeError: the prompt is no text.
     """
-    from transformers import AutoTokenizer, GenerationConfig
+    from transformers import AutoTokenizer
 
+    if not isinstance(prompt, str):
+        raise TypeError(f"prompt: {type(prompt).__name__}; pass a text")
     at_least(1, max_tokens=max_tokens)
     at_least(0, temperature=temperature)
     quiet_transformers()
     folder = model_of(model)
     chosen = choose_device(device)
     tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
-    loaded: Any = load_model(folder, dtype="auto")
-    loaded.to(chosen).eval()
-    given, end = prompt_ids(tokenizer, prompt).to(chosen), tokenizer.eos_token_id
-    ends = {"eos_token_id": end, "pad_token_id": end or 0}
-    config = GenerationConfig(max_new_tokens=max_tokens, **ends, **draws(temperature))
+    loaded: Any = load_model(folder, dtype="auto").to(chosen).eval()
+    given = prompt_ids(tokenizer, prompt).to(chosen)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         written = loaded.generate(
             given,
             attention_mask=torch.ones_like(given),
-            generation_config=config,
+            generation_config=configuration(tokenizer, max_tokens, temperature),
             streamer=None if stream is None else streamer(tokenizer, stream),
         )
     return str(tokenizer.decode(written[0, given.shape[1] :], skip_special_tokens=True))
+
+
+def configuration(tokenizer: Any, max_tokens: int, temperature: float) -> Any:
+    """transformers' ``GenerationConfig``."""
+    from transformers import GenerationConfig
+
+    end = tokenizer.eos_token_id
+    return GenerationConfig(max_new_tokens=max_tokens, eos_token_id=end, pad_token_id=end or 0, **draws(temperature))
 
 
 def draws(temperature: float) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class Corpus:
     """From a token store, not from file sizes."""
     share: float = 1.0
     """Of this text in the training tokens; the rest is replay."""
+    sampled: bool = False
+    """Bytes per token are those of a sample, not an assumption."""
 
 
 @dataclass(repr=False)
@@ -233,7 +235,8 @@ def shortfalls(
     if corpus.tokens is None and limit is None and settings.steps is None and settings.tokens is None:
         notes.append("the text's size is not known yet; one step is planned")
     if not corpus.measured:
-        notes.append(f"bytes per token are assumed ({corpus.bytes_per_token:g}) until the text is tokenized")
+        how = "are those of a sample" if corpus.sampled else "are assumed"
+        notes.append(f"bytes per token {how} ({corpus.bytes_per_token:.3g}) until the text is tokenized")
     return notes
 
 
@@ -280,10 +283,12 @@ def peaks(settings: TrainSettings, swapped: bool) -> dict[str, float]:
     return {**rates, "all else": settings.learning_rate}
 
 
-def plan_recipe(recipe: Any, measured: Mapping[str, Any] | None = None) -> Plan:
-    """Plan the training of a recipe: its model's config, its tokenizer's size, its text."""
+def plan_recipe(
+    recipe: Any, measured: Mapping[str, Any] | None = None, sampled: Mapping[str, float] | None = None
+) -> Plan:
+    """Plan the training of a recipe: its model's config, its tokenizer's size, its text; ``sampled``: see `size_of`."""
     config = config_to_plan(recipe.model)
-    budget, vocabulary = recipe.budget, new_vocabulary(recipe)
+    budget, vocabulary, sampled = recipe.budget, new_vocabulary(recipe), sampled or {}
     made = plan(
         config,
         recipe.train,
@@ -291,11 +296,11 @@ def plan_recipe(recipe: Any, measured: Mapping[str, Any] | None = None) -> Plan:
         gpus=budget.gpus,
         hours=budget.hours,
         price=budget.price_per_gpu_hour,
-        corpus=corpus_of(recipe),
+        corpus=corpus_of(recipe, sampled),
         measured=measured,
         trained_at=trained_at(Path(recipe.model)),
     )
-    made.sources = sources_of(recipe, made.steps, made.settings.tokens_per_step, made.settings.window)
+    made.sources = sources_of(recipe, made.steps, made.settings.tokens_per_step, made.settings.window, sampled=sampled)
     made.notes += notes_on(recipe, made.sources, vocabulary)
     return made
 
@@ -315,8 +320,8 @@ def new_vocabulary(recipe: Any) -> int | None:
     return int(-(-size // multiple) * multiple)
 
 
-def corpus_of(recipe: Any) -> Corpus:
+def corpus_of(recipe: Any, sampled: Mapping[str, float]) -> Corpus:
     """The first of the target texts, whose passes are `epochs`."""
     first = next(one for one in recipe.corpus.texts if one.share > 0)
-    size = size_of(recipe, first)
-    return Corpus(size.tokens, size.bytes_per_token, size.measured, first.share)
+    size = size_of(recipe, first, sampled)
+    return Corpus(size.tokens, size.bytes_per_token, size.measured, first.share, size.sampled)

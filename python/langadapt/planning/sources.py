@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from langadapt.swap.rows.names import KEEP
 from langadapt.training.repetition import worth_of_pass
 
 BYTES_PER_TOKEN = 4.3
-"""Of a tokenizer made for its language, where no store tells; German and Arabic ones of 32k entries reach more."""
+"""Of a tokenizer made for its language, where neither a store nor a sample tells; German and Arabic ones of 32k entries
+reach more."""
 BYTES_PER_ENTRY = 100
 """Of target text, below which a tokenizer costs 4 to 10 % more tokens than one from plenty of text, in German and in
 Arabic (`docs/runs/how_much_text.md`); below half of it the text has too few pairs for the entries."""
@@ -28,6 +29,8 @@ class Size:
     bytes_per_token: float = BYTES_PER_TOKEN
     measured: bool = False
     """From a token store, not from file sizes."""
+    sampled: bool = False
+    """Bytes per token are those of a sample."""
 
 
 @dataclass
@@ -47,8 +50,13 @@ class SourcePlan:
     """Step at which it has been read ``max_repeats`` times; none where the run ends before."""
 
 
-def size_of(recipe: Any, source: SourceSettings) -> Size:
-    """Of a source: from the run's token store if it is made, else from the files."""
+def size_of(recipe: Any, source: SourceSettings, sampled: Mapping[str, float]) -> Size:
+    """Of a source: from the run's token store if it is made, else from the files.
+
+    Args:
+        sampled: bytes per token of a sample by language, where that was cut
+            (`langadapt.planning.foresight.of_a_sample`).
+    """
     which = "own" if recipe.swap.method == KEEP else "new"
     manifest = Path(recipe.out) / "stores" / f"{source.name}-{which}" / "manifest.json"
     if manifest.is_file():
@@ -62,15 +70,18 @@ def size_of(recipe: Any, source: SourceSettings) -> Size:
             if file.is_file():
                 # Compressed prose is about a quarter of its text.
                 size += file.stat().st_size * (4.0 if file.suffix in PACKED else 1.0)
-    return Size(int(size / BYTES_PER_TOKEN) or None)
+    per_token = sampled.get(source.language, BYTES_PER_TOKEN)
+    return Size(int(size / per_token) or None, per_token, sampled=source.language in sampled)
 
 
-def sources_of(recipe: Any, steps: int, tokens_per_step: int, window: int) -> list[SourcePlan]:
-    """All texts with a share of the training, over ``steps`` steps."""
+def sources_of(
+    recipe: Any, steps: int, tokens_per_step: int, window: int, *, sampled: Mapping[str, float]
+) -> list[SourcePlan]:
+    """All texts with a share of the training, over ``steps`` steps; ``sampled``: see :func:`size_of`."""
     from langadapt.training.data.slots import stretches
 
     texts = [one for one in recipe.corpus.texts if one.share > 0]
-    sizes = [size_of(recipe, one).tokens for one in texts]
+    sizes = [size_of(recipe, one, sampled).tokens for one in texts]
     limits = [
         None if one.max_repeats is None or size is None else max(int(one.max_repeats * size / window), 1)
         for one, size in zip(texts, sizes, strict=True)
@@ -95,7 +106,7 @@ def notes_on(recipe: Any, plans: Sequence[SourcePlan], vocabulary: int | None) -
                 f"{one.name}: read as often as max_repeats allows after step {one.used_up:,}; from there the others "
                 f"share its {one.share:.3g} of the training, and the run ends without it: a lower share spreads it out"
             )
-    texts = [size_of(recipe, one) for one in recipe.corpus.texts if one.language == "target"]
+    texts = [size_of(recipe, one, {}) for one in recipe.corpus.texts if one.language == "target"]
     size = sum((one.tokens or 0) * one.bytes_per_token for one in texts)
     if vocabulary is None or recipe.tokenizer.path is not None or not size or size >= BYTES_PER_ENTRY * vocabulary:
         return

@@ -180,6 +180,8 @@ def line_chart(
         *(level(reference, up) for reference in references),
         # The first line is the one that matters: on top of the others, faint ones behind all.
         *(drawn(line, across, up, shape) for line in (*(one for one in lines if one.faint), *reversed(shown))),
+        # Over the lines, which would cross them out.
+        *(level_name(reference, up) for reference in references),
         Markup("</svg>"),
     ]
     legend = [(line.name, line.slot, shape(line.ys[-1])) for line in shown]
@@ -245,12 +247,17 @@ def stroke(slot: int) -> int:
 
 
 def level(reference: Reference, up: Axis) -> Markup:
-    """A dashed line across, with its name above its right end."""
+    """A dashed line across."""
     y = up.at(reference.y)
-    return Markup(
-        '<line class="level" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
-        '<text class="level-name" x="{}" y="{:.1f}" text-anchor="end">{}</text>'
-    ).format(LEFT, WIDTH - RIGHT, y, y, WIDTH - RIGHT, y - 5 if y > TOP + 14 else y + 14, reference.name)
+    return Markup('<line class="level" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y)
+
+
+def level_name(reference: Reference, up: Axis) -> Markup:
+    """Its name, above its right end."""
+    y = up.at(reference.y)
+    return Markup('<text class="level-name" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
+        WIDTH - RIGHT, y - 5 if y > TOP + 14 else y + 14, reference.name
+    )
 
 
 def drawn(line: Line, across: Axis, up: Axis, shape: Callable[[float], str]) -> Markup:

@@ -165,14 +165,21 @@ def fertility(kind: str, cells: Cells, metric: str) -> Fertility:
     measured = [texts[corpus] for texts in cells.values() for corpus in corpora]
     metrics = [name for name in measured[0] if any(found[name] is not None for found in measured)]
     columns = [(corpus, tokenizer) for corpus in corpora for tokenizer in cells]
-    rows = [
-        (words.title(name), [words.plain(name, cells[tokenizer][corpus][name]) for corpus, tokenizer in columns])
-        for name in metrics
-    ]
+    rows = [metric_row(name, [cells[tokenizer][corpus][name] for corpus, tokenizer in columns]) for name in metrics]
     table = Facts([f"{corpus}, {tokenizer}" for corpus, tokenizer in columns], rows)
     title = {"text": "Running text", "aligned": "Aligned sentences"}.get(kind, words.title(kind))
     drawn = bars(metric, cells, corpora) if kind == "text" and metric in metrics else None
     return Fertility(title, drawn, table)
+
+
+def metric_row(name: str, values: Sequence[Any]) -> tuple[str, list[str]]:
+    """One metric as `langadapt fertility` names and writes it."""
+    from langadapt.fertility.report import COLUMNS
+
+    shown, shape = COLUMNS.get(name, (name, ""))
+    if not shape:
+        return words.title(name), [words.plain(name, value) for value in values]
+    return words.title(shown), [words.DASH if value is None else format(value, shape) for value in values]
 
 
 def bars(metric: str, cells: Cells, corpora: list[str]) -> Metric:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from langadapt.report import words
+from langadapt.report.differences import ENOUGH_DOCUMENTS
 from langadapt.report.results import Results, results_of
 from langadapt.report.summary import Row, Summary, summarize
 from langadapt.report.verdict import verdict
@@ -64,7 +65,14 @@ def bits_cells(summary: Summary, row: Row, side: str) -> tuple[str, str]:
 
 
 def captions(summary: Summary, results: Results) -> Iterator[str]:
-    """What changed with the tokenizer and the model's size."""
+    """What the verdict rests on, where that is little; what changed with the tokenizer and the model's size."""
+    for side in summary.sides:
+        facts = results.held_out.get(side)
+        if facts is not None and (count := len(facts.document_bytes)) < ENOUGH_DOCUMENTS:
+            yield (
+                f"{summary.languages[side]}: {count} held-out documents; fewer than {ENOUGH_DOCUMENTS} make intervals "
+                "that are too narrow"
+            )
     metric = words.title(summary.metric).lower()
     old, new = summary.source, summary.trained
     if old is None or new is None or old.tokenizer == new.tokenizer:

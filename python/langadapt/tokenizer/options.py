@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langadapt.checks import at_least
+from langadapt.checks import at_least, number
 from langadapt.errors import ConfigError
 from langadapt.tokenizer.cutting import AUTO, Style, regex_of
 
@@ -80,7 +80,8 @@ class BpeOptions:
 
     def check(self, where: str = "") -> None:
         """Raise ConfigError for what cannot work; ``where`` is put before the name of the option."""
-        if self.vocab_size < 1:
+        number(where, vocab_size=self.vocab_size)
+        if self.vocab_size < 1 or self.vocab_size != int(self.vocab_size):
             raise ConfigError(f"{where}vocab_size: {self.vocab_size} is not a number of entries")
         at_least(0, where, min_frequency=self.min_frequency)
         at_least(1, where, max_token_length=self.max_token_length, max_words=self.max_words)

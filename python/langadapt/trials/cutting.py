@@ -41,11 +41,13 @@ class Trial:
     """By ``target`` and, where the recipe names text of it, ``source``."""
     torn_words: float | None
     """Share of target words with a border inside a grapheme."""
+    bytes_per_token: dict[str, float | None]
+    """As ``tokens_per_word``."""
 
 
 def try_cutting(recipe: Recipe) -> list[Trial]:
-    """Trials of the recipe's tokenizer over the share of source text, behind the model's own where that is here; none
-    where the recipe trains none, or text is streamed.
+    """Trials of the recipe's tokenizer over the share of source text, behind the model's own where that is here; of one
+    that is not trained, that one alone; none where text is streamed or drawn from several sources.
 
     What is learnt here compares with itself alone: a megabyte and 8,192 entries give more tokens per word than the run
     will.
@@ -56,9 +58,11 @@ def try_cutting(recipe: Recipe) -> list[Trial]:
     settings = recipe.tokenizer
     names = {side: recipe.corpus.paths_of(side) for side in SIDES}
     is_streamed = any(is_stream(name) for inputs in names.values() for name in inputs)
-    if settings.path is not None or settings.weights or recipe.swap.method == KEEP or is_streamed:
+    if settings.weights or is_streamed:
         return []
     samples = {language: sample(recipe, inputs) for language, inputs in names.items() if inputs}
+    if recipe.swap.method == KEEP or settings.path is not None:
+        return ready_made(recipe, {name: texts for name, (_, texts) in samples.items()})
     options = settings.training(recipe.model if settings.like == "source" else settings.like)
     options |= {"vocab_size": min(settings.vocab_size, SMALL_VOCABULARY), "accept_fewer": True}
     held = {name: texts for name, (_, texts) in samples.items()}
@@ -71,6 +75,15 @@ def try_cutting(recipe: Recipe) -> list[Trial]:
         chosen = wish["parity"] if settings.parity else wish["source_share"] == settings.source_share
         found.append(measured(learnt, held, name, is_chosen=chosen))
     return found
+
+
+def ready_made(recipe: Recipe, held: dict[str, list[str]]) -> list[Trial]:
+    """The trial of a tokenizer that a recipe takes as it is, where that is here."""
+    path = recipe.tokenizer.path
+    if recipe.swap.method == KEEP or path is None:
+        own = own_tokenizer(recipe.model)
+        return [] if own is None else [measured(own, held, MODELS_OWN, is_chosen=True)]
+    return [measured(Tokenizer.from_pretrained(path), held, path, is_chosen=True)]
 
 
 @contextmanager
@@ -99,7 +112,8 @@ def measured(tokenizer: Tokenizer, held: dict[str, list[str]], name: str, *, is_
     """Of one tokenizer."""
     cells = measure_fertility({"it": tokenizer}, texts=held).cells["it"]
     per_word = {language: cell.tokens_per_word for language, cell in cells.items()}
-    return Trial(name, is_chosen, per_word, cells["target"].torn_words)
+    per_token = {language: cell.bytes_per_token for language, cell in cells.items()}
+    return Trial(name, is_chosen, per_word, cells["target"].torn_words, per_token)
 
 
 def wishes(recipe: Recipe, has_source: bool) -> Iterator[dict[str, Any]]:
@@ -124,7 +138,7 @@ def sample(recipe: Recipe, inputs: list[str]) -> tuple[list[str], list[str]]:
 def lines_of(trials: list[Trial]) -> Iterator[str]:
     """The trials for people, the recipe's own marked."""
     if trials:
-        yield "tokens per word of a sample, by tokenizer.source_share:"
+        yield f"tokens per word of a sample{', by tokenizer.source_share' if len(trials) > 1 else ''}:"
     width = max((len(one.name) for one in trials), default=0)
     for one in trials:
         per_word = ", ".join(f"{name} {value:.2f}" for name, value in one.tokens_per_word.items() if value is not None)
