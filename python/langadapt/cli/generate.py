@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from langadapt.cli.progress import next_step
+from langadapt.terminal import write_out
 
 
 def command(
@@ -26,11 +26,7 @@ def command(
     """Let a model go on from a text, word by word on the terminal."""
     from langadapt.pipeline.generation import generate
 
-    def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-    write(prompt)
-    generate(model, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, device=device, stream=write)
-    write("\n")
+    write_out(prompt)
+    generate(model, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, device=device, stream=write_out)
+    write_out("\n")
     next_step(f"langadapt evaluate {model}")

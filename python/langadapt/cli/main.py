@@ -13,6 +13,7 @@ import traceback
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from langadapt import __version__
 from langadapt.cli import (
@@ -43,6 +44,7 @@ from langadapt.cli import (
 )
 from langadapt.cli.progress import console
 from langadapt.errors import ConfigError, LangadaptError, TrainingStopped, is_panic
+from langadapt.terminal import PlainLines, echo, visible
 
 app = typer.Typer(
     name="langadapt",
@@ -100,7 +102,7 @@ LONGEST_OWN = 5000
 def show_version(wanted: bool) -> None:
     """Print the version and leave."""
     if wanted:
-        typer.echo(f"langadapt {__version__}")
+        echo(f"langadapt {__version__}")
         raise typer.Exit
 
 
@@ -113,9 +115,9 @@ def options(
 ) -> None:
     """Options of every command."""
     DEBUG["on"] = debug
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr, force=True
-    )
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(PlainLines("%(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[lines], force=True)
     for noisy in ("transformers", "urllib3", "httpx", "filelock", "datasets", "matplotlib", "asyncio", *STORES):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Warns that without Triton no Triton kernels can be counted; there are none then.
@@ -160,7 +162,7 @@ def report_error(error: BaseException) -> int:
     text = re.sub(r"\.?\s*\n\s*\n\s*", ". ", text)
     # What other libraries say may be drawn over several lines.
     text = re.sub(r"\s*\n\s*", " ", text)
-    console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("error:", "bold red"), f" {visible(text)}"), highlight=False, soft_wrap=True)
     return code
 
 
@@ -185,7 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout = None
         code = 0
     except TrainingStopped as stopped:
-        console.print(escape(str(stopped)), style="yellow", highlight=False, soft_wrap=True)
+        console.print(str(stopped), style="yellow", highlight=False, soft_wrap=True)
         code = 0
     except BaseException as error:
         # Panics of packages written in Rust are no `Exception`.
@@ -205,8 +207,3 @@ def interrupted() -> int:
     console.print(INTERRUPTED, style="yellow")
     signal.signal(signal.SIGINT, before)
     return 130
-
-
-def escape(text: str) -> str:
-    """Keep rich from reading ``[...]`` in file names and patterns as markup."""
-    return text.replace("[", "\\[")

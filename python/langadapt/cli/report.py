@@ -9,6 +9,7 @@ import typer
 
 from langadapt.cli.progress import next_step
 from langadapt.report import write_report
+from langadapt.terminal import echo
 
 
 def command(
@@ -17,5 +18,5 @@ def command(
     ],
 ) -> None:
     """Write RUN_DIR/report: one self-contained HTML page and a model card. Prints the page's path."""
-    typer.echo(write_report(run))
+    echo(write_report(run))
     next_step(f"open that page in a browser; langadapt generate {run} --prompt TEXT")
