@@ -107,4 +107,4 @@ def test_nothing_is_printed_past_the_terminal() -> None:
             past = re.findall(r"\bConsole\(|typer\.echo\(|click\.echo\(|(?<![.\w])print\(", source.read_text("utf-8"))
             assert not past, f"{source}: {past}"
         for column in re.findall(r"TextColumn\((.*)\)", source.read_text("utf-8")):
-            assert "fields" not in column and "description" not in column or "markup=False" in column, source
+            assert not re.search("fields|description", column) or "markup=False" in column, source
