@@ -43,7 +43,7 @@ from langadapt.cli import (
     vectors,
 )
 from langadapt.cli.progress import console
-from langadapt.errors import ConfigError, LangadaptError, TrainingStopped, is_panic
+from langadapt.errors import ConfigError, LangadaptError, TrainingStopped, is_panic, shorten
 from langadapt.terminal import PlainLines, echo, visible
 
 app = typer.Typer(
@@ -133,10 +133,17 @@ def describe(error: BaseException) -> tuple[str, int]:
         return f"{error.filename}: {error.strerror}{hint}", 1
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "no space left on a disk; free some and run the same command again", 1
+    encoding = next((one for one in (error, error.__cause__) if isinstance(one, UnicodeEncodeError)), None)
+    if encoding is not None:
+        # A byte of an argument that is no UTF-8 reaches Python as half a character, which the core takes nowhere.
+        return f"{shorten(repr(encoding.object))}: no text in UTF-8; give it in UTF-8", 2
     if isinstance(error, (LangadaptError, ValueError, OSError)):
         return str(error), 1
     if isinstance(error, MemoryError):
         return str(error) or "out of memory", 1
+    if isinstance(error, RuntimeError) and "Symlink loop" in str(error):
+        # So says Python before 3.13, for any path that is resolved.
+        return f"{str(error).removeprefix('Symlink loop from ')}: a link that leads back to itself", 1
     # Compilers of kernels tell all that they were given, over pages.
     text = str(error)
     text = f"{text[:LONGEST]} ..." if len(text) > LONGEST else text

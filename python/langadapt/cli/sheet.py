@@ -11,7 +11,7 @@ from langadapt.cli.options import TextField
 from langadapt.cli.progress import next_step, progress
 from langadapt.corpus.documents import read_documents
 from langadapt.errors import ConfigError
-from langadapt.evaluation.sheet import Pair, Preference, write_sheet
+from langadapt.evaluation.sheet import Pair, Preference, check_sheet, write_sheet
 from langadapt.machine import choose_device, quiet_transformers
 from langadapt.models.folder import load_model
 from langadapt.pipeline.finished import held_out, is_run, model_of
@@ -40,6 +40,7 @@ def command(
 
     if len(models) != 2:
         raise ConfigError(f"a sheet compares two models, and {len(models)} are given")
+    check_sheet(out)
     sources = text or [str(file) for run in models if is_run(run) for file in list(held_out(Path(run)).values())[:1]]
     if not sources:
         raise ConfigError("give --text INPUT: beginnings of texts to go on from")
