@@ -183,3 +183,12 @@ def test_a_name_that_is_not_utf8_is_refused_before_the_work(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"n\\udcff\.jsonl.*not UTF-8; rename"):
         build_corpus(tmp_path / "c", tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == [tmp_path / "c"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "iso2022_jp"])
+def test_text_without_spaces_in_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+    """Thai in UTF-16 has no zero bytes but at line ends, Japanese in seven bits is ASCII: both pass for UTF-8."""
+    text = "こんにちは世界\n" if encoding == "iso2022_jp" else "สวัสดีครับยินดีที่ได้รู้จัก" * 9 + "\n"
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding) * 9)
+    with pytest.raises(DataError, match=r"a\.txt:1: not UTF-8 but what looks like (UTF-16|ISO-2022-JP)"):
+        list(read_documents([str(tmp_path / "a.txt")]))

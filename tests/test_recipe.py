@@ -233,3 +233,44 @@ def test_all_translations_lead_to_a_key() -> None:
     keys = {field.name for kind in (Recipe, TrainSettings, CorpusSettings) for field in dataclasses.fields(kind)}
     assert set(ELSEWHERE.values()) <= keys
     assert not set(ELSEWHERE) & keys
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        ("compare", ["nonsense"], "compare: unknown method"),
+        ("swap.candidates", ["nonsense"], "swap.candidates: unknown method"),
+        ("swap.output_method", "nonsense", "swap.output_method: unknown method"),
+        ("swap.method", "x" * 10**6, "swap.method: unknown method"),
+        ("model", "a\0b", "`model`: 'a\\x00b' holds a zero byte"),
+        ("corpus.text_field", "a\udcff", "`corpus.text_field`: 'a\\udcff' holds a zero byte or half a character"),
+        ("vectors.dim", 1 << 63, "`vectors.dim`: 9223372036854775808 is beyond"),
+        ("train.threads", 10**500, "`train.threads`: "),
+        ("train.compile", "x" * 10**6, "`train.compile`: expected true or false"),
+        ("budget.gpus", "x" * 10**6, "budget.gpus: "),
+        ("budget.gpus", "9" * 5000 + " x h100-80gb", "budget.gpus: "),
+        ("budget.gpus", "0gb", "budget.gpus: "),
+    ],
+)
+def test_values_that_nothing_has_are_named_with_their_setting(where: str, value: object, message: str) -> None:
+    content = {"name": "a", "model": "b", "out": "c", "corpus": {"target": ["d"]}}
+    place: dict = content
+    *parents, last = where.split(".")
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[last] = value
+    with pytest.raises(ConfigError) as caught:
+        Recipe.from_dict(content)
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "2026-13-45", "2026-01-31 25:61:00"])
+def test_what_looks_like_a_number_or_a_date_and_is_none_is_one_line(tmp_path: Path, value: str) -> None:
+    (tmp_path / "r.yaml").write_text(f"name: {value}\n")
+    with pytest.raises(ConfigError, match=r"r\.yaml: "):
+        Recipe.from_yaml(tmp_path / "r.yaml")
+    (tmp_path / "r.yaml").write_text("name: a\n")
+    with pytest.raises(ConfigError, match="--set seed="):
+        Recipe.from_yaml(tmp_path / "r.yaml", [f"seed={value}"])

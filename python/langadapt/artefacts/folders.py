@@ -48,7 +48,13 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A place to write a file to, which becomes ``path`` when the block ends well."""
+    """A place to write a file to, which becomes ``path`` when the block ends well.
+
+    Raises:
+        FileExistsError: a device, a pipe or a socket is there, which a renamed file would do away with.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise FileExistsError(errno.EEXIST, "is a device or a pipe; name a file", str(path))
     with temporary_beside(path) as folder:
         file = folder / path.name
         try:
@@ -186,24 +192,6 @@ def check_replaceable(out: Path, inputs: Iterable[str | Path] = ()) -> None:
             raise FileExistsError(errno.EEXIST, problem, str(out))
     elif out.exists():
         raise FileExistsError(errno.EEXIST, "is a file; name a folder", str(out))
-
-
-def check_space(out: Path, size: int) -> None:
-    """Try a place before hours of work for it are done: that ``size`` bytes can be written there.
-
-    Raises:
-        OSError: the disk is too full, or nothing may be written there.
-    """
-    parent = next(folder for folder in Path(out).resolve().parents if folder.is_dir())
-    try:
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}: nothing can be written there", str(parent)) from None
-    free = shutil.disk_usage(parent).free
-    if free < size:
-        problem = f"no room: {size / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB free"
-        raise OSError(errno.ENOSPC, problem, str(out))
 
 
 def is_ours(folder: Path) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from langadapt.cli.options import Address, EngineOption, Shards, engine_of
 from langadapt.cli.progress import next_step, progress
@@ -16,6 +15,7 @@ from langadapt.errors import TrainingDiverged
 from langadapt.recipe.recipe import Recipe
 from langadapt.report import results_table
 from langadapt.report.results import RESULTS_NAME
+from langadapt.terminal import Terminal, echo
 
 
 def command(
@@ -52,9 +52,9 @@ def command(
 
 def show_results(results: Mapping[str, Any], folder: Path) -> None:
     """The verdict with its table, and where the page lies."""
-    out = Console()
+    out = Terminal()
     out.print(results_table(results))
-    out.print(f"Report: {folder / 'report' / 'index.html'}", soft_wrap=True, highlight=False, markup=False)
+    out.print(f"Report: {folder / 'report' / 'index.html'}", soft_wrap=True, highlight=False)
 
 
 def show_stages(plan: Recipe) -> None:
@@ -62,16 +62,16 @@ def show_stages(plan: Recipe) -> None:
     from langadapt.pipeline.dry_run import dry_run, language_looks
 
     for stage, made in dry_run(plan):
-        typer.echo(f"{stage}: {'made already' if made else 'to do'}")
+        echo(f"{stage}: {'made already' if made else 'to do'}")
     for line in language_looks(plan):
-        typer.echo(line)
+        echo(line)
     from langadapt.trials.cutting import lines_of, try_cutting
     from langadapt.trials.prognosis import prognosis_of
 
     trials = try_cutting(plan)
     for line in lines_of(trials):
-        typer.echo(line)
+        echo(line)
     with progress("prognosis") as report:
         text = prognosis_of(plan, trials, progress=report)
     if text:
-        typer.echo(text)
+        echo(text)

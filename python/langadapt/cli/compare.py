@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from langadapt.artefacts.folders import write_atomically
@@ -34,6 +33,7 @@ from langadapt.cli.options import (
 from langadapt.cli.progress import next_step, progress
 from langadapt.report.words import short_count
 from langadapt.swap.rows.names import METHODS
+from langadapt.terminal import Terminal, echo
 
 if TYPE_CHECKING:
     from langadapt.trials.inputs import MethodInputs, ProbeWish
@@ -107,9 +107,9 @@ def show_choices(
     if out is not None:
         write_atomically(out / "comparison.json", text + "\n")
     if as_json:
-        typer.echo(text)
+        echo(text)
     else:
-        Console().print(choices_table(rows))
+        Terminal().print(choices_table(rows))
         next_step("langadapt init --model MODEL --text FILES --language LANGUAGE")
 
 

@@ -15,6 +15,7 @@ from langadapt.evaluation.bootstrap import paired_difference
 from langadapt.evaluation.suites import is_measure
 from langadapt.evaluation.telling import wavering, word
 from langadapt.report.differences import ENOUGH_DOCUMENTS, in_full
+from langadapt.terminal import visible
 
 SIDE_BY_SIDE = 3
 """Models in one table: as many values with their errors as a terminal has room for."""
@@ -31,18 +32,18 @@ def comparison(results: Mapping[str, Any], *, over_training: bool = False) -> Gr
     """
     heads, found = heads_of(list(results)), list(results.values())
     rows = list(rows_of(found, wavering([one["suites"] for one in found]) if over_training else ()))
-    told = [Text(f"{head}: {name}") for name, head in heads.items() if head != name]
+    told = [Text(visible(f"{head}: {name}")) for name, head in heads.items() if head != name]
     tables = []
     for start in range(0, len(heads), SIDE_BY_SIDE):
         part = slice(start, start + SIDE_BY_SIDE)
         table = Table()
         table.add_column("measure", overflow="fold")
         for head in list(heads.values())[part]:
-            table.add_column(head, justify="right", no_wrap=True)
+            table.add_column(Text(visible(head)), justify="right", no_wrap=True)
         for measure, cells in rows:
-            table.add_row(measure, *cells[part])
+            table.add_row(Text(visible(measure)), *cells[part])
         tables.append(table)
-    return Group(*told, *tables, *map(Text, differences(results, heads)))
+    return Group(*told, *tables, *(Text(visible(line)) for line in differences(results, heads)))
 
 
 def heads_of(names: Sequence[str]) -> dict[str, str]:
@@ -54,9 +55,9 @@ def heads_of(names: Sequence[str]) -> dict[str, str]:
 
 def rows_of(
     found: Sequence[Mapping[str, Any]], waver: Collection[tuple[str, str]] = ()
-) -> Iterator[tuple[str, list[str]]]:
+) -> Iterator[tuple[str, list[Text]]]:
     """Measure, and its value for each model; ``waver``: tasks and metrics that go to and fro over a training."""
-    yield "parameters", [f"{one['parameters']:,}" for one in found]
+    yield "parameters", [Text(f"{one['parameters']:,}") for one in found]
     for corpus in found[0]["bits_per_byte"]:
         values = [one["bits_per_byte"][corpus]["bits_per_byte"] for one in found]
         yield f"bits per byte, {corpus} (lower is better)", marked(values, min, "{:.4f}")
@@ -89,12 +90,12 @@ def differences(results: Mapping[str, Any], heads: Mapping[str, str]) -> Iterato
             yield text + (f"; fewer than {ENOUGH_DOCUMENTS} make intervals that are too narrow." if few else ".")
 
 
-def marked(values: Sequence[float], best: Callable[[Sequence[float]], float], shape: str) -> list[str]:
+def marked(values: Sequence[float], best: Callable[[Sequence[float]], float], shape: str) -> list[Text]:
     """Formatted values, the best in bold where there is something to compare."""
     top = best(values)
-    return [f"[bold]{shape.format(one)}[/]" if one == top and len(values) > 1 else shape.format(one) for one in values]
+    return [Text(shape.format(one), style="bold" if one == top and len(values) > 1 else "") for one in values]
 
 
-def with_error(cell: str, error: float | None) -> str:
+def with_error(cell: Text, error: float | None) -> Text:
     """A value and its standard error."""
-    return cell if error is None else f"{cell} ± {error:.4f}"
+    return cell if error is None else Text.assemble(cell, f" ± {error:.4f}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from langadapt.artefacts.shards import Shard
@@ -30,6 +29,7 @@ from langadapt.cli.progress import next_step, progress, say
 from langadapt.corpus.build import BuildOptions, CorpusReport, build_corpus
 from langadapt.corpus.documents import LONGEST_LINE, files_of
 from langadapt.corpus.parts import build_on, make_corpus_part
+from langadapt.terminal import Terminal, echo
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -122,10 +122,10 @@ def build(
 
     report = CorpusReport(**make_once("corpus", out, make, settings=options, inputs=made_from, log=say))
     if as_json:
-        typer.echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
+        echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
         return
 
-    Console().print(table(report))
+    Terminal().print(table(report))
     for problem in report.first_problems:
         place = problem["path"] if problem["line"] is None else f"{problem['path']}:{problem['line']}"
         say(f"skipped {place}: {problem['reason']}")

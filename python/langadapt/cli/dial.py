@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from langadapt.artefacts.folders import write_atomically
 from langadapt.cli.evaluate import named_corpora
@@ -20,6 +20,7 @@ from langadapt.errors import ConfigError
 from langadapt.machine import choose_device, quiet_transformers
 from langadapt.models.folder import resolve_model
 from langadapt.pipeline.finished import final_model, held_out, is_run, start_of
+from langadapt.terminal import Terminal, echo
 
 DIAL_NAME = "dial.json"
 
@@ -59,15 +60,15 @@ def command(
     if amount is not None and out is not None:
         with progress("dial") as report:
             write_between(start, end, amount, out, progress=report)
-        typer.echo(f"{out}: {amount:g} of the training; langadapt evaluate {out} --text CORPUS measures it")
+        echo(f"{out}: {amount:g} of the training; langadapt evaluate {out} --text CORPUS measures it")
         return
     rows = measured(start, end, texts, amounts=amounts_of(at), device=device)
     if len(models) == 1:
         write_atomically(Path(models[0]) / DIAL_NAME, json.dumps(rows, indent=2) + "\n")
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
-    Console().print(table_of(rows))
+    Terminal().print(table_of(rows))
     next_step(f"langadapt dial {' '.join(models)} --amount 0.75 --out FOLDER")
 
 
@@ -127,6 +128,6 @@ def table_of(rows: Sequence[Mapping[str, float]]) -> Table:
         table.add_column(name, justify="right")
     best = {name: min(row[name] for row in rows) for name in names}
     for row in rows:
-        cells = [f"[bold]{row[name]:.4f}[/]" if row[name] == best[name] else f"{row[name]:.4f}" for name in names]
+        cells = [Text(f"{row[name]:.4f}", style="bold" if row[name] == best[name] else "") for name in names]
         table.add_row(f"{row['amount']:g}", *cells)
     return table

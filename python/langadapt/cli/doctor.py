@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from langadapt.cli.options import AsJson
 from langadapt.cli.progress import next_step
 from langadapt.planning.doctor import Finding, examine, usable
+from langadapt.terminal import Terminal, echo, visible
 
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
@@ -23,9 +23,9 @@ def command(as_json: AsJson = False) -> None:
     findings = examine()
     works = usable(findings)
     if as_json:
-        typer.echo(json.dumps({"usable": works, "findings": [asdict(one) for one in findings]}, indent=2))
+        echo(json.dumps({"usable": works, "findings": [asdict(one) for one in findings]}, indent=2))
     else:
-        Console(highlight=False).print(findings_table(findings))
+        Terminal(highlight=False).print(findings_table(findings))
     if not works:
         raise typer.Exit(1)
     next_step("langadapt init --model MODEL --text FILES --language LANGUAGE, or langadapt demo")
@@ -37,5 +37,5 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     for _ in range(2):
         table.add_column(no_wrap=True)
     for one in findings:
-        table.add_row(Text(one.state, style=STYLES[one.state]), one.name, Text(one.text, overflow="fold"))
+        table.add_row(Text(one.state, style=STYLES[one.state]), one.name, Text(visible(one.text), overflow="fold"))
     return table

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from langadapt.artefacts.folders import write_atomically
 from langadapt.artefacts.plain_json import to_json
@@ -26,6 +25,7 @@ from langadapt.machine import choose_device, quiet_transformers
 from langadapt.models.folder import load_model
 from langadapt.pipeline.finished import held_out, is_checkpoint, is_run, model_of, models_of_training
 from langadapt.report.words import size
+from langadapt.terminal import Terminal, echo
 
 Measure = Callable[[Any, str], "dict[str, Any]"]
 """Takes a model and its tokenizer's folder."""
@@ -120,9 +120,9 @@ def command(
         course = {name: found["suites"] for name, found in results.items()}
         write_atomically(Path(models[0]) / OVER_TRAINING, write_course(Path(models[0]), course))
     if as_json:
-        typer.echo(to_json(results))
+        echo(to_json(results))
     else:
-        Console().print(comparison(results, over_training=checkpoints))
+        Terminal().print(comparison(results, over_training=checkpoints))
         next_step(f"langadapt generate {models[0]} --prompt TEXT")
 
 
@@ -130,7 +130,7 @@ def show_answers(files: Sequence[Path], key: Path | None, as_json: bool) -> None
     """What judges of a blind sheet found."""
     found = judge(files, key)
     if as_json:
-        typer.echo(to_json(asdict(found)))
+        echo(to_json(asdict(found)))
     else:
         show(found)
 

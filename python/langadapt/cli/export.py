@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from langadapt.cli.options import AsJson
 from langadapt.cli.progress import progress
 from langadapt.corpus.documents import read_documents
 from langadapt.pipeline.finished import held_out, is_run
 from langadapt.pipeline.finished import model_of as trained_model
+from langadapt.terminal import Terminal, echo
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -43,9 +43,9 @@ def gguf(
     with progress("export") as report_progress:
         report = export_gguf(folder, out, type=type, lines=lines, proof=not no_proof, progress=report_progress)
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
         return
-    console = Console()
+    console = Terminal()
     console.print(
         f"{report.file}: {report.bytes / 1e6:,.1f} MB, {report.tensors} tensors of `{report.architecture}` as "
         f"{report.type}; {report.tokenizer}",
@@ -79,9 +79,9 @@ def vllm(
     findings, line = check_vllm(folder, gpus=gpus)
     if as_json:
         found = [{"check": one.check, "status": one.status, "detail": one.detail} for one in findings]
-        typer.echo(json.dumps({"findings": found, "line": line}, indent=2, ensure_ascii=False))
+        echo(json.dumps({"findings": found, "line": line}, indent=2, ensure_ascii=False))
     else:
-        console = Console()
+        console = Terminal()
         console.print(findings_table(findings))
         console.print(line, highlight=False, soft_wrap=True)
     if any(one.status == "failed" for one in findings):
@@ -98,7 +98,7 @@ def hub(
     """Upload a model with its card to the Hugging Face hub; private unless told otherwise."""
     from langadapt.export.hub import push_to_hub
 
-    typer.echo(push_to_hub(model_of(model), to, private=not public))
+    echo(push_to_hub(model_of(model), to, private=not public))
 
 
 def model_of(name: str) -> Path:

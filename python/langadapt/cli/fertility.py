@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from langadapt.artefacts.remote import shown
 from langadapt.cli.options import AsJson, TextField, Threads, arguments_of
 from langadapt.cli.progress import next_step, progress
 from langadapt.errors import ConfigError
+from langadapt.terminal import Terminal, echo
 
 
 def command(
@@ -48,9 +48,9 @@ def command(
     with progress("fertility") as report_progress:
         report = measure_fertility(**arguments, progress=report_progress)
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
-        Console().print(report)
+        Terminal().print(report)
         next_step("langadapt tokenizer compare MODEL --text FILES: what another vocabulary would gain")
 
 

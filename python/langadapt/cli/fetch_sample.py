@@ -18,5 +18,5 @@ def command(
 ) -> None:
     """Write text to try the commands on: 2 MB each of Spanish and English, in the public domain, out of the package."""
     spanish, english = write_sample(out)
-    typer.echo(f"{spanish}\n{english}")
+    echo(f"{spanish}\n{english}")
     next_step(f"langadapt init --model MODEL --text {spanish} --language es --source-text {english}")

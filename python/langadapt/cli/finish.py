@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from langadapt.artefacts.stages import make_once
@@ -22,6 +21,7 @@ from langadapt.machine import quiet_transformers
 from langadapt.models.folder import resolve_model
 from langadapt.pipeline.finished import final_model, held_out, is_run
 from langadapt.recipe.recipe import Recipe
+from langadapt.terminal import Terminal, echo
 
 Text = Annotated[
     list[str] | None,
@@ -70,7 +70,7 @@ def command(
     settings = {"method": method, "scale": amount(scale), "prompts": prompts or [], "device": device}
     found = run_once(places, instruct, settings, trust_remote_code)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         show(found, places.out)
 
@@ -141,7 +141,7 @@ def places_of(
 
 def show(found: Mapping[str, Any], out: Path) -> None:
     """Print what was done."""
-    console = Console()
+    console = Terminal()
     if found["sweep"]:
         console.print(sweep_table(found["sweep"], found["scale"]))
     rows = ", ".join(f"{count:,} {kind}" for kind, count in found["rows"].items())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from langadapt.cli.progress import next_step
+from langadapt.terminal import write_out
 
 
 def command(
@@ -28,11 +28,14 @@ def command(
 
     # Before the first word of the model, so that nothing is written where there is none.
     begun = iter([prompt])
-
-    def write(text: str) -> None:
-        sys.stdout.write(next(begun, "") + text)
-        sys.stdout.flush()
-
-    generate(model, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, device=device, stream=write)
-    write("\n")
+    generate(
+        model,
+        prompt,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        device=device,
+        stream=lambda text: write_out(next(begun, "") + text),
+    )
+    write_out("\n")
     next_step(f"langadapt evaluate {model}")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from langadapt.artefacts.folders import remove_leftovers
 from langadapt.cli.progress import next_step, progress
+from langadapt.terminal import Terminal
 
 if TYPE_CHECKING:
     from langadapt.planning.first_recipe import Curve
@@ -59,12 +59,12 @@ def command(
     with progress("init") as report:
         made = first_recipe(wish, file=str(out), progress=report)
     write_new(out, made.text)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Terminal(soft_wrap=True, highlight=False)
     console.print(sizes_table(made.curve, made.found.language))
-    console.print(f"text:   {made.found.target.describe()}", markup=False)
+    console.print(f"text:   {made.found.target.describe()}")
     for note in made.found.notes:
-        console.print(f"note:   {note}", markup=False)
-    console.print(f"recipe: {out}", markup=False)
+        console.print(f"note:   {note}")
+    console.print(f"recipe: {out}")
     next_step(f"langadapt plan {out}")
 
 

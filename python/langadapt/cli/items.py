@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from langadapt.artefacts.stages import make_once
 from langadapt.cli.options import AsJson, TextField
@@ -16,6 +15,7 @@ from langadapt.cli.progress import next_step, say
 from langadapt.corpus.documents import files_of, read_documents
 from langadapt.evaluation.items import make_items
 from langadapt.pipeline.finished import held_out, is_run
+from langadapt.terminal import Terminal, echo
 
 
 def command(
@@ -43,10 +43,10 @@ def command(
 
     found = make_once("items", out, make, settings=settings, inputs=files_of(texts), log=say)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        echo(json.dumps(found, indent=2))
         return
     kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in found["items"].items())
-    Console().print(f"{out}: {kinds}, of {found['documents']:,} documents; guessing gets 0.25", highlight=False)
+    Terminal().print(f"{out}: {kinds}, of {found['documents']:,} documents; guessing gets 0.25", highlight=False)
     for note in found["notes"]:
-        Console().print(f"Note: {note}", highlight=False)
+        Terminal().print(f"Note: {note}", highlight=False)
     next_step(f"langadapt evaluate MODEL... --suite {out}")

@@ -13,6 +13,7 @@ import traceback
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from langadapt import __version__
 from langadapt.cli import (
@@ -43,7 +44,8 @@ from langadapt.cli import (
     vectors,
 )
 from langadapt.cli.progress import console
-from langadapt.errors import ConfigError, LangadaptError, TrainingStopped, is_panic
+from langadapt.errors import ConfigError, LangadaptError, TrainingStopped, is_panic, shorten
+from langadapt.terminal import PlainLines, echo, visible
 
 app = typer.Typer(
     name="langadapt",
@@ -106,7 +108,7 @@ LONGEST_OWN = 5000
 def show_version(wanted: bool) -> None:
     """Print the version and leave."""
     if wanted:
-        typer.echo(f"langadapt {__version__}")
+        echo(f"langadapt {__version__}")
         raise typer.Exit
 
 
@@ -119,9 +121,9 @@ def options(
 ) -> None:
     """Options of every command."""
     DEBUG["on"] = debug
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr, force=True
-    )
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(PlainLines("%(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[lines], force=True)
     for noisy in ("transformers", "urllib3", "httpx", "filelock", "datasets", "matplotlib", "asyncio", *STORES):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Tells of every attempt to reach a hub that is not there, twice; what came of it is said by whoever asked.
@@ -139,10 +141,17 @@ def describe(error: BaseException) -> tuple[str, int]:
         return f"{error.filename}: {error.strerror}{hint}", 1
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "no space left on a disk; free some and run the same command again", 1
+    encoding = next((one for one in (error, error.__cause__) if isinstance(one, UnicodeEncodeError)), None)
+    if encoding is not None:
+        # A byte of an argument that is no UTF-8 reaches Python as half a character, which the core takes nowhere.
+        return f"{shorten(repr(encoding.object))}: no text in UTF-8; give it in UTF-8", 2
     if isinstance(error, (LangadaptError, ValueError, OSError)):
         return str(error), 1
     if isinstance(error, MemoryError):
         return str(error) or "out of memory", 1
+    if isinstance(error, RuntimeError) and "Symlink loop" in str(error):
+        # So says Python before 3.13, for any path that is resolved.
+        return f"{str(error).removeprefix('Symlink loop from ')}: a link that leads back to itself", 1
     # Compilers of kernels tell all that they were given, over pages.
     text = str(error)
     text = f"{text[:LONGEST]} ..." if len(text) > LONGEST else text
@@ -168,7 +177,7 @@ def report_error(error: BaseException) -> int:
     text = re.sub(r"\.?\s*\n\s*\n\s*", ". ", text)
     # What other libraries say may be drawn over several lines.
     text = re.sub(r"\s*\n\s*", " ", text)
-    console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("error:", "bold red"), f" {visible(text)}"), highlight=False, soft_wrap=True)
     return code
 
 
@@ -193,7 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout = None
         code = 0
     except TrainingStopped as stopped:
-        console.print(escape(str(stopped)), style="yellow", highlight=False, soft_wrap=True)
+        console.print(str(stopped), style="yellow", highlight=False, soft_wrap=True)
         code = 0
     except BaseException as error:
         # Panics of packages written in Rust are no `Exception`.
@@ -213,8 +222,3 @@ def interrupted() -> int:
     console.print(INTERRUPTED, style="yellow")
     signal.signal(signal.SIGINT, before)
     return 130
-
-
-def escape(text: str) -> str:
-    """Keep rich from reading ``[...]`` in file names and patterns as markup."""
-    return text.replace("[", "\\[")

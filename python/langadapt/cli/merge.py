@@ -17,6 +17,7 @@ from langadapt.cli.options import AsJson, Threads
 from langadapt.cli.progress import progress, say
 from langadapt.corpus.parts import merge_corpus
 from langadapt.errors import ConfigError, DataError
+from langadapt.terminal import echo
 
 
 def command(
@@ -39,7 +40,7 @@ def command(
         inputs = {str(part): part for part in found}
         summary = make_once(f"merge {stage}", out, make, settings={}, inputs=inputs, log=say)
     if as_json:
-        typer.echo(json.dumps({"merged": str(out or found[0].parent), **summary}, ensure_ascii=False))
+        echo(json.dumps({"merged": str(out or found[0].parent), **summary}, ensure_ascii=False))
         return
     say(f"{out or found[0].parent}: {len(found)} parts of stage `{stage}`, {summary['documents']:,} documents")
 

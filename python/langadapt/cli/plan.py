@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from langadapt.cli.progress import next_step
 from langadapt.costs import devices, memory
@@ -19,6 +19,7 @@ from langadapt.errors import ConfigError
 from langadapt.machine import choose_device
 from langadapt.planning.plan import plan_recipe
 from langadapt.recipe.recipe import Recipe
+from langadapt.terminal import Terminal, echo
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,11 +71,11 @@ def command(
     made.notes.extend(optimizer_notes(loaded.train.optimizer))
     disk = disk_bytes(made, loaded.train)
     if as_json:
-        typer.echo(json.dumps({**made.to_dict(), "disk_bytes": disk}, indent=2))
+        echo(json.dumps({**made.to_dict(), "disk_bytes": disk}, indent=2))
     else:
         show(made, measured, disk)
         for line in cutting:
-            typer.echo(line)
+            echo(line)
         next_step(f"langadapt adapt {recipe}{changes}")
 
 
@@ -130,10 +131,10 @@ def disk_bytes(made: Plan, settings: TrainSettings) -> int:
 
 def show(made: Plan, measured: dict[str, Any] | None, disk: int) -> None:
     """The plan for people."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = Terminal(soft_wrap=True, highlight=False)
     console.print(layouts(made))
     best = made.best
-    console.print(f"\nrecommended: [bold]{best.layout.describe()}[/]: {made.reason}")
+    console.print(Text.assemble("\nrecommended: ", (best.layout.describe(), "bold"), f": {made.reason}"))
     if made.trained < made.parameters:
         console.print(f"trained:     {made.trained / 1e6:,.4g} M parameters; the others have no gradients and states")
     console.print(f"memory:      {best.memory.peak / GIB:.1f} GiB per GPU on {made.gpus} x {made.device}")
@@ -168,7 +169,7 @@ def show(made: Plan, measured: dict[str, Any] | None, disk: int) -> None:
         first, last = phase["steps"]
         console.print(f"  {phase['phase']:<16} steps {first:>7} to {last:>7}   {phase['begins']} to {phase['ends']}")
     for note in made.notes:
-        console.print(f"note: {note}", style="yellow", markup=False)
+        console.print(f"note: {note}", style="yellow")
 
 
 def layouts(made: Plan) -> Table:
@@ -226,10 +227,10 @@ def show_rates(recipe: Any, as_json: bool) -> None:
 
     advice = find_rates(recipe)
     if as_json:
-        typer.echo(json.dumps(asdict(advice), indent=2))
+        echo(json.dumps(asdict(advice), indent=2))
         return
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = Terminal(soft_wrap=True, highlight=False)
     console.print(rates_table(advice))
     console.print(
         f"recommended: train.learning_rate={advice.learning_rate:g} "
@@ -237,7 +238,7 @@ def show_rates(recipe: Any, as_json: bool) -> None:
         "per byte of the best, which is what another seed makes of it)"
     )
     for limit in advice.limits:
-        console.print(f"cannot tell: {limit}", markup=False)
+        console.print(f"cannot tell: {limit}")
 
 
 def show_pilot(recipe: Any, as_json: bool) -> None:
@@ -246,10 +247,10 @@ def show_pilot(recipe: Any, as_json: bool) -> None:
 
     advice = pilot_recipe(recipe)
     if as_json:
-        typer.echo(json.dumps(asdict(advice), indent=2))
+        echo(json.dumps(asdict(advice), indent=2))
         return
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = Terminal(soft_wrap=True, highlight=False)
     console.print(shares_table(advice))
     console.print(f"recommended: corpus.source_share={advice.share:g} ({advice.reason})")
     low, high = advice.between

@@ -6,14 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from langadapt.progress import Progress
 from langadapt.report.words import duration
+from langadapt.terminal import Terminal, visible
 
-console = Console(stderr=True)
+console = Terminal(stderr=True)
 
 PLAIN_INTERVAL = 5.0
 """Seconds between two lines where there is no terminal."""
@@ -21,7 +21,7 @@ PLAIN_INTERVAL = 5.0
 
 def say(line: str) -> None:
     """Print a line beside the results, as it is."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def next_step(command: str) -> None:
@@ -35,9 +35,9 @@ def progress(title: str) -> Iterator[Progress]:
     if console.is_terminal:
         with Bars(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -56,7 +56,9 @@ def bar_callback(bars: Bars, title: str) -> Progress:
             # Begun again: the old start says nothing of its speed.
             bars.remove_task(bars.task_ids[[int(known) for known in bars.task_ids].index(tasks.pop(phase)[0])])
         if phase not in tasks:
-            task = bars.add_task(f"{title}: {phase}" if phase not in ("", title) else title, total=total, rate="")
+            task = bars.add_task(
+                visible(f"{title}: {phase}" if phase not in ("", title) else title), total=total, rate=""
+            )
             tasks[phase] = (int(task), time.monotonic())
         identity, started = tasks[phase]
         task_id = bars.task_ids[[int(known) for known in bars.task_ids].index(identity)]

@@ -11,6 +11,7 @@ from langadapt.cli.progress import next_step
 from langadapt.pipeline.job import RECIPE_NAME
 from langadapt.report import write_report
 from langadapt.report.results import RESULTS_NAME
+from langadapt.terminal import echo
 
 
 def command(
@@ -19,6 +20,6 @@ def command(
     ],
 ) -> None:
     """Write RUN_DIR/report: one self-contained HTML page and a model card. Prints the page's path."""
-    typer.echo(write_report(run))
+    echo(write_report(run))
     after = f"generate {run} --prompt TEXT" if (run / RESULTS_NAME).is_file() else f"adapt {run / RECIPE_NAME}"
     next_step(f"open that page in a browser; langadapt {after}")

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from langadapt.cli.options import TextField
 from langadapt.cli.progress import next_step, progress
 from langadapt.corpus.documents import read_documents
 from langadapt.errors import ConfigError
-from langadapt.evaluation.sheet import Pair, Preference, write_sheet
+from langadapt.evaluation.sheet import Pair, Preference, check_sheet, write_sheet
 from langadapt.machine import choose_device, quiet_transformers
 from langadapt.models.folder import load_model
 from langadapt.pipeline.finished import held_out, is_run, model_of
+from langadapt.terminal import Terminal
 
 
 def command(
@@ -40,6 +40,7 @@ def command(
 
     if len(models) != 2:
         raise ConfigError(f"a sheet compares two models, and {len(models)} are given")
+    check_sheet(out)
     sources = text or [str(file) for run in models if is_run(run) for file in list(held_out(Path(run)).values())[:1]]
     if not sources:
         raise ConfigError("give --text INPUT: beginnings of texts to go on from")
@@ -49,7 +50,7 @@ def command(
     written = [continued(model, chosen, tokens, device) for model in models]
     pairs = [Pair(start, *both) for start, *both in zip(chosen, *written, strict=True)]
     key = write_sheet(pairs, (models[0], models[1]), out, title=title, seed=seed)
-    Console().print(f"{out}: for judges; {key}: keep it to yourself", highlight=False, soft_wrap=True)
+    Terminal().print(f"{out}: for judges; {key}: keep it to yourself", highlight=False, soft_wrap=True)
     next_step("langadapt evaluate --sheet ANSWERS.json")
 
 
@@ -74,7 +75,7 @@ def show(found: Preference) -> None:
     """What judges found, for people."""
     first, second = found.models
     low, high = found.interval
-    out = Console()
+    out = Terminal()
     out.print(
         f"{second} over {first}: preferred {found.preference:.0%} (95 % interval {low:.0%} to {high:.0%}), "
         f"{found.texts} texts, {found.judges} judges",

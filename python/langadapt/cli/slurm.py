@@ -11,6 +11,7 @@ import typer
 from langadapt.cli.progress import next_step
 from langadapt.pipeline.slurm import Cluster, write_slurm
 from langadapt.recipe.recipe import Recipe
+from langadapt.terminal import echo
 
 
 def command(
@@ -26,5 +27,5 @@ def command(
     cluster = Cluster(shards=shards, cpus=cpus, nodes=nodes, gpus=gpus, hours=hours)
     folder = write_slurm(Recipe.from_yaml(recipe), recipe.resolve(), cluster, sys.executable)
     for script in sorted(folder.glob("*.s*")):
-        typer.echo(script)
+        echo(script)
     next_step(f"{folder / 'submit.sh'}")

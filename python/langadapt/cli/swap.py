@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from langadapt.artefacts.remote import RemoteFile
@@ -38,6 +37,7 @@ from langadapt.errors import ConfigError
 from langadapt.recipe.plain_values import build
 from langadapt.swap.rows.names import AUTO, METHODS
 from langadapt.swap.rows.options import SwapOptions
+from langadapt.terminal import Terminal, echo
 
 if TYPE_CHECKING:
     from langadapt.swap.report import SwapReport
@@ -251,9 +251,9 @@ def run(
 def show(report: SwapReport, as_json: bool, folder: Path | None) -> None:
     """Print what the swap did; ``folder``: where it was written, if it was."""
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
         return
-    out = Console()
+    out = Terminal()
     if report.ranking:
         out.print(ranking_table(report.ranking))
     out.print(summary_table(report))
@@ -274,7 +274,7 @@ def ranking_table(rows: list[dict[str, Any]]) -> Table:
         for side in ("target", "source"):
             after, before = row.get(side), row.get(f"{side}_before")
             cells.append("" if after is None else f"{after:.4f} ({before:.4f})")
-        table.add_row(row["method"], *(cells if "failed" not in row else [row["failed"].replace("[", "\\["), ""]))
+        table.add_row(row["method"], *(cells if "failed" not in row else [row["failed"], ""]))
     return table
 
 

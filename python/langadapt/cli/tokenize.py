@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from langadapt.artefacts.shards import Shard
@@ -15,6 +14,7 @@ from langadapt.artefacts.stages import make_once
 from langadapt.cli.options import AsJson, Inputs, Out, ShardOption, Strict, TextField, Threads
 from langadapt.cli.progress import next_step, progress, say
 from langadapt.corpus.documents import files_of
+from langadapt.terminal import Terminal, echo
 
 
 def command(
@@ -48,10 +48,10 @@ def command(
 
     summary = make_once("tokenize", place, make, settings=settings, inputs=files, log=say, again=force)
     if as_json:
-        typer.echo(json.dumps({"store": str(place), **summary}))
+        echo(json.dumps({"store": str(place), **summary}))
         return
-    console = Console()
-    console.print(str(place), soft_wrap=True, markup=False, highlight=False)
+    console = Terminal()
+    console.print(str(place), soft_wrap=True, highlight=False)
     console.print(store_table(summary))
     if shard is not None:
         next_step(f"langadapt merge {out}, once all parts are there")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from langadapt.artefacts.folders import is_described, read_manifest
 from langadapt.artefacts.remote import RemoteFile
@@ -31,6 +30,7 @@ from langadapt.cli.progress import next_step, progress, say
 from langadapt.corpus.documents import files_of, read_documents
 from langadapt.errors import ConfigError
 from langadapt.models.folder import tokenizer_file
+from langadapt.terminal import Terminal, echo
 from langadapt.tokenizer.files import TOKENIZER_FILE
 
 app = typer.Typer(no_args_is_help=True)
@@ -44,9 +44,9 @@ def noun() -> None:
 def show(summary: dict[str, Any], as_json: bool) -> None:
     """Print what is in a tokenizer's folder."""
     if as_json:
-        typer.echo(json.dumps(summary))
+        echo(json.dumps(summary))
         return
-    typer.echo("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in summary.items()))
+    echo("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in summary.items()))
     next_step(f"langadapt tokenizer check {summary['tokenizer']}")
 
 
@@ -141,9 +141,9 @@ def count(
 
     summary = make_once("word counts", place, make, settings=settings, inputs=files, log=say)
     if as_json:
-        typer.echo(json.dumps({"counts": str(place), **summary}))
+        echo(json.dumps({"counts": str(place), **summary}))
         return
-    typer.echo(f"{place}: {summary['words']:,} words of {summary['documents']:,} documents")
+    echo(f"{place}: {summary['words']:,} words of {summary['documents']:,} documents")
     next_step(
         f"langadapt merge {out} --out counts" if shard else f"langadapt tokenizer train --counts {out} --out tokenizer"
     )
@@ -346,9 +346,9 @@ def check(
     failed = any(finding.status in failing for finding in findings)
     if as_json:
         summary = {"tokenizer": tokenizer, "passed": not failed, "findings": [asdict(finding) for finding in findings]}
-        typer.echo(json.dumps(summary, ensure_ascii=False))
+        echo(json.dumps(summary, ensure_ascii=False))
     else:
-        Console().print(findings_table(findings))
+        Terminal().print(findings_table(findings))
     if failed:
         raise typer.Exit(1)
     if not as_json:

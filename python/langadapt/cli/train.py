@@ -12,6 +12,7 @@ from langadapt.artefacts.stages import is_running
 from langadapt.cli.progress import next_step
 from langadapt.errors import ConfigError, TrainingDiverged, TrainingStopped
 from langadapt.recipe.recipe import Recipe
+from langadapt.terminal import echo
 from langadapt.training.signals import ask_to_anneal
 
 
@@ -48,7 +49,7 @@ def command(
     if anneal:
         later = "" if is_running(Path(loaded.out)) else "; nothing trains there now, it will when the run goes on"
         for folder in ask_to_anneal(Path(loaded.out)):
-            typer.echo(f"asked {folder} to anneal{later}")
+            echo(f"asked {folder} to anneal{later}")
         return
     from langadapt.pipeline.run import train
     from langadapt.training import parallel
@@ -61,7 +62,7 @@ def command(
         raise
     parallel.leave()
     if int(os.environ.get("RANK", "0")) == 0:
-        typer.echo(Path(summary["out"]) / "final")
+        echo(Path(summary["out"]) / "final")
         next_step(after(recipe, loaded))
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from langadapt import _core
-from langadapt.artefacts.folders import check_space, fingerprints, new_folder, write_manifest
+from langadapt.artefacts.folders import fingerprints, new_folder, write_manifest
+from langadapt.artefacts.places import check_space
 from langadapt.artefacts.remote import RemoteFile
 from langadapt.checks import at_least
 from langadapt.corpus.arriving import bytes_of

@@ -9,7 +9,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, shorten
 
 GIB = 1 << 30
 
@@ -59,6 +59,9 @@ DEVICES = {
     )
 }
 
+LONGEST = 100
+"""Characters of a name that is compared with those that are known: none has more, and time is quadratic in it."""
+
 
 def parse(text: str) -> tuple[int, Device]:
     """``2 x h100-80gb`` (or ``h200``, ``rtx4090``, ``24gb``) as a count and a device, see :func:`find`.
@@ -66,9 +69,9 @@ def parse(text: str) -> tuple[int, Device]:
     Raises:
         ConfigError: a device that is not in the table, or a count that is none.
     """
-    match = re.fullmatch(r"\s*(?:(\d+)\s*[x*×]\s*)?([\w-][\w\s-]*?)\s*", text.lower())
+    match = re.fullmatch(r"(?:(\d{1,6})\s*[x*×]\s*)?([\w-][\w\s-]*)", text.lower().strip())
     if match is None or (match[1] is not None and int(match[1]) < 1):
-        raise ConfigError(f"gpus: {text!r} is not like `2 x h100-80gb`")
+        raise ConfigError(f"gpus: {shorten(repr(text))} is not like `2 x h100-80gb`")
     return int(match[1] or 1), find(match[2])
 
 
@@ -79,10 +82,11 @@ def find(name: str) -> Device:
     Raises:
         ConfigError: the table has none; the message names the nearest.
     """
+    name = name[:LONGEST]
     bare = plain(name)
     if bare in (plain(known) for known in DEVICES):
         return next(device for known, device in DEVICES.items() if plain(known) == bare)
-    memory = re.fullmatch(r"(\d+)g(i?b)?", bare)
+    memory = re.fullmatch(r"([1-9]\d{0,4})g(i?b)?", bare)
     if memory is not None:
         return of_memory(int(memory[1]))
     by_driver = (device for device in DEVICES.values() if re.search(device.pattern, name, re.IGNORECASE))

@@ -18,6 +18,7 @@ from typing import Any
 
 from langadapt import _core
 from langadapt.artefacts.folders import write_atomically
+from langadapt.artefacts.places import check_file
 from langadapt.errors import ConfigError, DataError
 
 ANSWERS = ("left", "right", "alike", "neither")
@@ -89,11 +90,32 @@ def write_sheet(pairs: Sequence[Pair], models: tuple[str, str], out: Path, *, ti
     environment = Environment(
         loader=PackageLoader("langadapt.evaluation", "."), autoescape=True, undefined=StrictUndefined
     )
+    check_sheet(out)
     write_atomically(out, environment.get_template("sheet.html").render(title=title, data=data, count=len(items)))
-    key = out.with_name(f"{out.stem}{KEY_ENDING}")
+    key = key_of(out)
     content = {"sheet": identity, "models": list(models), "left": ["second" if swap else "first" for swap in swapped]}
     write_atomically(key, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return key
+
+
+def check_sheet(out: Path) -> None:
+    """Try the places of a sheet and of its key.
+
+    Raises:
+        OSError: somebody's work lies there.
+    """
+    check_file(out, lambda there: is_sheet(there.read_bytes()))
+    check_file(key_of(out), lambda there: b'"sheet": "' in there.read_bytes()[:100])
+
+
+def is_sheet(page: bytes) -> bool:
+    """Whether a page is one of :func:`write_sheet`."""
+    return page.startswith(b"<!doctype html>") and b'{"sheet": "' in page
+
+
+def key_of(out: Path) -> Path:
+    """Where the key of the sheet at ``out`` lies."""
+    return out.with_name(f"{out.stem}{KEY_ENDING}")
 
 
 def read_object(file: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from langadapt.artefacts.folders import check_space, whole_file, write_atomically
+from langadapt.artefacts.folders import whole_file, write_atomically
+from langadapt.artefacts.places import begins, check_file, check_space
 from langadapt.errors import ConfigError, LangadaptError
 from langadapt.export.modelfile import modelfile
 from langadapt.export.proof import need_llama, prove
@@ -132,7 +133,7 @@ def export_gguf(
 
     Args:
         folder: of the model, with its tokenizer.
-        out: the file, replaced when it exists; the Modelfile is ``out`` with ``.Modelfile`` behind it.
+        out: the file, replaced when it is GGUF already; the Modelfile is ``out`` with ``.Modelfile`` behind it.
         type: of matrices: ``f16``, ``bf16`` or ``q8_0``.
         lines: text to prove it on, besides a few sentences in several scripts.
         proof: load the file with llama-cpp-python and compare ids and logits.
@@ -142,8 +143,11 @@ def export_gguf(
         ConfigError: an architecture, tokenizer or type that cannot be.
         MismatchError: llama.cpp reads or computes something else; names the first line and the cause. The file stays.
         LangadaptError: a package is not installed.
+        OSError: something else lies at ``out``, or there is no room.
     """
-    out = Path(out)
+    out, recipe = Path(out), Path(f"{out}.Modelfile")
+    check_file(out, lambda there: begins(there, b"GGUF"))
+    check_file(recipe, lambda there: begins(there, b"FROM "))
     job = open_export(Path(folder), type)
     if proof:
         need_llama()
@@ -151,7 +155,7 @@ def export_gguf(
     check_space(out, sum(2 * entry.size for _, _, entry in job.tensors()))
     with whole_file(out) as file:
         write_file(job, file, kinds, progress)
-    write_atomically(Path(f"{out}.Modelfile"), modelfile(out.name, job.vocabulary, job.stored.folder))
+    write_atomically(recipe, modelfile(out.name, job.vocabulary, job.stored.folder))
     report = GgufReport(
         str(out), type, job.shape.name, str(job.vocabulary.form), len(kinds), out.stat().st_size, notes=[]
     )

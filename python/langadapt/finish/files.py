@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from langadapt.artefacts.folders import FINISH_REPORT_NAME, check_replaceable, check_space, new_folder
+from langadapt.artefacts.folders import FINISH_REPORT_NAME, check_replaceable, new_folder
+from langadapt.artefacts.places import check_space
 from langadapt.checks import at_least
 from langadapt.corpus.samples import first_bytes
 from langadapt.finish.job import FinishJob, prepare

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from langadapt.artefacts.folders import check_space, scratch_folder
+from langadapt.artefacts.folders import scratch_folder
+from langadapt.artefacts.places import check_space
 from langadapt.corpus.build import least_bytes
 from langadapt.corpus.documents import files_of, is_stream
 from langadapt.errors import ConfigError

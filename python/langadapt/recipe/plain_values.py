@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,10 @@ Section = TypeVar("Section")
 
 MOST_VALUES = 100_000
 """In a recipe whose aliases are written out: ten lines of YAML can stand for more than any memory holds."""
+
+
+LARGEST = 2**63 - 1
+"""Of whole numbers: what the core takes."""
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -80,10 +85,11 @@ def read_mapping(path: str | Path, overrides: Iterable[str]) -> dict[str, Any]:
         content = parse(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {str(error).replace(chr(10), ' ')}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 ({error})") from None
+    except ValueError as error:
+        # What has the form of a date or a number, and is none.
+        raise ConfigError(f"{path}: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a recipe is a mapping such as `model: ...`, this is {kind(content)}")
     for override in overrides:
@@ -98,7 +104,7 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: expected KEY=VALUE, such as train.steps=100")
     try:
         value = parse(text)
-    except (yaml.YAMLError, ConfigError):
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"--set {override}: the value is not valid YAML") from None
     *parents, last = dotted.split(".")
     place: Any = content
@@ -198,7 +204,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         if str(value) in GONE.get(where, {}):
             raise ConfigError(f"`{where}`: {value} is gone; {GONE[where][str(value)]}")
         if value not in options:
-            raise ConfigError(f"`{where}`: {value!r} is none of {', '.join(map(repr, options))}")
+            raise ConfigError(f"`{where}`: {shown(value)} is none of {', '.join(map(repr, options))}")
         return value
     if origin in (list, tuple):
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
@@ -228,7 +234,7 @@ def convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
     kinds = [kind(option()) for option in options if option in (int, float, str, bool)]
     if words:
         other = f" and not {' or '.join(kinds)}" if kinds else ""
-        raise ConfigError(f"`{where}`: {value!r} is none of {', '.join(map(repr, words))}{other}")
+        raise ConfigError(f"`{where}`: {shown(value)} is none of {', '.join(map(repr, words))}{other}")
     raise ConfigError(errors[-1])
 
 
@@ -254,8 +260,19 @@ def convert_scalar(value: Any, hint: Any, where: str) -> Any:
         # YAML reads a date or a full time, unquoted, as one.
         value = value.isoformat()
     if hint in (int, float, str, bool) and (type(value) is not hint):
-        raise ConfigError(f"`{where}`: expected {kind(hint())}, got {kind(value)} {value!r}")
+        raise ConfigError(f"`{where}`: expected {kind(hint())}, got {kind(value)} {shown(value)}")
+    if hint is int and abs(value) > LARGEST:
+        raise ConfigError(f"`{where}`: {shown(value)} is beyond {LARGEST:,}, the largest whole number of a setting")
+    if hint is str and re.search("[\0\ud800-\udfff]", value):
+        raise ConfigError(
+            f"`{where}`: {shown(value)} holds a zero byte or half a character, as no name and no text has"
+        )
     return value
+
+
+def shown(value: Any) -> str:
+    """A value in an error."""
+    return shorten(repr(value))
 
 
 def kind(value: Any) -> str:

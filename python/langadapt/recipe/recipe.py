@@ -114,8 +114,10 @@ class SwapSettings:
     """Rows of the embedding matrices are rounded up to this."""
 
     def __post_init__(self) -> None:
-        check_methods([method for method in (self.method, self.output_method) if method not in (None, AUTO)])
-        check_methods(self.candidates)
+        for name in ("method", "output_method"):
+            if getattr(self, name) not in (None, AUTO):
+                check_methods([getattr(self, name)], f"swap.{name}")
+        check_methods(self.candidates, "swap.candidates")
         at_least(1, "swap.", pad_to_multiple_of=self.pad_to_multiple_of)
         if self.words and len(self.words) != 3:
             raise ConfigError(
@@ -212,7 +214,7 @@ class Recipe:
             raise ConfigError(f"compare: {self.swap.method!r} is the method of `swap.method` already")
         if AUTO in self.compare:
             raise ConfigError("compare: `auto` is for `swap.method`; name the methods to compare with")
-        check_methods(self.compare)
+        check_methods(self.compare, "compare")
         if self.train.data == "chat":
             self.swap = replace(self.swap, method=KEEP)
             if self.compare or self.finish.instruct is not None:

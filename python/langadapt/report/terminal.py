@@ -14,6 +14,7 @@ from langadapt.report.differences import ENOUGH_DOCUMENTS
 from langadapt.report.results import Results, results_of
 from langadapt.report.summary import Row, Summary, summarize
 from langadapt.report.verdict import verdict
+from langadapt.terminal import visible
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -32,20 +33,20 @@ def results_table(results: Mapping[str, Any]) -> Group:
     summary = summarize(known)
     found = verdict(summary, known)
     answer, _, reasons = found.line.partition(":")
-    line = Text.assemble((f"{answer}:", COLOURS[found.answer]), reasons)
-    return Group(line, table(summary, known), *(Text(text, style="dim") for text in captions(summary, known)))
+    line = Text.assemble((f"{answer}:", COLOURS[found.answer]), visible(reasons))
+    return Group(line, table(summary, known), *(Text(visible(text), style="dim") for text in captions(summary, known)))
 
 
 def table(summary: Summary, results: Results) -> Table:
     """A row for each model: what it is, bits per byte of each language, and their change."""
-    made = Table(title=f"{summary.name}: bits per byte, lower is better")
+    made = Table(title=shown(f"{summary.name}: bits per byte, lower is better"))
     made.add_column("model", no_wrap=True)
     for side in summary.sides:
-        made.add_column(plain(summary.languages[side]), justify="right", no_wrap=True)
+        made.add_column(shown(summary.languages[side]), justify="right", no_wrap=True)
         made.add_column("change", justify="right", no_wrap=True)
     for row in summary.rows:
         cells = [cell for side in summary.sides for cell in bits_cells(summary, row, side)]
-        made.add_row(plain(row.label), *cells)
+        made.add_row(shown(row.label), *cells)
     levels = {side: facts.xz_bits_per_byte for side, facts in results.held_out.items()}
     if any(levels.get(side) is not None for side in summary.sides):
         made.add_section()
@@ -54,12 +55,12 @@ def table(summary: Summary, results: Results) -> Table:
     return made
 
 
-def bits_cells(summary: Summary, row: Row, side: str) -> tuple[str, str]:
+def bits_cells(summary: Summary, row: Row, side: str) -> tuple[str | Text, str]:
     """A value, in bold where it is the best of its column, and its change against the source model."""
     value = row.bits[side]
-    text = words.decimals(value)
+    text: str | Text = words.decimals(value)
     if value is not None and value == summary.best(side):
-        text = f"[bold green]{text}[/]"
+        text = Text(words.decimals(value), style="bold green")
     before = summary.source.bits[side] if summary.source and row is not summary.source else None
     return text, words.change(value, before)
 
@@ -87,6 +88,6 @@ def captions(summary: Summary, results: Results) -> Iterator[str]:
     )
 
 
-def plain(text: str) -> str:
-    """Text that rich takes as it is."""
-    return text.replace("[", "\\[")
+def shown(text: str) -> Text:
+    """Text that every console takes as it is."""
+    return Text(visible(text))

@@ -18,10 +18,10 @@ from langadapt.artefacts.folders import (
     MANIFEST_NAME,
     SWAP_REPORT_NAME,
     check_replaceable,
-    check_space,
     new_folder,
 )
 from langadapt.artefacts.names import SWAP_ROWS_NAME
+from langadapt.artefacts.places import check_space
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.models.embeddings import TokenTables, attribute, find_token_tables, padded_size
 from langadapt.models.folder import read_config, write_json

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from safetensors import safe_open
 
 from langadapt.errors import shorten
 from langadapt.models.folder import read_config
+from langadapt.terminal import visible
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.llamacpp import llamacpp_form
 from langadapt.tokenizer.package import load_package, package_errors
@@ -384,5 +385,5 @@ def findings_table(findings: Sequence[Finding]) -> Table:
         table.add_column(name, no_wrap=True)
     table.add_column("what was found")
     for finding in findings:
-        table.add_row(finding.check, f"[{STYLES[finding.status]}]{finding.status}[/]", escape(finding.detail))
+        table.add_row(finding.check, Text(finding.status, style=STYLES[finding.status]), Text(visible(finding.detail)))
     return table

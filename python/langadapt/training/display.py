@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from langadapt.terminal import Terminal
 from langadapt.training.course import Course
 
 PLAIN_INTERVAL = 10.0
@@ -19,7 +19,7 @@ class Display:
 
     def __init__(self, active: bool) -> None:
         """``active``: show anything at all."""
-        self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.console = Terminal(stderr=True, soft_wrap=True, highlight=False)
         self.active = active
         self.bar: Progress | None = None
         self.last = 0.0
@@ -28,7 +28,7 @@ class Display:
                 TextColumn("training"),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f} %"),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
             )
             self.bar = Progress(*columns, console=self.console)
             self.task = self.bar.add_task("training", total=1.0, text="")
@@ -51,12 +51,12 @@ class Display:
             self.bar.update(self.task, completed=done, text=text)
         elif time.monotonic() - self.last >= PLAIN_INTERVAL or course.finished:
             self.last = time.monotonic()
-            self.console.print(f"training {100 * done:.0f} %  {text}", markup=False)
+            self.console.print(f"training {100 * done:.0f} %  {text}")
 
     def say(self, text: str, style: str = "") -> None:
         """One line."""
         if self.active:
-            self.console.print(text, style=style, markup=False)
+            self.console.print(text, style=style)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from langadapt import _core
-from langadapt.artefacts.folders import check_space, whole_file
+from langadapt.artefacts.folders import whole_file
+from langadapt.artefacts.places import check_file, check_space
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.machine import thread_count
 from langadapt.progress import Progress
@@ -141,11 +142,21 @@ def check_place(path: Path, size: int) -> None:
     """Try the place of a file of ``size`` bytes, before the work for it is done.
 
     Raises:
-        OSError: a folder is in the way, nothing may be written there, or the disk is too full.
+        OSError: a folder or somebody's file is in the way, nothing may be written there, or the disk is too full.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file such as vectors.safetensors", str(path))
+    check_file(path, holds_vectors)
     check_space(path, size)
+
+
+def holds_vectors(path: Path) -> bool:
+    """Whether a file is one of :func:`save_vectors`."""
+    try:
+        with safe_open(path, framework="np") as file:
+            return list(file.keys()) == [TENSOR]
+    except SafetensorError:
+        return False
 
 
 def load_vectors(path: str | Path, *, tokenizer: Any = None) -> NDArray[np.float32]:

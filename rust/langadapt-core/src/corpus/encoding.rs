@@ -22,7 +22,7 @@ pub(super) fn detect(head: &[u8], is_all: bool) -> Result<(Option<Utf16>, usize)
         [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => Err((1, remedy("UTF-32", "UTF-32"))),
         [0xFF, 0xFE, ..] => Ok((Some(Utf16::new(u16::from_le_bytes)), 2)),
         [0xFE, 0xFF, ..] => Ok((Some(Utf16::new(u16::from_be_bytes)), 2)),
-        _ => match wide(head).or_else(|| legacy(head, is_all)) {
+        _ => match wide(head).or_else(|| unspaced(head)).or_else(|| escaped(head)).or_else(|| legacy(head, is_all)) {
             Some(refusal) => Err(refusal),
             None => Ok((None, 0)),
         },
@@ -48,6 +48,31 @@ fn wide(head: &[u8]) -> Option<Refusal> {
         return Some((1, remedy(&format!("what looks like {name} without a mark"), name)));
     }
     (many * 8 >= head.len()).then(|| (1, "not UTF-8 but binary data, or UTF-32 without a mark".to_owned()))
+}
+
+/// Whether every second byte is a control character: UTF-16 of a script below U+2000 that has no spaces, such as Thai,
+/// whose other bytes are ASCII.
+fn unspaced(head: &[u8]) -> Option<Refusal> {
+    let is_control = |byte: &&u8| **byte < 0x20 && !matches!(**byte, b'\t' | b'\n' | b'\r' | 0x0C);
+    let controls = |parity: usize| head.iter().skip(parity).step_by(2).filter(is_control).count();
+    let (even, odd, pairs) = (controls(0), controls(1), head.len() / 2);
+    let (few, many) = (even.min(odd), even.max(odd));
+    if pairs < 4 || many * 4 < pairs * 3 {
+        return None;
+    }
+    if few * 4 > many * 3 {
+        return Some((1, "not UTF-8 but binary data".to_owned()));
+    }
+    let name = if odd > even { "UTF-16LE" } else { "UTF-16BE" };
+    Some((1, remedy(&format!("what looks like {name} without a mark"), name)))
+}
+
+/// Whether escape sequences switch character sets: all bytes are ASCII then, and none means what it says.
+fn escaped(head: &[u8]) -> Option<Refusal> {
+    let sets: [(&[u8], &str); 3] =
+        [(b"\x1b$B", "ISO-2022-JP"), (b"\x1b$@", "ISO-2022-JP"), (b"\x1b$)C", "ISO-2022-KR")];
+    let (at, name) = sets.iter().find_map(|(mark, name)| Some((memchr::memmem::find(head, mark)?, name)))?;
+    Some((1 + line_ends::count(&head[..at]), remedy(&format!("what looks like {name}"), name)))
 }
 
 /// Whether lines that are no UTF-8 are too many to be accidents, in a text that has no line of UTF-8 but ASCII.
@@ -147,7 +172,8 @@ mod tests {
 
     #[test]
     fn what_is_certain_is_read() {
-        for head in ["", "a", "Gr\u{fc}\u{df}e\n", "\u{feff}a", "a\0b\n", "\u{4e2d}\u{6587}"] {
+        let colours = "\x1b[31mred\x1b[0m $B\n";
+        for head in ["", "a", "Gr\u{fc}\u{df}e\n", "\u{feff}a", "a\0b\n", "a\nb\n\tc\n", colours, "\u{4e2d}\u{6587}"] {
             assert!(detect(head.as_bytes(), true).is_ok_and(|(utf16, _)| utf16.is_none()), "{head:?}");
         }
         // One broken line in many, or beside good ones, is an accident.
@@ -166,6 +192,16 @@ mod tests {
         assert!(
             refused(&"abcdef".chars().flat_map(|c| u32::from(c).to_le_bytes()).collect::<Vec<_>>()).1.contains("32")
         );
+        for script in [
+            "\u{e2a}\u{e27}\u{e31}\u{e2a}\u{e14}\u{e35}".repeat(20),
+            "\u{1019}\u{103c}\u{1014}\u{103a}\u{1019}\u{102c}".repeat(9),
+        ] {
+            let bytes: Vec<u8> = script.encode_utf16().flat_map(u16::to_be_bytes).collect();
+            assert!(refused(&bytes).1.contains("UTF-16BE without a mark"), "{script}");
+            let bytes: Vec<u8> = script.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            assert!(refused(&bytes).1.contains("UTF-16LE without a mark"), "{script}");
+        }
+        assert_eq!(refused(b"ascii\n\x1b$B$3$s\x1b(B\n"), (2, remedy("what looks like ISO-2022-JP", "ISO-2022-JP")));
         let (line, reason) = refused(b"ascii\r\n\r\nGr\xfc\xdfe\r\n");
         assert!(line == 3 && reason.contains("byte 3 (0xfc)"), "{line} {reason}");
     }
