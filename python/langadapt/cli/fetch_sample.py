@@ -9,6 +9,7 @@ import typer
 
 from langadapt.cli.progress import next_step
 from langadapt.demo.sample import write_sample
+from langadapt.terminal import echo
 
 
 def command(
