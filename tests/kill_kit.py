@@ -73,8 +73,12 @@ def start(arguments: list[str], folder: Path, prepare: Callable[[], None] | None
             sys.stdout, sys.stderr = io.TextIOWrapper(io.FileIO(1, "w")), io.TextIOWrapper(io.FileIO(2, "w"))
             torch.set_num_threads(1)
             faulthandler.register(signal.SIGALRM, file=2, chain=True)
-            if prepare is not None:
-                prepare()
+            try:
+                if prepare is not None:
+                    prepare()
+            except KeyboardInterrupt:
+                # Before the command began.
+                os._exit(INTERRUPTED)
             command_line(arguments)
         except SystemExit as left:
             signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -125,12 +125,12 @@ def read(name: str) -> Callable[[Path, Any], Any]:
     return work
 
 
-def build(name: str, **filters: bool) -> Callable[[Path, Any], Any]:
+def build(name: str, **options: Any) -> Callable[[Path, Any], Any]:
     def work(folder: Path, progress: Any) -> None:
         from langadapt.corpus.build import build_corpus
 
         for number in range(1000):
-            build_corpus([str(folder / name)], folder / f"built-{os.getpid()}-{number}", progress=progress, **filters)
+            build_corpus([str(folder / name)], folder / f"built-{os.getpid()}-{number}", progress=progress, **options)
 
     return work
 
@@ -178,9 +178,9 @@ CASES: dict[str, Callable[[Path, Any], Any]] = {
     "read": read("lines.jsonl"),
     "read, one huge line": read("huge.jsonl"),
     "corpus build": build("lines.jsonl"),
-    "corpus build, one huge line": build("huge.jsonl"),
+    "corpus build, one huge line": build("huge.jsonl", validation_share=0.0),
     "corpus build, all filters": build("lines.jsonl", repetition=True, exact_duplicates=True, near_duplicates=True),
-    "corpus build, near duplicates, one huge line": build("huge.jsonl", near_duplicates=True),
+    "corpus build, near duplicates, one huge line": build("huge.jsonl", near_duplicates=True, validation_share=0.0),
     "tokenize": tokenize("lines.jsonl"),
     "tokenize, one huge line": tokenize("huge.jsonl"),
     "fertility": fertility("lines.jsonl"),

@@ -433,6 +433,13 @@ def test_fertility_of_languages_without_spaces() -> None:
     assert summarize(results_of(found)).rows[0].fertility == {"target": 3.318, "source": 4.21}
 
 
+def test_what_a_model_wrote_may_hold_anything(run: Path) -> None:
+    found = results()
+    found["rows"][0]["samples"] = {"target": ["a\0b \x1b[31m \ufffd"]}
+    assert results_of(found).rows[0].samples == found["rows"][0]["samples"]
+    assert "\0" not in write_report(rewrite(run, found)).read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (1, 1), (2.1, 6.2), (-3, 4), (1e-6, 4e-5), (9300, 9301), (0.5, 5000), (1e-9, 1e9), (0, 0)]
 )

@@ -263,11 +263,22 @@ def convert_scalar(value: Any, hint: Any, where: str) -> Any:
         raise ConfigError(f"`{where}`: expected {kind(hint())}, got {kind(value)} {shown(value)}")
     if hint is int and abs(value) > LARGEST:
         raise ConfigError(f"`{where}`: {shown(value)} is beyond {LARGEST:,}, the largest whole number of a setting")
-    if hint is str and re.search("[\0\ud800-\udfff]", value):
-        raise ConfigError(
-            f"`{where}`: {shown(value)} holds a zero byte or half a character, as no name and no text has"
-        )
     return value
+
+
+def check_texts(value: Any, where: str = "") -> None:
+    """Raise ConfigError where a setting below ``where`` is a text that no system takes for a name or path.
+
+    What models write and results keep is none: it may hold anything.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_texts(inner, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            check_texts(inner, where)
+    elif isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+        raise ConfigError(f"`{where}`: {shown(value)} holds a zero byte or half a character, as no name has")
 
 
 def shown(value: Any) -> str:

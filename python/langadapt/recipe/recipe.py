@@ -19,7 +19,7 @@ from langadapt.costs.devices import parse
 from langadapt.errors import ConfigError
 from langadapt.evaluation.by_language import is_auto, language_of, with_language
 from langadapt.finish.options import FinishSettings
-from langadapt.recipe.plain_values import build, read_mapping
+from langadapt.recipe.plain_values import build, check_texts, read_mapping
 from langadapt.recipe.sources import ROUNDING, CorpusSettings
 from langadapt.swap.rows.names import AUTO, KEEP, check_methods
 from langadapt.tokenizer.options import BpeOptions
@@ -289,6 +289,7 @@ class Recipe:
         """
         content = read_mapping(path, overrides)
         try:
+            check_texts(content)
             return build(cls, content, "")
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
@@ -303,6 +304,7 @@ class Recipe:
         """
         if not isinstance(content, Mapping):
             raise TypeError(f"recipe: {type(content).__name__}; pass a mapping such as {{'name': ..., 'model': ...}}")
+        check_texts(content)
         return build(cls, content, "")
 
     @classmethod
