@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -43,3 +45,12 @@ def shorten(text: str, limit: int = 200) -> str:
     """``text`` on one line, cut at ``limit`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+LONGEST_NAME = 100
+"""Characters of a name that is compared with those that are known: none has more, and time is quadratic in it."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Up to ``count`` of the ``known`` names that may be meant by ``name``, the likeliest first."""
+    return difflib.get_close_matches(name[:LONGEST_NAME], list(known), n=count, cutoff=cutoff)

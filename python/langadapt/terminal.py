@@ -21,6 +21,11 @@ def visible(text: str) -> str:
     return text.translate(AS_TEXT)
 
 
+def literal(text: str, **settings: Any) -> Text:
+    """``text`` as any console takes it, without markup and controls; ``settings``: of :class:`rich.text.Text`."""
+    return Text(visible(text), **settings)
+
+
 class Terminal(Console):
     """A console that takes no text for markup or emoji and passes on no control character of it.
 

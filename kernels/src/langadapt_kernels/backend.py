@@ -28,6 +28,12 @@ def core() -> Any:
     return _core
 
 
+def memory(tensor: torch.Tensor) -> Any:
+    """The tensor's memory for numpy, which knows no bfloat16, and for the core, which takes bytes without a sign."""
+    kinds = {1: torch.uint8, 2: torch.uint16, 4: torch.float32}
+    return tensor.detach().view(kinds[tensor.element_size()]).numpy()
+
+
 def interpreting() -> bool:
     """Whether Triton kernels run in its interpreter (on CPU tensors, without a GPU)."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")

@@ -24,6 +24,7 @@ from typing import Any
 
 from langadapt import __version__, _core
 from langadapt.artefacts.names import MANIFEST_NAME
+from langadapt.artefacts.places import check_kind
 from langadapt.artefacts.remote import RemoteFile
 from langadapt.errors import ConfigError, DataError
 
@@ -51,10 +52,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A place to write a file to, which becomes ``path`` when the block ends well.
 
     Raises:
-        FileExistsError: a device, a pipe or a socket is there, which a renamed file would do away with.
+        FileExistsError: as of `places.check_kind`.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise FileExistsError(errno.EEXIST, "is a device or a pipe; name a file", str(path))
+    check_kind(path)
     with temporary_beside(path) as folder:
         file = folder / path.name
         try:

@@ -21,13 +21,16 @@ def check_file(out: Path, is_ours: Callable[[Path], bool]) -> None:
     """
     if out.is_dir():
         raise IsADirectoryError(errno.EISDIR, f"is a folder; name a file such as {out.name}/{out.name}", str(out))
-    if not out.exists():
-        return
-    if not out.is_file():
-        raise FileExistsError(errno.EEXIST, "is a device or a pipe; name a file", str(out))
-    if out.stat().st_size and not is_ours(out):
+    check_kind(out)
+    if out.exists() and out.stat().st_size and not is_ours(out):
         problem = "is there already, and nothing that langadapt would have written there; name another file"
         raise FileExistsError(errno.EEXIST, problem, str(out))
+
+
+def check_kind(out: Path) -> None:
+    """Raise FileExistsError for a device, a pipe or a socket, which a renamed file would do away with."""
+    if out.exists() and not out.is_file() and not out.is_dir():
+        raise FileExistsError(errno.EEXIST, "is a device or a pipe; name a file", str(out))
 
 
 def begins(path: Path, start: bytes) -> bool:

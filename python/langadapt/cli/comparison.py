@@ -15,7 +15,7 @@ from langadapt.evaluation.bootstrap import paired_difference
 from langadapt.evaluation.suites import is_measure
 from langadapt.evaluation.telling import wavering, word
 from langadapt.report.differences import ENOUGH_DOCUMENTS, in_full
-from langadapt.terminal import visible
+from langadapt.terminal import literal
 
 SIDE_BY_SIDE = 3
 """Models in one table: as many values with their errors as a terminal has room for."""
@@ -32,18 +32,18 @@ def comparison(results: Mapping[str, Any], *, over_training: bool = False) -> Gr
     """
     heads, found = heads_of(list(results)), list(results.values())
     rows = list(rows_of(found, wavering([one["suites"] for one in found]) if over_training else ()))
-    told = [Text(visible(f"{head}: {name}")) for name, head in heads.items() if head != name]
+    told = [literal(f"{head}: {name}") for name, head in heads.items() if head != name]
     tables = []
     for start in range(0, len(heads), SIDE_BY_SIDE):
         part = slice(start, start + SIDE_BY_SIDE)
         table = Table()
         table.add_column("measure", overflow="fold")
         for head in list(heads.values())[part]:
-            table.add_column(Text(visible(head)), justify="right", no_wrap=True)
+            table.add_column(literal(head), justify="right", no_wrap=True)
         for measure, cells in rows:
-            table.add_row(Text(visible(measure)), *cells[part])
+            table.add_row(literal(measure), *cells[part])
         tables.append(table)
-    return Group(*told, *tables, *(Text(visible(line)) for line in differences(results, heads)))
+    return Group(*told, *tables, *map(literal, differences(results, heads)))
 
 
 def heads_of(names: Sequence[str]) -> dict[str, str]:

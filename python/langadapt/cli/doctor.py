@@ -13,7 +13,7 @@ from rich.text import Text
 from langadapt.cli.options import AsJson
 from langadapt.cli.progress import next_step
 from langadapt.planning.doctor import Finding, examine, usable
-from langadapt.terminal import Terminal, echo, visible
+from langadapt.terminal import Terminal, echo, literal
 
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
@@ -37,5 +37,5 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     for _ in range(2):
         table.add_column(no_wrap=True)
     for one in findings:
-        table.add_row(Text(one.state, style=STYLES[one.state]), one.name, Text(visible(one.text), overflow="fold"))
+        table.add_row(Text(one.state, style=STYLES[one.state]), one.name, literal(one.text, overflow="fold"))
     return table

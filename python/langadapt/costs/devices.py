@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import subprocess
 import time
 from dataclasses import dataclass
 
-from langadapt.errors import ConfigError, shorten
+from langadapt.errors import LONGEST_NAME, ConfigError, nearest, shorten
 
 GIB = 1 << 30
 
@@ -59,9 +58,6 @@ DEVICES = {
     )
 }
 
-LONGEST = 100
-"""Characters of a name that is compared with those that are known: none has more, and time is quadratic in it."""
-
 
 def parse(text: str) -> tuple[int, Device]:
     """``2 x h100-80gb`` (or ``h200``, ``rtx4090``, ``24gb``) as a count and a device, see :func:`find`.
@@ -82,7 +78,7 @@ def find(name: str) -> Device:
     Raises:
         ConfigError: the table has none; the message names the nearest.
     """
-    name = name[:LONGEST]
+    name = name[:LONGEST_NAME]
     bare = plain(name)
     if bare in (plain(known) for known in DEVICES):
         return next(device for known, device in DEVICES.items() if plain(known) == bare)
@@ -95,7 +91,7 @@ def find(name: str) -> Device:
     )
     found = next(by_driver, None) or next(shortened, None)
     if found is None:
-        near = difflib.get_close_matches(name, DEVICES, n=3, cutoff=0.4) or ["h100-80gb", "rtx-4090"]
+        near = nearest(name, DEVICES, 3, cutoff=0.4) or ["h100-80gb", "rtx-4090"]
         raise ConfigError(
             f"gpus: {name!r} is none of the {len(DEVICES)} GPUs that are known; did you mean "
             f"{' or '.join(f'`{one}`' for one in near)}? Or give its memory, such as `24gb`"

@@ -6,7 +6,6 @@ patterns in ``families.yaml``. What the installed lm-eval has of them is known w
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, nearest
 
 HERE = Path(__file__).parent
 AUTO = "auto"
@@ -68,7 +67,7 @@ def language_of(wanted: str) -> Language:
             by_name.setdefault(spelling, language)
     if name in by_name:
         return by_name[name]
-    near = [by_name[spelling] for spelling in difflib.get_close_matches(name, by_name, n=3, cutoff=0.5)]
+    near = [by_name[spelling] for spelling in nearest(name, by_name, 3, cutoff=0.5)]
     shown = ", ".join(dict.fromkeys(f"{one.code} ({one.names[0]})" for one in near))
     raise ConfigError(
         f"language {wanted!r}: no such code or name; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Sequence
 from functools import cache
@@ -14,7 +13,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from langadapt.errors import ConfigError, DataError
+from langadapt.errors import ConfigError, DataError, nearest
 from langadapt.evaluation.requests import Likelihoods, Request
 from langadapt.progress import Progress
 
@@ -128,7 +127,7 @@ def load_tasks(wanted: Sequence[tuple[str, str, Any]], manager: TaskManager) -> 
             names.append(name)
             continue
         if name not in manager.all_tasks:
-            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+            near = nearest(name, manager.all_tasks, 3)
             raise ConfigError(
                 f"suite {suite}: no such file or folder, and the installed lm-eval has no task of that name"
                 + (f"; near ones: {', '.join(near)}" if near else "")

@@ -8,10 +8,9 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
-from rich.text import Text
 
 from langadapt.fertility.metrics import CorpusCounts, Fertility
-from langadapt.terminal import Terminal, visible
+from langadapt.terminal import Terminal, literal
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class FertilityReport:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for corpus, counts in self.corpora.items():
             size = f"{counts.documents:,} documents, {counts.bytes / 1e6:,.2f} MB, {counts.words:,} words"
-            yield Text(visible(f"{corpus}: {size}"))
+            yield literal(f"{corpus}: {size}")
             rows = []
             for metric, (shown, shape) in COLUMNS.items():
                 values = [getattr(cells[corpus], metric) for cells in self.cells.values()]
@@ -85,7 +84,7 @@ def tables(names: list[str], rows: list[tuple[str, list[str]]], width: int) -> I
             end += 1
         table = Table("")
         for name in names[start:end]:
-            table.add_column(Text(visible(name)), justify="right", overflow="fold")
+            table.add_column(literal(name), justify="right", overflow="fold")
         for title, cells in rows:
             table.add_row(title, *cells[start:end])
         yield table

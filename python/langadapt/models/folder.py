@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 
 from langadapt.artefacts.folders import MANIFEST_NAME, SWAP_REPORT_NAME
 from langadapt.artefacts.stages import read_stamp
-from langadapt.errors import ConfigError, DataError, LangadaptError, shorten
+from langadapt.errors import ConfigError, DataError, LangadaptError, nearest, shorten
 from langadapt.models.hub import fetch
 from langadapt.models.known import KNOWN, known_model
 
@@ -85,7 +84,7 @@ def config_to_plan(name: str) -> dict[str, Any]:
     try:
         return read_config(from_hub(name, ["config.json"]))
     except ConfigError as error:
-        near = difflib.get_close_matches(name.lower(), KNOWN, n=3, cutoff=0.3) or list(KNOWN)[:3]
+        near = nearest(name.lower(), KNOWN, 3, cutoff=0.3) or list(KNOWN)[:3]
         hint = "to plan without it name a folder with its config.json, or a known shape such as"
         raise ConfigError(f"{error}; {hint} {', '.join(f'`{one}`' for one in near)}") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 import types
@@ -15,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from langadapt.errors import ConfigError, shorten
+from langadapt.errors import ConfigError, nearest, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +173,7 @@ NAMED_AT_MOST = 8
 def meant(key: str, known: Collection[str], where: str) -> str:
     """What a user who wrote an unknown ``key`` may want: its name here, the nearest key, or some of those there are."""
     translated = ELSEWHERE.get(key.lower().replace("-", "_"))
-    near = [translated] if translated in known else difflib.get_close_matches(key, known, n=1)
+    near = [translated] if translated in known else nearest(key, known)
     if near:
         return f"did you mean `{where}{near[0]}`?"
     names = list(known)

@@ -14,7 +14,7 @@ from langadapt.report.differences import ENOUGH_DOCUMENTS
 from langadapt.report.results import Results, results_of
 from langadapt.report.summary import Row, Summary, summarize
 from langadapt.report.verdict import verdict
-from langadapt.terminal import visible
+from langadapt.terminal import literal, visible
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -34,19 +34,19 @@ def results_table(results: Mapping[str, Any]) -> Group:
     found = verdict(summary, known)
     answer, _, reasons = found.line.partition(":")
     line = Text.assemble((f"{answer}:", COLOURS[found.answer]), visible(reasons))
-    return Group(line, table(summary, known), *(Text(visible(text), style="dim") for text in captions(summary, known)))
+    return Group(line, table(summary, known), *(literal(text, style="dim") for text in captions(summary, known)))
 
 
 def table(summary: Summary, results: Results) -> Table:
     """A row for each model: what it is, bits per byte of each language, and their change."""
-    made = Table(title=shown(f"{summary.name}: bits per byte, lower is better"))
+    made = Table(title=literal(f"{summary.name}: bits per byte, lower is better"))
     made.add_column("model", no_wrap=True)
     for side in summary.sides:
-        made.add_column(shown(summary.languages[side]), justify="right", no_wrap=True)
+        made.add_column(literal(summary.languages[side]), justify="right", no_wrap=True)
         made.add_column("change", justify="right", no_wrap=True)
     for row in summary.rows:
         cells = [cell for side in summary.sides for cell in bits_cells(summary, row, side)]
-        made.add_row(shown(row.label), *cells)
+        made.add_row(literal(row.label), *cells)
     levels = {side: facts.xz_bits_per_byte for side, facts in results.held_out.items()}
     if any(levels.get(side) is not None for side in summary.sides):
         made.add_section()
@@ -86,8 +86,3 @@ def captions(summary: Summary, results: Results) -> Iterator[str]:
         f"vocabulary {words.count(old.vocabulary)} before, {words.count(new.vocabulary)} now; "
         f"parameters {words.short_count(old.parameters)} before, {words.short_count(new.parameters)} now"
     )
-
-
-def shown(text: str) -> Text:
-    """Text that every console takes as it is."""
-    return Text(visible(text))

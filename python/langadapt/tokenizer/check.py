@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from langadapt.errors import shorten
 from langadapt.models.folder import read_config
-from langadapt.terminal import visible
+from langadapt.terminal import literal
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.llamacpp import llamacpp_form
 from langadapt.tokenizer.package import load_package, package_errors
@@ -385,5 +385,5 @@ def findings_table(findings: Sequence[Finding]) -> Table:
         table.add_column(name, no_wrap=True)
     table.add_column("what was found")
     for finding in findings:
-        table.add_row(finding.check, Text(finding.status, style=STYLES[finding.status]), Text(visible(finding.detail)))
+        table.add_row(finding.check, Text(finding.status, style=STYLES[finding.status]), literal(finding.detail))
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from langadapt import _core
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, nearest
 
 METASPACE = "\u2581"
 """What SentencePiece writes for a space."""
@@ -47,7 +46,7 @@ def regex_of(pattern: str) -> str:
     if pattern in PATTERNS:
         return PATTERNS[pattern]
     if re.fullmatch(r"[\w.-]+", pattern):
-        near = difflib.get_close_matches(pattern.lower(), (AUTO, *PATTERNS), n=1)
+        near = nearest(pattern.lower(), (AUTO, *PATTERNS))
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"pattern: {pattern!r} is none of {', '.join((AUTO, *PATTERNS))}, and no regex{hint}")
     return pattern

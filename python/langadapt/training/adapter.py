@@ -11,7 +11,6 @@ merged then is that W, as it was trained with, made plain again.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from langadapt.errors import ConfigError, MismatchError, shorten
+from langadapt.errors import ConfigError, MismatchError, nearest, shorten
 from langadapt.models.embeddings import body_layers, token_weights
 from langadapt.training.adapter_settings import AdapterSettings, check_alone
 from langadapt.training.settings import TrainSettings
@@ -84,7 +83,7 @@ def chosen_layers(model: Any, adapter: AdapterSettings, leave_out: Collection[st
         raise ConfigError(f"adapter: {type(model).__name__} has no linear layers beside which matrices could stand")
     for target in adapter.targets:
         if not any(is_called(name, target) for name in layers):
-            near = difflib.get_close_matches(target, known, n=1)
+            near = nearest(target, known)
             raise ConfigError(
                 f"adapter: targets: {type(model).__name__} has no linear layer {target!r}"
                 f"{f'; did you mean `{near[0]}`?' if near else ''}; there are {', '.join(known)}"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backend import core
+from ..backend import core, memory
 from .modes import Entry
 
 
@@ -32,30 +32,24 @@ def step(entries: Sequence[Entry], rows: Sequence[int], scalars: Tensor, grad_sc
 
 def square_sums(grads: Sequence[Tensor]) -> list[float]:
     """Sum of squares of each gradient `[n]`; see `reference.square_sum`."""
-    sums: list[float] = core().square_sums([_array(grad) for grad in grads], threads=torch.get_num_threads())
+    sums: list[float] = core().square_sums([memory(grad) for grad in grads], threads=torch.get_num_threads())
     return sums
 
 
 def _described(entry: Entry, row: int) -> dict[str, Any]:
     return {
-        "weight": _array(entry.param),
-        "grad": _array(entry.grad),
-        "exp_avg": _array(entry.exp_avg),
-        "exp_avg_sq": _array(entry.exp_avg_sq),
-        "low": None if entry.low is None else _array(entry.low),
+        "weight": memory(entry.param),
+        "grad": memory(entry.grad),
+        "exp_avg": memory(entry.exp_avg),
+        "exp_avg_sq": memory(entry.exp_avg_sq),
+        "low": None if entry.low is None else memory(entry.low),
         "rounding": "nearest" if entry.low is None and entry.rounding != "stochastic" else entry.rounding,
         "stochastic_variance": entry.stochastic_variance,
         "seed": entry.seed,
         "index": (entry.index.base, max(entry.index.run, 1), entry.index.stride),
         "row": row,
-        "frozen": None if entry.frozen is None else _array(entry.frozen),
+        "frozen": None if entry.frozen is None else memory(entry.frozen),
         "columns": entry.columns,
-        "exp_avg_scale": None if entry.exp_avg_scale is None else _array(entry.exp_avg_scale),
-        "exp_avg_sq_scale": None if entry.exp_avg_sq_scale is None else _array(entry.exp_avg_sq_scale),
+        "exp_avg_scale": None if entry.exp_avg_scale is None else memory(entry.exp_avg_scale),
+        "exp_avg_sq_scale": None if entry.exp_avg_sq_scale is None else memory(entry.exp_avg_sq_scale),
     }
-
-
-def _array(tensor: Tensor) -> Any:
-    """The tensor's memory for numpy, which knows no bfloat16, and for the core, which takes bytes without a sign."""
-    kinds = {1: torch.uint8, 2: torch.uint16, 4: torch.float32}
-    return tensor.detach().view(kinds[tensor.element_size()]).numpy()

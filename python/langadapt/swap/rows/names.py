@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
-from langadapt.errors import ConfigError, shorten
+from langadapt.errors import ConfigError, nearest, shorten
 
 METHODS = ("focus", "subword_mean", "mean", "normal", "random", "zipf", "wechsel", "clp", "omp", "distill")
 """What :mod:`langadapt.swap.rows.initialize` knows."""
@@ -17,15 +16,13 @@ KEEP = "keep"
 """The method that does not swap."""
 AUTO = "auto"
 """The method that a bake-off finds."""
-LONGEST = 100
-"""Characters of a name that is compared with those that are known, which takes quadratic time."""
 
 
 def check_methods(names: Iterable[str | None], where: str = "") -> None:
     """Raise ConfigError for a method that nobody knows; ``keep`` is one, ``where`` the setting that names them."""
     for name in names:
         if name not in (*METHODS, KEEP):
-            near = difflib.get_close_matches(str(name)[:LONGEST], (*METHODS, KEEP, AUTO), n=1)
+            near = nearest(str(name), (*METHODS, KEEP, AUTO))
             hint = f"; did you mean {near[0]!r}?" if near else ""
             place = f"{where}: " if where else ""
             known = f"there are {AUTO}, {KEEP}, {', '.join(METHODS)}{hint}"

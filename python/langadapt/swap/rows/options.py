@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, nearest
 from langadapt.swap.rows.names import METHODS
 
 RENAMED = {"calibrate": "scale_rows"}
@@ -76,7 +75,7 @@ class SwapOptions:
         changes = {RENAMED.get(name, name): value for name, value in keywords.items()}
         for name in changes:
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
+                near = nearest(name, names)
                 raise ConfigError(
                     f"unknown option `{name}` of a swap; "
                     + (f"did you mean `{near[0]}`?" if near else f"there are {', '.join(names)}")
