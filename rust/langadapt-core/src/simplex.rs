@@ -36,7 +36,7 @@ impl Entry for u16 {
 /// # Errors
 /// [`Error::Argument`] where the sizes do not fit together; [`Error::Interrupted`] on a stop.
 pub fn project<S: Entry>(x: &[S], out: &mut [S], width: usize, threads: usize, monitor: &Monitor) -> Result<()> {
-    each_row([x, x], out, width, threads, monitor, |[row, _], out, scratch| scratch.project(row, out))
+    each_row([x], out, width, threads, monitor, |[row], out, scratch| scratch.project(row, out))
 }
 
 /// The gradient of a projection's input: on the support `grad` less its mean there, elsewhere zero.
@@ -67,38 +67,29 @@ pub fn gradient<S: Entry>(
     })
 }
 
-/// Calls `work` with each row of two inputs and of `out`, on `threads`.
-fn each_row<S: Entry>(
-    inputs: [&[S]; 2],
+/// Calls `work` with each row of the inputs and of `out`, on `threads`.
+fn each_row<S: Entry, const N: usize>(
+    inputs: [&[S]; N],
     out: &mut [S],
     width: usize,
     threads: usize,
     monitor: &Monitor,
-    work: impl Fn([&[S]; 2], &mut [S], &mut Scratch) + Sync,
+    work: impl Fn([&[S]; N], &mut [S], &mut Scratch) + Sync,
 ) -> Result<()> {
-    let [one, two] = inputs;
-    if width == 0
-        || threads == 0
-        || one.len() != out.len()
-        || two.len() != out.len()
-        || !out.len().is_multiple_of(width)
-    {
-        return Err(Error::argument(format!(
-            "rows of {width} do not fit: {} and {} entries, room for {}",
-            one.len(),
-            two.len(),
-            out.len()
-        )));
+    let lengths = inputs.map(<[S]>::len);
+    if width == 0 || threads == 0 || lengths != [out.len(); N] || !out.len().is_multiple_of(width) {
+        let room = out.len();
+        return Err(Error::argument(format!("rows of {width} do not fit: {lengths:?} entries, room for {room}")));
     }
     let share = (out.len() / width).div_ceil(threads).max(1) * width;
-    let parts = one.chunks(share).zip(two.chunks(share)).zip(out.chunks_mut(share));
-    let ends = threads::each(parts, |((one, two), out)| {
+    let ends = threads::each(out.chunks_mut(share).enumerate(), |(part, out)| {
         let mut scratch = Scratch::default();
-        for (i, ((one, two), out)) in one.chunks(width).zip(two.chunks(width)).zip(out.chunks_mut(width)).enumerate() {
+        for (i, out) in out.chunks_mut(width).enumerate() {
             if i % (LOOK / width + 1) == 0 {
                 monitor.check()?;
             }
-            work([one, two], out, &mut scratch);
+            let at = part * share + i * width;
+            work(inputs.map(|input| &input[at..at + width]), out, &mut scratch);
         }
         Ok(())
     });
