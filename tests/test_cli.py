@@ -195,6 +195,31 @@ def test_ctrl_c_says_that_it_was_one(
     assert "interrupted; run the same command again: what is whole is kept" in capsys.readouterr().err
 
 
+def test_ctrl_c_while_an_object_goes_is_not_lost(tmp_path: Path) -> None:
+    """Python prints and drops what is raised there."""
+    (tmp_path / "r.yaml").write_text("name: a\nmodel: b\nout: c\ncorpus: {target: [d]}\n")
+    script = """if True:
+        import sys, time
+        from langadapt.cli import main
+        from langadapt.recipe import Recipe
+
+        class Going:
+            def __del__(self):
+                raise KeyboardInterrupt
+
+        def read(*_, **__):
+            Going()
+            time.sleep(50)
+
+        Recipe.from_yaml = read
+        main(["plan", sys.argv[1]])
+    """
+    command = [sys.executable, "-c", script, str(tmp_path / "r.yaml")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=40)
+    said = "interrupted; run the same command again: what is whole is kept\n"
+    assert (result.returncode, result.stderr) == (130, said)
+
+
 def test_errors_of_other_libraries_are_cut_short() -> None:
     from langadapt.cli.main import describe
 

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from typing import Annotated
 
@@ -190,6 +191,8 @@ def main(arguments: list[str] | None = None) -> None:
         # A terminal that knows ASCII alone gets `?` for the frame of a table, not an error.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = send_again
     try:
         code = app(args=arguments, standalone_mode=False)
         if code == 130:
@@ -214,6 +217,16 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             code = report_error(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def send_again(dropped: sys.UnraisableHookArgs) -> None:
+    """Send a Ctrl-C again that came while an object was cleared away, out of which Python lets no exception."""
+    if dropped.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(dropped)
+        return
+    again = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
+    again.daemon = True
+    again.start()
 
 
 def interrupted() -> int:
