@@ -11,14 +11,24 @@ from typing import Any
 
 import pytest
 
-from langadapt import build_corpus, read_documents
+from langadapt import build_corpus, read_documents, train_bpe
 from langadapt.artefacts.engine import Engine
 from langadapt.artefacts.shards import find_parts
 from langadapt.cli.main import main
 from langadapt.corpus.parts import make_corpus_part, merge_corpus
 from langadapt.errors import ConfigError
+from langadapt.store import make_store
+from langadapt.tokenizer.counting import make_counts
 
 TEXTS = Path(__file__).parent / "texts"
+
+
+def test_one_shard_or_an_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = [str(TEXTS / "german.jsonl"), "--out", str(tmp_path / "out"), "--engine", "ray", "--shard", "0/2"]
+    for command in (["corpus", "build"], ["tokenizer", "count"], ["tokenize", "--tokenizer", "none"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, *common])
+        assert stop.value.code == 2 and "name one of them" in capsys.readouterr().err
 
 
 def test_an_address_where_nobody_answers_is_one_line(
@@ -71,11 +81,24 @@ def test_a_node_dies_and_the_bytes_stay(tmp_path: Path) -> None:
         kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("*/manifest.json")}
         engine.run(make_corpus_part, tmp_path / "parts", arguments, title="corpus")
         assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) == 12
+        train_bpe(str(tmp_path / "in"), vocab_size=400).save_pretrained(tmp_path / "tokenizer")
+        for folder in ("by ray", "here"):
+            on = engine if folder == "by ray" else None
+            make_store(str(tmp_path / "in"), str(tmp_path / "tokenizer"), tmp_path / folder / "store", engine=on)
+            make_counts(str(tmp_path / "in"), tmp_path / folder / "counts", engine=on)
     finally:
         ray.shutdown()
         cluster.shutdown()
     merge_corpus(find_parts([tmp_path / "parts"]), tmp_path / "merged")
     report = build_corpus(str(tmp_path / "in"), tmp_path / "plain", **options)
     assert report.dropped["exact_duplicate"] > 100
+    for name in (
+        "store/tokens.bin",
+        "store/offsets.bin",
+        "store/manifest.json",
+        "counts/words.bin",
+        "counts/manifest.json",
+    ):
+        assert (tmp_path / "by ray" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
     for name in ("train.jsonl.zst", "validation.jsonl.zst", "manifest.json"):
         assert (tmp_path / "merged" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,14 @@ import pytest
 from typer.testing import CliRunner
 
 from langadapt import Tokenizer, TokenStore, build_corpus, read_documents, tokenize_corpus, train_bpe
+from langadapt.artefacts.engine import Engine
 from langadapt.artefacts.folders import fingerprint, write_manifest
 from langadapt.artefacts.shards import Shard, find_parts
 from langadapt.cli.main import app, main
 from langadapt.corpus.parts import build_corpus_part, merge_corpus
 from langadapt.errors import ConfigError, DataError, MismatchError
-from langadapt.store import STAGE, merge_stores
-from langadapt.tokenizer.counting import count_words
+from langadapt.store import STAGE, make_store, merge_stores
+from langadapt.tokenizer.counting import count_words, make_counts
 from langadapt.tokenizer.counts import merge_counts
 from langadapt.training.data.batches import Windows
 
@@ -139,6 +142,29 @@ def test_a_store_in_shards(corpus: Path, tokenizer: Path, tmp_path: Path) -> Non
     assert (joined.tokens[across] == plain.tokens[across]).all() and len(joined.tokens[3:3]) == 0
     with pytest.raises(IndexError):
         joined.tokens[len(plain.tokens)]
+
+
+@dataclass(frozen=True)
+class Here(Engine):
+    """An engine whose tasks run at once, last shard first."""
+
+    def run(self, work: Callable[..., Any], out: Path, arguments: Mapping[str, Any], **how: Any) -> list[Path]:
+        for number in reversed(range(self.shards)):
+            work(shard=Shard(number, self.shards), out=str(out), threads=1, **arguments)
+        return find_parts([out])
+
+
+def test_an_engine_makes_what_one_machine_makes(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+    made: list[str] = []
+    for name, engine in (("plain", None), ("engine", Here(3))):
+        tokenized = make_store(str(corpus), str(tokenizer), tmp_path / name, engine=engine)
+        counted = make_counts(str(corpus), tmp_path / f"{name} counts", engine=engine, like=str(tokenizer))
+        assert tokenized["tokens"] > 1000 and counted["words"] > 100
+        assert make_store(str(corpus), str(tokenizer), tmp_path / name, engine=engine, log=made.append) == tokenized
+    assert made == [f"{tmp_path / name}: up to date" for name in ("plain", "engine")]
+    assert contents(tmp_path / "engine") == contents(tmp_path / "plain")
+    assert contents(tmp_path / "engine counts") == contents(tmp_path / "plain counts")
+    assert len(find_parts([tmp_path / "engine-parts"])) == len(find_parts([tmp_path / "engine counts-parts"])) == 3
 
 
 def test_the_commands(corpus: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,15 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langadapt import _core
+from langadapt.artefacts.engine import Engine
 from langadapt.artefacts.folders import MANIFEST_NAME, fingerprints, new_folder, read_manifest, verify, write_manifest
-from langadapt.artefacts.shards import Shard, inputs_of, settings_of
-from langadapt.corpus.documents import Documents, Inputs, Reading
+from langadapt.artefacts.shards import Shard, inputs_of, parts_beside, settings_of
+from langadapt.artefacts.stages import Log, make_once
+from langadapt.corpus.documents import Documents, Inputs, Reading, files_of
 from langadapt.corpus.samples import batches
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.machine import thread_count
 from langadapt.progress import Progress
 from langadapt.tokenizer.encoder import Tokenizer, open_tokenizer
 from langadapt.tokenizer.files import TOKENIZER_FILE
+
+logger = logging.getLogger(__name__)
 
 STAGE = "tokenize"
 """Name of this stage in manifests."""
@@ -284,6 +289,45 @@ def tokenize_corpus(
         made_from = fingerprints(files) | {"tokenizer": tokenizer.fingerprint}
         write_manifest(folder, STAGE, settings, made_from, summary=summary)
     return TokenStore.open(out)
+
+
+def make_store(
+    inputs: Inputs,
+    tokenizer: str,
+    out: str | Path,
+    *,
+    shard: Shard | None = None,
+    engine: Engine | None = None,
+    again: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    log: Log = logger.info,
+    **options: Any,
+) -> dict[str, Any]:
+    """:func:`tokenize_corpus`, or a shard's part of it, unless that is there and whole; returns its summary.
+
+    Args:
+        inputs, out, shard, threads, progress, options: as for :func:`tokenize_corpus`.
+        tokenizer: its folder, file or hub id.
+        engine: makes the parts as its tasks, in a folder beside ``out``, where they stay.
+        again: even where nothing has changed.
+        log: told where nothing is made.
+    """
+    loaded, place = Tokenizer.from_pretrained(tokenizer), Path(out)
+    settings, files = {**options, "tokenizer": loaded.fingerprint}, files_of(inputs)
+    if shard is not None:
+        names, settings["shard"] = shard.names(Reading(inputs).names)
+        files, place = files_of(names), place / shard.name
+
+    def make() -> dict[str, Any]:
+        if engine is not None:
+            arguments = {"inputs": inputs, "tokenizer": tokenizer, "again": again, **options}
+            parts = engine.run(make_store, parts_beside(place), arguments, title=STAGE, progress=progress)
+            return merge_stores(parts, place)
+        made = tokenize_corpus(inputs, loaded, out, shard=shard, **options, threads=threads, progress=progress)
+        return dict(made.manifest["summary"])
+
+    return make_once(STAGE, place, make, settings=settings, inputs=files, log=log, again=again)
 
 
 def write_ids(

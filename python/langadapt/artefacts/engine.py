@@ -8,6 +8,7 @@ same files.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langadapt.artefacts.shards import Shard
+from langadapt.artefacts.shards import Shard, find_parts
 from langadapt.errors import ConfigError, LangadaptError
 from langadapt.progress import Progress
 
@@ -44,8 +45,8 @@ class Engine:
         *,
         title: str,
         progress: Progress | None = None,
-    ) -> None:
-        """``work(shard=..., out=..., threads=..., **arguments)`` for all shards.
+    ) -> list[Path]:
+        """``work(shard=..., out=..., threads=..., **arguments)`` for all shards; returns their parts, in order.
 
         Raises:
             ConfigError: Ray is not installed, or nobody answers at its address.
@@ -73,6 +74,7 @@ class Engine:
             done += len(ready)
             if progress is not None:
                 progress(title, done, self.shards, "shards")
+        return find_parts([out])
 
 
 def call(work: Callable[..., Any], shard: Shard, folder: str, arguments: Mapping[str, Any]) -> None:
@@ -81,11 +83,11 @@ def call(work: Callable[..., Any], shard: Shard, folder: str, arguments: Mapping
     work(shard=shard, **arguments)
 
 
-def connect(address: str | None) -> Any:
-    """The package `ray`, connected.
+def check(address: str | None) -> None:
+    """Look whether a cluster can be reached, without starting one.
 
     Raises:
-        ConfigError: it is not installed, or no Ray answers at ``address`` within :data:`PATIENCE`.
+        ConfigError: `ray` is not installed, or nobody answers at ``address`` within :data:`PATIENCE`.
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("--engine ray: needs the package `ray`; install `langadapt[ray]`")
@@ -95,12 +97,21 @@ def connect(address: str | None) -> Any:
             socket.create_connection((host, int(port)), PATIENCE).close()
         except (OSError, ValueError) as error:
             raise ConfigError(f"--address {address}: no Ray answers there ({error}); is its head node up?") from None
+
+
+def connect(address: str | None) -> Any:
+    """The package `ray`, connected.
+
+    Raises:
+        ConfigError: as :func:`check`, or no Ray answers at ``address``.
+    """
+    check(address)
     import ray
 
     if ray.is_initialized():
         return ray
     try:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False)
+        ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         text = str(error).strip().splitlines()[0]
         raise ConfigError(f"--address {address or 'none'}: no Ray answers there ({text})") from None

@@ -127,6 +127,11 @@ def find_parts(places: Sequence[Path]) -> list[Path]:
     return [found[number][0] for number in range(count)]
 
 
+def parts_beside(out: Path) -> Path:
+    """Where the parts lie from which an engine makes ``out``; they stay there."""
+    return out.with_name(f"{out.name}-parts")
+
+
 def below(place: Path) -> list[Path]:
     """The parts in a folder."""
     return sorted(path for path in place.iterdir() if NAME.fullmatch(path.name)) if place.is_dir() else []

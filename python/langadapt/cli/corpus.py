@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from langadapt.artefacts.shards import Shard
+from langadapt.artefacts.shards import Shard, parts_beside
 from langadapt.artefacts.stages import make_once
 from langadapt.cli.options import (
     Address,
@@ -106,18 +106,18 @@ def build(
     """Stream, filter, deduplicate and split text into DIR/train.jsonl.zst and DIR/validation.jsonl.zst."""
     # Long: each option has its line.
     options = {one.name: ctx.params[one.name] for one in fields(BuildOptions)} | {"foreign": foreign or []}
+    cluster = engine_of(engine, address, shards, shard)
     if shard is not None:
         make_part(inputs, out, Shard.parse(shard), options, threads=threads)
         return
 
     made_from = BuildOptions(**options).made_from(files_of(inputs))
-    cluster = engine_of(engine, address, shards)
 
     def make() -> dict[str, Any]:
         with progress("corpus") as report_progress:
             if cluster is not None:
-                parts = out.with_name(f"{out.name}-parts")
-                return asdict(build_on(cluster, inputs, out, parts=parts, progress=report_progress, **options))
+                beside = parts_beside(out)
+                return asdict(build_on(cluster, inputs, out, parts=beside, progress=report_progress, **options))
             return asdict(build_corpus(inputs, out, **options, threads=threads, progress=report_progress))
 
     report = CorpusReport(**make_once("corpus", out, make, settings=options, inputs=made_from, log=say))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langadapt.artefacts.engine import Engine, connect
+from langadapt.artefacts.engine import Engine, check
 from langadapt.cli.progress import console
 from langadapt.errors import ConfigError
 from langadapt.models.folder import resolve_model
@@ -42,7 +42,7 @@ ShardOption = Annotated[
 ]
 EngineOption = Annotated[
     str | None,
-    typer.Option("--engine", metavar="ray", help="Build corpora in shards as tasks of Ray, then merge them."),
+    typer.Option("--engine", metavar="ray", help="Work in shards, as tasks of Ray, then merge them."),
 ]
 Address = Annotated[str | None, typer.Option(help="Of --engine: HOST:PORT or `auto`. Default: Ray on this machine.")]
 Shards = Annotated[int, typer.Option(help="Of --engine: tasks; their number changes no byte.", min=1)]
@@ -101,11 +101,11 @@ def wish_of(flags: Mapping[str, Any]) -> ProbeWish:
     return ProbeWish(steps, tokens, rate, flags.get("candidates") or (), flags["text"] or ())
 
 
-def engine_of(name: str | None, address: str | None, shards: int) -> Engine | None:
+def engine_of(name: str | None, address: str | None, shards: int, shard: str | None = None) -> Engine | None:
     """The cluster that work is done on; none = this process.
 
     Raises:
-        ConfigError: there is no such engine, or nobody answers at the address.
+        ConfigError: there is no such engine, nobody answers at the address, or one ``shard`` is asked for.
     """
     if name is None:
         if address is not None:
@@ -113,7 +113,9 @@ def engine_of(name: str | None, address: str | None, shards: int) -> Engine | No
         return None
     if name != "ray":
         raise ConfigError(f"--engine: {name!r} is none; `ray` is")
-    connect(address)
+    if shard is not None:
+        raise ConfigError("--shard: makes one part here, and --engine all parts elsewhere; name one of them")
+    check(address)
     return Engine(shards, address)
 
 

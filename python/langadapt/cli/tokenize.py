@@ -10,10 +10,20 @@ import typer
 from rich.table import Table
 
 from langadapt.artefacts.shards import Shard
-from langadapt.artefacts.stages import make_once
-from langadapt.cli.options import AsJson, Inputs, Out, ShardOption, Strict, TextField, Threads
+from langadapt.cli.options import (
+    Address,
+    AsJson,
+    EngineOption,
+    Inputs,
+    Out,
+    ShardOption,
+    Shards,
+    Strict,
+    TextField,
+    Threads,
+    engine_of,
+)
 from langadapt.cli.progress import next_step, progress, say
-from langadapt.corpus.documents import files_of
 from langadapt.terminal import Terminal, echo
 
 
@@ -25,28 +35,24 @@ def command(
     text_field: TextField = "text",
     strict: Strict = False,
     shard: ShardOption = None,
+    engine: EngineOption = None,
+    address: Address = None,
+    shards: Shards = 16,
     threads: Threads = None,
     force: Annotated[bool, typer.Option("--force", help="Tokenize again even where nothing has changed.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tokenize a corpus into a token store: memory-mapped ids, document offsets, manifest."""
-    from langadapt.store import tokenize_corpus
-    from langadapt.tokenizer.encoder import Tokenizer
+    from langadapt.store import make_store
 
-    loaded = Tokenizer.from_pretrained(tokenizer)
-    options: dict[str, Any] = {"text_field": text_field, "strict": strict}
-    settings, files, place = {**options, "tokenizer": loaded.fingerprint}, files_of(inputs), out
-    if shard is not None:
-        options["shard"] = Shard.parse(shard)
-        names, settings["shard"] = options["shard"].names(inputs)
-        files, place = files_of(names), out / options["shard"].name
-
-    def make() -> dict[str, Any]:
-        with progress("tokenize") as report:
-            store = tokenize_corpus(inputs, loaded, out, **options, threads=threads, progress=report)
-        return dict(store.manifest["summary"])
-
-    summary = make_once("tokenize", place, make, settings=settings, inputs=files, log=say, again=force)
+    cluster = engine_of(engine, address, shards, shard)
+    part = None if shard is None else Shard.parse(shard)
+    options = {"text_field": text_field, "strict": strict, "threads": threads}
+    with progress("tokenize") as report:
+        summary = make_store(
+            inputs, tokenizer, out, shard=part, engine=cluster, again=force, **options, progress=report, log=say
+        )
+    place = out if part is None else out / part.name
     if as_json:
         echo(json.dumps({"store": str(place), **summary}))
         return

@@ -15,23 +15,26 @@ from langadapt.artefacts.remote import RemoteFile
 from langadapt.artefacts.shards import Shard
 from langadapt.artefacts.stages import make_once
 from langadapt.cli.options import (
+    Address,
     AsJson,
+    EngineOption,
     Inputs,
     Out,
     ShardOption,
+    Shards,
     Strict,
     TextField,
     TextUnit,
     Threads,
     arguments_of,
+    engine_of,
     warn_renamed,
 )
 from langadapt.cli.progress import next_step, progress, say
 from langadapt.corpus.documents import files_of, read_documents
 from langadapt.errors import ConfigError
-from langadapt.models.folder import tokenizer_file
 from langadapt.terminal import Terminal, echo
-from langadapt.tokenizer.files import TOKENIZER_FILE
+from langadapt.tokenizer.files import TOKENIZER_FILE, copied_from
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -120,26 +123,21 @@ def count(
     text_unit: TextUnit = "line",
     strict: Strict = False,
     shard: ShardOption = None,
+    engine: EngineOption = None,
+    address: Address = None,
+    shards: Shards = 16,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Count the words of a corpus, in shards if it is large, for `tokenizer train --counts`."""
-    from langadapt.tokenizer.counting import count_words
+    from langadapt.tokenizer.counting import make_counts
 
     arguments = arguments_of(ctx) | {"special_tokens": roles_or_tokens(special_tokens or [])}
-    place, files = out, files_behind(arguments)
-    settings = {name: value for name, value in arguments.items() if name not in ("threads", "inputs")}
-    if shard is not None:
-        arguments["shard"] = Shard.parse(shard)
-        names, settings["shard"] = arguments["shard"].names(inputs)
-        copied = {name: file for name, file in (files or {}).items() if name == "like"}
-        place, files = out / arguments["shard"].name, (files_of(names) or {}) | copied
-
-    def make() -> dict[str, Any]:
-        with progress("count words") as report:
-            return count_words(out=out, **arguments, progress=report)
-
-    summary = make_once("word counts", place, make, settings=settings, inputs=files, log=say)
+    arguments["engine"] = engine_of(engine, arguments.pop("address"), arguments.pop("shards"), shard)
+    arguments["shard"] = part = None if shard is None else Shard.parse(shard)
+    with progress("count words") as report:
+        summary = make_counts(out=out, **arguments, progress=report, log=say)
+    place = out if part is None else out / part.name
     if as_json:
         echo(json.dumps({"counts": str(place), **summary}))
         return
@@ -218,8 +216,7 @@ def files_behind(arguments: dict[str, Any]) -> dict[str, Path | RemoteFile] | No
     if files is None:
         return None
     files |= {name: arguments[name] for name in ("counts", "source_counts") if arguments.get(name)}
-    if like is not None and Path(like).exists():
-        files["like"] = Path(like) if Path(like).is_file() else tokenizer_file(Path(like))
+    files |= copied_from(like)
     if arguments.get("source"):
         files |= {f"source {name}": file for name, file in (files_of(arguments["source"]) or {}).items()}
     return files

@@ -18,7 +18,7 @@ from langadapt import _core
 from langadapt.artefacts.engine import Engine
 from langadapt.artefacts.folders import fingerprints, new_folder, read_manifest, verify, write_manifest
 from langadapt.artefacts.remote import RemoteFile
-from langadapt.artefacts.shards import Shard, find_parts, inputs_of, settings_of
+from langadapt.artefacts.shards import Shard, inputs_of, settings_of
 from langadapt.artefacts.stages import Log, make_once
 from langadapt.corpus.build import READING, BuildOptions, CorpusReport, check_split
 from langadapt.corpus.documents import Inputs, PathName, Reading
@@ -125,8 +125,8 @@ def build_on(
     engine: Engine, inputs: Inputs, out: Path, *, parts: Path, progress: Progress | None, **options: Any
 ) -> CorpusReport:
     """:func:`langadapt.build_corpus` with an engine's tasks: its parts go to the folder ``parts`` and stay there."""
-    engine.run(make_corpus_part, parts, {"inputs": inputs, **options}, title="corpus", progress=progress)
-    return merge_corpus(find_parts([parts]), out, progress=progress)
+    made = engine.run(make_corpus_part, parts, {"inputs": inputs, **options}, title="corpus", progress=progress)
+    return merge_corpus(made, out, progress=progress)
 
 
 def added(counts: Sequence[dict[str, int]]) -> dict[str, int]:

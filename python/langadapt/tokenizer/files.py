@@ -11,6 +11,7 @@ from typing import Any
 from langadapt.artefacts.folders import STAMP_NAME, replacing, whole_file
 from langadapt.errors import ConfigError, DataError, shorten
 from langadapt.models import hub
+from langadapt.models.folder import tokenizer_file
 from langadapt.tokenizer.package import package_errors
 from langadapt.tokenizer.roles import ROLE_NAMES, content_of, extra_tokens, read_json, special_tokens, tokenizer_config
 from langadapt.tokenizer.templates import DEFAULT_FILE, FOLDER
@@ -224,3 +225,10 @@ def check_roles(roles: Mapping[str, str], added: Set[str | None], definition: Ma
 def json_bytes(content: Mapping[str, Any]) -> bytes:
     """The content of a configuration file."""
     return json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n"
+
+
+def copied_from(like: str | None) -> dict[str, Path]:
+    """The file whose rules are taken, by the name that stamps have for it, where it lies here."""
+    if like is None or not Path(like).exists():
+        return {}
+    return {"like": Path(like) if Path(like).is_file() else tokenizer_file(Path(like))}
