@@ -47,10 +47,19 @@ def command(
 
     cluster = engine_of(engine, address, shards, shard)
     part = None if shard is None else Shard.parse(shard)
-    options = {"text_field": text_field, "strict": strict, "threads": threads}
     with progress("tokenize") as report:
         summary = make_store(
-            inputs, tokenizer, out, shard=part, engine=cluster, again=force, **options, progress=report, log=say
+            inputs,
+            tokenizer,
+            out,
+            shard=part,
+            engine=cluster,
+            again=force,
+            threads=threads,
+            progress=report,
+            log=say,
+            text_field=text_field,
+            strict=strict,
         )
     place = out if part is None else out / part.name
     if as_json:
