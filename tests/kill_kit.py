@@ -170,9 +170,11 @@ def append(note: Path) -> int:
 def snapshot(folder: Path) -> dict[str, Any]:
     """What lies in ``folder``, times left out."""
     found: dict[str, Any] = {}
+    # A run that was asked to stop has a checkpoint of where it stood; the last one is at the same step always.
+    passed = {one for root in folder.rglob("checkpoints") for one in sorted(root.glob("step-*"))[:-1]}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if name.endswith(("/.lock", "/.hashes.json")):
+        if name.endswith(("/.lock", "/.hashes.json")) or passed.intersection([path, *path.parents]):
             continue
         if path.is_dir():
             found[name] = "folder"

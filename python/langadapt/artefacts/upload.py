@@ -58,10 +58,20 @@ def upload_folder(folder: str | Path, url: str, *, progress: Progress | None = N
         PermissionError, LangadaptError: the store does not take it; says why.
     """
     folder, url = Path(folder), url.rstrip("/")
+    check_place(url)
+    check_finished(folder)
+    return send_folder(folder, url, progress)
+
+
+def check_place(url: str) -> None:
+    """Raise ConfigError for a URL to which no folder can go."""
     if scheme_of(url) in (*WEB, "hf"):
         raise ConfigError(f"{shown(url)}: folders go to s3://, gs:// or az://; `langadapt export hub` knows the hub")
     open_store(url)
-    check_finished(folder)
+
+
+def send_folder(folder: Path, url: str, progress: Progress | None = None) -> int:
+    """Copy what is missing or differs; see :func:`upload_folder`."""
     files = files_of(folder)
     there = list_below(url)
     record = read_record(there[UPLOAD_NAME]) if UPLOAD_NAME in there else None

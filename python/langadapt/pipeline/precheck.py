@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from langadapt.artefacts.folders import scratch_folder
+from langadapt.artefacts.mirror import check_writable
 from langadapt.artefacts.places import check_space
 from langadapt.corpus.build import least_bytes
 from langadapt.corpus.documents import files_of, is_stream
@@ -170,11 +171,14 @@ def check_view(recipe: Recipe, model: Path, new: Tokenizer | None) -> None:
 
 
 def check_training(recipe: Recipe, model: Path) -> None:
-    """Make sure of the packages that training asks for, and of what the architecture does with packed documents.
+    """Make sure of the packages and the store that training asks for, and of what the architecture does with packed
+    documents.
 
     The latter is seen on a miniature of the model; where there is none, training itself says it.
     """
     settings, device = recipe.train, torch.device(choose_device(recipe.train.device))
+    if settings.checkpoints_url is not None:
+        check_writable(settings.checkpoints_url)
     optimizer.check_packages(settings)
     meters.check_packages(settings)
     config, skeleton = build_skeleton(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,15 @@ def train_arm(
 
     ``replies``: conversations to watch it with, in place of target text.
     """
-    out = out or folder_of(job, arm)
+    out, url = out or folder_of(job, arm), job.recipe.train.checkpoints_url
+    # A folder for each arm; pilots, whose settings are given, stay here.
+    own = None if url is None or settings is not None else f"{url.rstrip('/')}/{arm.method}"
     try:
         result = train_model(
             arm.model,
             arm.stores,
             out,
-            settings or job.recipe.train,
+            replace(settings or job.recipe.train, checkpoints_url=own),
             tokenizer=Tokenizer.from_pretrained(arm.tokenizer),
             validate=validator(job, corpora, arm.tokenizer, replies),
             new_rows=read_new_rows(arm.model),

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from langadapt import _core
 from langadapt.artefacts.folders import sync_file, sync_folder, write_atomically
+from langadapt.artefacts.mirror import Mirror
 from langadapt.errors import DataError, LangadaptError, MismatchError
 from langadapt.training.optimizer import first_row, local
 from langadapt.training.parallel import ProcessGroup
@@ -90,9 +90,12 @@ class Writer:
     `complete_if_written` and `close`.
     """
 
-    def __init__(self, root: Path, processes: ProcessGroup, keep: int, background: bool) -> None:
-        """``keep``: how many to leave; ``background``: copy to memory and write while training goes on."""
-        self.root, self.processes, self.keep = root, processes, keep
+    def __init__(
+        self, root: Path, processes: ProcessGroup, keep: int, background: bool, mirror: Mirror | None = None
+    ) -> None:
+        """``keep``: how many to leave; ``background``: copy to memory and write while training goes on; ``mirror``: of
+        the main process, where checkpoints are sent."""
+        self.root, self.processes, self.keep, self.mirror = root, processes, keep, mirror
         self.pool = ThreadPoolExecutor(1, "langadapt-checkpoint") if background else None
         self.draft: Draft | None = None
         self.pinned: dict[str, Tensor] = {}
@@ -189,6 +192,8 @@ class Writer:
 
     def complete_if_written(self) -> None:
         """Complete a background write if all processes are done with theirs; all must call it."""
+        if self.mirror is not None:
+            self.mirror.go_on()
         if self.draft is not None and all(self.processes.all_gather(self.draft.written.done())):
             self.wait()
 
@@ -229,7 +234,9 @@ class Writer:
         temporary.rename(target)
         sync_folder(self.root)
         shutil.rmtree(hidden(target), ignore_errors=True)
-        self.delete_old(protect, target.name)
+        self.delete_old(protect if self.mirror is None else protect | self.mirror.busy, target.name)
+        if self.mirror is not None:
+            self.mirror.send(target, [path.name for path in found(self.root)])
 
     def explain(self, error: Exception, target: Path) -> str:
         """What failed, what is left, what to do."""
@@ -250,10 +257,13 @@ class Writer:
                 shutil.rmtree(hidden(old), ignore_errors=True)
 
     def close(self) -> None:
-        """Wait for the last write and stop the thread."""
+        """Wait for the last write, and until it is sent, and stop the thread."""
         self.wait()
         if self.pool is not None:
             self.pool.shutdown()
+        if self.mirror is not None:
+            self.mirror.finish()
+        self.processes.barrier()
 
 
 def part_of(tensor: Tensor, processes: ProcessGroup) -> tuple[int, Tensor] | None:
@@ -378,17 +388,3 @@ class Reader:
             mine.copy_(self.whole(key))
         elif len(mine):
             mine.copy_(self.rows(key, first_row(tensor), len(mine)))
-
-
-def warn_of_full_disk(root: Path, checkpoint: int, most: int) -> None:
-    """Say at the start of a run that its disk will be full before its end: ``most`` checkpoints of so many bytes,
-    those that are there included, and one more for the trained model, which is no larger."""
-    usage = os.statvfs(root)
-    free, there = usage.f_bavail * usage.f_frsize, len(found(root))
-    needed = (most - min(there, most) + 1) * checkpoint
-    if free < needed:
-        log.warning(
-            "%s: %.1f GB are free, but checkpoints of %.1f GB and the trained model may take %.1f GB more; "
-            "free some space, or lower keep_checkpoints",
-            *(root, free / 1e9, checkpoint / 1e9, needed / 1e9),
-        )

@@ -18,7 +18,7 @@ import torch
 from langadapt.artefacts.folders import remove_leftovers
 from langadapt.errors import LangadaptError, TrainingDiverged, TrainingStopped
 from langadapt.progress import Progress
-from langadapt.training import adapter, checkpoint, choices, parallel, resume
+from langadapt.training import adapter, begun, checkpoint, choices, parallel, resume
 from langadapt.training import layout as layouts
 from langadapt.training import model as models
 from langadapt.training.course import Course, check_deadline, parts
@@ -87,6 +87,7 @@ def train_model(
     # Long: what outside callers may ask for is all said here.
     out = Path(out)
     shares = [share if isinstance(share, StoreShare) else StoreShare(*share) for share in stores]
+    begun.bring_back(settings, out, partial(resume.describe_run, model, shares), extend)
     settings = resume.as_before(settings, out)
     described = resume.describe_run(model, shares, settings)
     job = TrainingJob(model, shares, out, settings, tokenizer, validate, progress, new_rows, old, described)
@@ -133,7 +134,8 @@ class Trainer:
         self.supervisor = Supervisor(self.job, self.model, processes, self.display.say)
         self.log_every = choices.log_interval(settings, self.budget)
         background = settings.asynchronous_checkpoints and processes.device.type == "cuda"
-        self.writer = checkpoint.Writer(job.out / "checkpoints", processes, settings.keep_checkpoints, background)
+        mirror, root = begun.mirror_of(self.job, processes), job.out / "checkpoints"
+        self.writer = checkpoint.Writer(root, processes, settings.keep_checkpoints, background, mirror)
         self.protected: list[int] = []
         self.start = adapter.start_of(self.model)
         self.cold = True
@@ -254,7 +256,7 @@ class Trainer:
         if stop is not None:
             if self.step and self.writer.latest != self.step:
                 self.save()
-            self.writer.wait()
+            self.writer.close()
             text = f"{stop}: stopped after step {self.step}, checkpoint in {self.writer.root}; the same command goes on"
             if stop == "SIGINT":
                 self.display.say(text)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -19,7 +21,7 @@ from langadapt.costs.flops import Shape
 from langadapt.costs.memory import best_bytes, checkpoint_bytes, kept_parameters
 from langadapt.errors import ConfigError, MismatchError, TrainingDiverged
 from langadapt.training import adapter
-from langadapt.training.checkpoint import STATE, Reader, folder_of, found, newest, read_state, warn_of_full_disk
+from langadapt.training.checkpoint import STATE, Reader, folder_of, found, newest, read_state
 from langadapt.training.course import Course
 from langadapt.training.data.batches import StoreShare
 from langadapt.training.optimizer import Named
@@ -27,6 +29,8 @@ from langadapt.training.result import TrainResult
 from langadapt.training.settings import BUDGET, FREE_TO_CHANGE, KEPT, RATES, TrainSettings
 from langadapt_kernels import FusedAdamW
 from langadapt_kernels.adamw.states import zero_scales
+
+log = logging.getLogger(__name__)
 
 Extend = bool | int | str
 """Whether a run may be extended: no, from where it is best done, from the checkpoint of a step, or from ``newest``."""
@@ -54,7 +58,11 @@ def as_before(settings: TrainSettings, out: Path) -> TrainSettings:
     if not found(out / "checkpoints") and not (out / "final").is_dir():
         return settings
     stamp = read_stamp(out / RUN_NAME) or read_stamp(out / "final" / MANIFEST_NAME) or {}
-    before = stamp.get("settings") or {}
+    return with_autos(settings, stamp.get("settings") or {})
+
+
+def with_autos(settings: TrainSettings, before: Mapping[str, Any]) -> TrainSettings:
+    """``settings`` with what those of ``before`` were settled to, wherever they are `auto`."""
     names = [name for name in ("sequence_length", "batch_tokens", "warmup") if getattr(settings, name) == "auto"]
     kept = {name: before[name] for name in names if before.get(name, "auto") != "auto"}
     if "batch_tokens" in kept:
@@ -62,7 +70,7 @@ def as_before(settings: TrainSettings, out: Path) -> TrainSettings:
     return replace(settings, **kept)
 
 
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path, extend: Extend) -> bool:
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path | str, extend: Extend) -> bool:
     """Compare a run with what ``out`` was begun with; whether its budget or its rates have changed.
 
     Raises:
@@ -154,6 +162,20 @@ def write_run_file(out: Path, run: Mapping[str, Any], shape: Shape, settings: Tr
     each = checkpoint_bytes(shape, settings) + best_bytes(kept_parameters(shape, settings), settings)
     warn_of_full_disk(out / "checkpoints", each, settings.checkpoints_at_most)
     write_atomically(out / RUN_NAME, json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+
+
+def warn_of_full_disk(root: Path, checkpoint: int, most: int) -> None:
+    """Say at the start of a run that its disk will be full before its end: ``most`` checkpoints of so many bytes,
+    those that are there included, and one more for the trained model, which is no larger."""
+    usage = os.statvfs(root)
+    free, there = usage.f_bavail * usage.f_frsize, len(found(root))
+    needed = (most - min(there, most) + 1) * checkpoint
+    if free < needed:
+        log.warning(
+            "%s: %.1f GB are free, but checkpoints of %.1f GB and the trained model may take %.1f GB more; "
+            "free some space, or lower keep_checkpoints",
+            *(root, free / 1e9, checkpoint / 1e9, needed / 1e9),
+        )
 
 
 def starting_point(root: Path, run: Mapping[str, Any], extend: Extend) -> tuple[Path, dict[str, Any]] | None:

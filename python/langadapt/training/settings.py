@@ -254,6 +254,9 @@ class CheckpointSettings:
     """Older ones are deleted, but for the last one before the final decay, from which a run is best extended."""
     asynchronous_checkpoints: bool = True
     """On a GPU: copy to memory, go on, write meanwhile."""
+    checkpoints_url: str | None = None
+    """Folder in a store (`s3://`, `gs://`, `az://`) that gets a copy of each checkpoint while training goes on. A run
+    that has none of its own, on another machine say, goes on from the newest whole copy there."""
 
 
 @dataclass
