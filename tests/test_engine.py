@@ -19,6 +19,7 @@ from langadapt.corpus.parts import make_corpus_part, merge_corpus
 from langadapt.errors import ConfigError
 from langadapt.store import make_store
 from langadapt.tokenizer.counting import make_counts
+from langadapt.tokenizer.counts import merge_counts
 
 TEXTS = Path(__file__).parent / "texts"
 
@@ -47,6 +48,24 @@ def test_an_address_where_nobody_answers_is_one_line(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"langadapt\[ray\]"):
         Engine(2).run(make_corpus_part, tmp_path, {}, title="corpus")
+
+
+def test_a_step_of_datatrove(tmp_path: Path) -> None:
+    pytest.importorskip("datatrove", reason="`datatrove` is not installed (.ci/requirements-dev.txt)")
+    from datatrove.executor import LocalPipelineExecutor
+
+    from langadapt.artefacts.datatrove_step import ShardStep
+
+    lines = (TEXTS / "german.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        (tmp_path / "in" / f"{number}.jsonl").write_text("".join(lines[number * 9 : number * 9 + 12]), "utf-8")
+    step = ShardStep(make_counts, tmp_path / "parts", inputs=str(tmp_path / "in"))
+    LocalPipelineExecutor(pipeline=[step], tasks=3, logging_dir=str(tmp_path / "logs"), skip_completed=False).run()
+    merge_counts(find_parts([tmp_path / "parts"]), tmp_path / "merged")
+    make_counts(str(tmp_path / "in"), tmp_path / "plain")
+    for name in ("words.bin", "manifest.json"):
+        assert (tmp_path / "merged" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
 
 
 @pytest.mark.slow
@@ -78,6 +97,10 @@ def test_a_node_dies_and_the_bytes_stay(tmp_path: Path) -> None:
         engine = Engine(12, cluster.address)
         engine.run(make_corpus_part, tmp_path / "parts", arguments, title="corpus", progress=progress)
         assert seen[-1] == 12 and len(nodes) == 0
+        read = {"arrow_open_stream_args": {"compression": "zstd"}}
+        rows = ray.data.read_json(str(tmp_path / "parts" / "00000-of-00012" / "train.jsonl.zst"), **read)
+        again = build_corpus(texts=rows, out=tmp_path / "again")
+        assert again.documents == rows.count() > 0
         kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("*/manifest.json")}
         engine.run(make_corpus_part, tmp_path / "parts", arguments, title="corpus")
         assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) == 12

@@ -45,7 +45,7 @@ class Reading:
     inputs: Inputs | None = None
     """A path or a list of paths; or an iterable of documents that is no list of strings."""
     texts: Documents | None = None
-    """Documents: strings, or mappings that hold one."""
+    """Documents: strings, or mappings that hold one, such as a ``ray.data.Dataset`` has."""
     text_field: str = "text"
     """JSON key, Parquet column (dotted path) or mapping key that holds the text."""
     text_unit: str = "line"
@@ -71,8 +71,9 @@ class Reading:
 
     @property
     def source(self) -> Any:
-        """What was given."""
-        return self.inputs if self.texts is None else self.texts
+        """What was given; of a ``ray.data.Dataset``, which is not iterable itself, its rows."""
+        given: Any = self.inputs if self.texts is None else self.texts
+        return given.iter_rows() if type(given).__module__.startswith("ray.data.") else given
 
     @cached_property
     def names(self) -> list[str] | None:
