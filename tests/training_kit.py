@@ -176,8 +176,8 @@ def in_background() -> None:
     """From now on checkpoints are written while training goes on, as on a GPU, and slowly."""
     plain, save = checkpoint.Writer.__init__, checkpoint.save_file
 
-    def writer(self: Any, root: Path, processes: Any, keep: int, background: bool, mirror: Any) -> None:
-        plain(self, root, processes, keep, True, mirror)
+    def writer(self: Any, root: Path, processes: Any, keep: int, background: bool, **more: Any) -> None:
+        plain(self, root, processes, keep, True, **more)
 
     def slow(tensors: Any, file: Path) -> None:
         time.sleep(0.1)

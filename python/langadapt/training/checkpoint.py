@@ -91,7 +91,7 @@ class Writer:
     """
 
     def __init__(
-        self, root: Path, processes: ProcessGroup, keep: int, background: bool, mirror: Mirror | None = None
+        self, root: Path, processes: ProcessGroup, keep: int, background: bool, *, mirror: Mirror | None = None
     ) -> None:
         """``keep``: how many to leave; ``background``: copy to memory and write while training goes on; ``mirror``: of
         the main process, where checkpoints are sent."""

@@ -88,8 +88,7 @@ def train_model(
     out = Path(out)
     shares = [share if isinstance(share, StoreShare) else StoreShare(*share) for share in stores]
     begun.bring_back(settings, out, partial(resume.describe_run, model, shares), extend)
-    settings = resume.as_before(settings, out)
-    described = resume.describe_run(model, shares, settings)
+    described = resume.describe_run(model, shares, settings := resume.as_before(settings, out))
     job = TrainingJob(model, shares, out, settings, tokenizer, validate, progress, new_rows, old, described)
     done = resume.finished(out, described, extend)
     if done is not None:
@@ -135,7 +134,7 @@ class Trainer:
         self.log_every = choices.log_interval(settings, self.budget)
         background = settings.asynchronous_checkpoints and processes.device.type == "cuda"
         mirror, root = begun.mirror_of(self.job, processes), job.out / "checkpoints"
-        self.writer = checkpoint.Writer(root, processes, settings.keep_checkpoints, background, mirror)
+        self.writer = checkpoint.Writer(root, processes, settings.keep_checkpoints, background, mirror=mirror)
         self.protected: list[int] = []
         self.start = adapter.start_of(self.model)
         self.cold = True
