@@ -45,7 +45,7 @@ def noun() -> None:
 Texts = Annotated[
     list[str],
     typer.Argument(
-        metavar="INPUT...",
+        metavar="INPUT",
         help="Files, folders or patterns, here or as URLs (s3://, https://): .jsonl, .txt (each also .gz, .zst), "
         ".parquet; `-` for stdin; "
         "`hf:NAME[:CONFIG[:SPLIT]]` for a stream of the package `datasets`.",

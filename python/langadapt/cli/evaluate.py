@@ -69,7 +69,7 @@ def command(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="MODEL...", help="Folders or hub ids of causal models, or a run's folder.", show_default=False
+            metavar="MODEL", help="Folders or hub ids of causal models, or a run's folder.", show_default=False
         ),
     ] = None,
     *,

@@ -19,7 +19,7 @@ def command(
     ctx: typer.Context,
     tokenizers: Annotated[
         list[str],
-        typer.Argument(metavar="TOKENIZER...", help="[NAME=] folder, tokenizer.json or hub id.", show_default=False),
+        typer.Argument(metavar="TOKENIZER", help="[NAME=] folder, tokenizer.json or hub id.", show_default=False),
     ],
     *,
     corpora: Annotated[

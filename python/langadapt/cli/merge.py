@@ -21,7 +21,7 @@ from langadapt.terminal import echo
 
 
 def command(
-    parts: Annotated[list[Path], typer.Argument(metavar="PARTS...", help="Folders of parts.", show_default=False)],
+    parts: Annotated[list[Path], typer.Argument(metavar="PARTS", help="Folders of parts.", show_default=False)],
     *,
     out: Annotated[
         Path | None,

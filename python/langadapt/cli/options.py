@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="INPUT...",
+        metavar="INPUT",
         help="Files, folders or patterns, here or as URLs (s3://, https://): .jsonl, .txt (each also .gz, .zst), "
         ".parquet; `-` for stdin.",
         show_default=False,

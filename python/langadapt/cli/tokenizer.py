@@ -99,7 +99,7 @@ AcceptFewer = Annotated[bool, typer.Option("--accept-fewer", help="Be content wi
 
 
 InputsOrCounts = Annotated[
-    list[str] | None, typer.Argument(metavar="INPUT...", help="As for `tokenizer count`; none with --counts.")
+    list[str] | None, typer.Argument(metavar="INPUT", help="As for `tokenizer count`; none with --counts.")
 ]
 Counts = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Words that `tokenizer count` counted, in place of INPUT.")
