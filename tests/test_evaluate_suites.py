@@ -157,6 +157,29 @@ def test_lm_evals_own_tasks_need_the_hub(model: Any, tokenizer: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
+def test_a_languages_tasks_without_data_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    from langadapt.evaluation.harness import load_tasks
+
+    class Manager:
+        """Has data of one task."""
+
+        all_tasks = ("xcopa_sw", "belebele_swh_Latn")
+
+        def load(self, names: list[str]) -> dict[str, Any]:
+            if names != ["xcopa_sw"]:
+                raise ConnectionError("no network\nat all")
+            return {"groups": {}, "tasks": {"xcopa_sw": "a task"}}
+
+    manager: Any = Manager()
+    wanted = [("auto:sw", name, None) for name in Manager.all_tasks]
+    assert load_tasks(wanted, manager) == (["a task"], ["xcopa_sw"])
+    assert "no data for lm-eval's task 'belebele_swh_Latn' (no network)" in caplog.text
+    for refused in (wanted[1:], [*wanted, ("belebele_swh_Latn", "belebele_swh_Latn", None)]):
+        with pytest.raises(DataError, match="no data for lm-eval's task 'belebele_swh_Latn'"):
+            load_tasks(refused, manager)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

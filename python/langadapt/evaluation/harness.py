@@ -14,8 +14,11 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from langadapt.errors import ConfigError, DataError, nearest
+from langadapt.evaluation.by_language import is_auto
 from langadapt.evaluation.requests import Likelihoods, Request
 from langadapt.progress import Progress
+
+log = logging.getLogger(__name__)
 
 BOOTSTRAP_ROUNDS = 1000
 """For standard errors of metrics that have no formula; accuracies have one."""
@@ -113,14 +116,17 @@ def known_tasks() -> list[str]:
 def load_tasks(wanted: Sequence[tuple[str, str, Any]], manager: TaskManager) -> tuple[list[Any], list[str]]:
     """Task objects for ``(suite, name, documents or none)``, and the names under which results will be found.
 
-    Documents are none for lm-eval's own tasks, groups and tags; a tag stands for several tasks.
+    Documents are none for lm-eval's own tasks, groups and tags; a tag stands for several tasks. Of a language's tasks,
+    which nobody has named, those whose data cannot be had are left out with a warning.
 
     Raises:
         ConfigError: lm-eval knows no such task.
-        DataError: a task's data cannot be had; lm-eval loads it from the Hugging Face hub.
+        DataError: a task's data cannot be had, or those of all of a language's tasks; lm-eval loads it from the Hugging
+            Face hub.
     """
     tasks: list[Any] = []
     names: list[str] = []
+    left: dict[str, DataError] = {}
     for suite, name, documents in wanted:
         if documents is not None:
             tasks.append(MultipleChoice(name, documents))
@@ -133,21 +139,41 @@ def load_tasks(wanted: Sequence[tuple[str, str, Any]], manager: TaskManager) -> 
                 + (f"; near ones: {', '.join(near)}" if near else "")
             )
         try:
-            loaded = manager.load([name])
-        except Exception as error:
-            # Hub, cache, network and parsing fail in many ways, none of which is ours to tell apart.
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DataError(
-                f"suite {suite}: no data for lm-eval's task {name!r} ({reason}); it comes from the Hugging Face hub: "
-                "run once with access to it, or name a folder of multiple-choice .jsonl files instead"
-            ) from error
+            loaded = load_task(suite, name, manager)
+        except DataError as error:
+            if not is_auto(suite):
+                raise
+            log.warning("%s", error)
+            left[suite] = error
+            continue
         if name in loaded["groups"]:
             tasks.append(loaded["groups"][name])
             names.append(name)
         else:
             tasks.extend(loaded["tasks"].values())
             names.extend(loaded["tasks"])
+    for suite, error in left.items():
+        if not any(one == suite and name in names for one, name, _ in wanted):
+            raise error
     return tasks, names
+
+
+def load_task(suite: str, name: str, manager: TaskManager) -> dict[str, Any]:
+    """``groups`` and ``tasks`` of a name, with their data.
+
+    Raises:
+        DataError: the data cannot be had.
+    """
+    try:
+        loaded: dict[str, Any] = manager.load([name])
+    except Exception as error:
+        # Hub, cache, network and parsing fail in many ways, none of which is ours to tell apart.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"suite {suite}: no data for lm-eval's task {name!r} ({reason}); it comes from the Hugging Face hub: "
+            "run once with access to it, or name a folder of multiple-choice .jsonl files instead"
+        ) from error
+    return loaded
 
 
 def run(
