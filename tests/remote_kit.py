@@ -187,3 +187,23 @@ def put_folder(folder: Path, url: str) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
             put(f"{url}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+
+
+@pytest.fixture(scope="module", name="s3")
+def s3_of_module() -> Iterator[Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def behaves(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Faults last no longer than the test that asked for them."""
+    yield
+    if "s3" in request.fixturenames:
+        request.getfixturevalue("s3").reset()
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, s3: Server) -> str:
+    """A folder of its own for each test."""
+    return f"s3://texts/{request.node.name}"

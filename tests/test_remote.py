@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from remote_kit import Request, Server, once, put, put_folder, s3_server
+from remote_kit import Request, Server, behaves, once, put, put_folder, s3_of_module
 from test_pipeline_flow import recipe
 
 from langadapt import (
@@ -39,17 +39,11 @@ from langadapt.corpus.parts import build_corpus_part, merge_corpus
 from langadapt.pipeline.aligned import pairs_as_documents
 from langadapt.tokenizer.counting import count_words
 
-__all__ = ["recipe"]  # the fixture
+__all__ = ["behaves", "recipe", "s3_of_module"]  # fixtures
 
 TEXTS = Path(__file__).parent / "texts"
 URL = "s3://texts/in"
 BUILD: dict[str, Any] = {"block_bytes": 60_000, "validation_bytes": 20_000, "validation_share": 0.2}
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Server]:
-    with s3_server() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +69,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, s3: Server) -> Path:
     (place / "a" / "9[x]?.txt").write_text("a name like a pattern\n")
     put_folder(place, URL)
     return place
-
-
-@pytest.fixture(autouse=True)
-def behaves(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    if "s3" in request.fixturenames:
-        request.getfixturevalue("s3").reset()
 
 
 @pytest.fixture

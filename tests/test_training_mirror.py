@@ -6,13 +6,12 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from remote_kit import Request, Server, put, s3_server
+from remote_kit import Request, Server, behaves, put, s3_of_module, url
 from tiny import byte_tokenizer, tiny_llama
 from training_kit import Stop, crash_after, journal, tiny_model, torchrun, train, weights
 
@@ -23,23 +22,7 @@ from langadapt.artefacts.names import UPLOAD_NAME
 from langadapt.artefacts.remote import open_store
 from langadapt.training.checkpoint import STATE, found
 
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Server]:
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def behaves(s3: Server) -> Iterator[None]:
-    yield
-    s3.reset()
-
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest) -> str:
-    """A folder of its own for each test."""
-    return f"s3://texts/{request.node.name}"
+__all__ = ["behaves", "s3_of_module", "url"]  # fixtures
 
 
 def run(out: Path, url: str, **changes: Any) -> Any:

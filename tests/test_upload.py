@@ -10,11 +10,10 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from remote_kit import Request, Server, once, put, s3_server
+from remote_kit import Request, Server, behaves, once, put, s3_of_module, url
 from typer.testing import CliRunner
 
 from langadapt import (
@@ -35,32 +34,16 @@ from langadapt.artefacts.names import MANIFEST_NAME, UPLOAD_NAME
 from langadapt.artefacts.remote import open_store
 from langadapt.cli.main import app, main
 
+__all__ = ["behaves", "s3_of_module", "url"]  # fixtures
+
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ROOT / "tests" / "texts"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Server]:
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def behaves(s3: Server) -> Iterator[None]:
-    yield
-    s3.reset()
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     build_corpus(TEXTS / "german.jsonl", tmp_path / "corpus")
     return tmp_path / "corpus"
-
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest) -> str:
-    """A folder of its own for each test."""
-    return f"s3://texts/{request.node.name}"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
