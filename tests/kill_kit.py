@@ -181,10 +181,18 @@ def snapshot(folder: Path) -> dict[str, Any]:
         elif not VOLATILE.fullmatch(name.removeprefix("out/")) and not VOLATILE.fullmatch(path.name):
             found[name] = path.read_bytes()
         elif path.suffix == ".json":
-            found[name] = json.dumps(timeless(json.loads(path.read_text("utf-8"))), indent=1)
+            found[name] = without_times(path)
         else:
             found[name] = "a file"
     return found
+
+
+def without_times(file: Path) -> str:
+    """A JSON file's content; one that a killed command had only begun is none, and nobody may find it in its place."""
+    try:
+        return json.dumps(timeless(json.loads(file.read_text("utf-8"))), indent=1)
+    except ValueError:
+        return "no JSON"
 
 
 def results(folder: Path) -> dict[str, Any]:
