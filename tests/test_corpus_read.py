@@ -192,3 +192,11 @@ def test_text_without_spaces_in_another_encoding_is_refused(tmp_path: Path, enco
     (tmp_path / "a.txt").write_bytes(text.encode(encoding) * 9)
     with pytest.raises(DataError, match=r"a\.txt:1: not UTF-8 but what looks like (UTF-16|ISO-2022-JP)"):
         list(read_documents([str(tmp_path / "a.txt")]))
+
+
+def test_a_link_to_nothing_is_not_left_out_of_a_pattern(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", TEXTS)
+    (tmp_path / "b.jsonl").symlink_to("gone")
+    for names in (tmp_path, str(tmp_path / "*.jsonl"), tmp_path / "b.jsonl"):
+        with pytest.raises(FileNotFoundError, match=r"b\.jsonl"):
+            read_documents(names)

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use super::ahead::{Ahead, InOrder, WINDOW_LOG_MAX, streaming};
+use super::encoding::{MARK, other_kind};
 use super::gzip::Members;
 use super::inputs::{Codec, Source};
 use crate::{Error, Monitor, Result};
@@ -120,9 +121,9 @@ impl Decoded {
     }
 }
 
-/// The first four bytes: a pipe may deliver fewer at a time, so they are read apart and chained in front.
+/// The first bytes: a pipe may deliver fewer at a time, so they are read apart and chained in front.
 fn magic(reader: &mut impl Read, path: &Path, monitor: &Monitor) -> Result<Cursor<Vec<u8>>> {
-    let (mut magic, mut filled) = (vec![0; 4], 0);
+    let (mut magic, mut filled) = (vec![0; MARK], 0);
     while filled < magic.len() {
         match reader.read(&mut magic[filled..]) {
             Ok(0) => break,
@@ -190,7 +191,7 @@ fn codec_of(magic: &[u8]) -> Codec {
     match magic {
         [0x1f, 0x8b, ..] => Codec::Gzip,
         // A frame, or a frame to be skipped such as those that pzstd writes.
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Codec::Zstd,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Codec::Zstd,
         _ => Codec::Plain,
     }
 }
@@ -204,9 +205,12 @@ fn check(path: &Path, wanted: Codec, actual: Codec, magic: &[u8]) -> Result<()> 
             let (name, ending) = if actual == Codec::Gzip { ("gzip", ".gz") } else { ("zstd", ".zst") };
             format!("holds {name} data although its name does not say so; let the name end in `{ending}`")
         }
-        (wanted, _) => {
+        (wanted, actual) => {
             let (name, ending) = if wanted == Codec::Gzip { ("gzip", ".gz") } else { ("zstd", ".zst") };
-            format!("no {name} data although its name ends in `{ending}`; rename it or compress it")
+            match other_kind(magic) {
+                Some(kind) if actual == Codec::Plain => format!("no {name} data but {kind}"),
+                _ => format!("no {name} data although its name ends in `{ending}`; rename it or compress it"),
+            }
         }
     };
     Err(Error::data(path, detail))

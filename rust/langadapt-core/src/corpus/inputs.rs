@@ -152,7 +152,8 @@ fn expand_pattern(pattern: &str, sources: &mut Vec<Source>) -> Result<()> {
     let before = sources.len();
     for path in found {
         let path = path.map_err(|error| Error::io(error.path().to_owned(), std::io::Error::from(error)))?;
-        if path.is_file() {
+        // A link to nothing is no file that may be missing from the text without a word.
+        if fs::metadata(&path).map_err(|error| Error::io(&path, error))?.is_file() {
             sources.push(source_of(path, true)?);
         }
     }
