@@ -53,6 +53,11 @@ def check_folder(out: Path) -> None:
         raise FileExistsError(errno.EEXIST, "is a file; name a folder", str(out))
 
 
+def check_text(out: Path) -> None:
+    """Raise UnicodeEncodeError for a place whose name is no UTF-8, which other packages and files cannot hold."""
+    str(out.resolve()).encode()
+
+
 def check_above(out: Path) -> None:
     """Raise OSError for a place below what is no folder, and for one that goes back out of a folder that is not there,
     which is made on the way and is another place afterwards."""

@@ -77,8 +77,7 @@ def make_once(
     if stamp is not None and holds(stamp, output, wanted):
         log(f"{output}: up to date")
         return dict(stamp["summary"])
-    # In a folder that is there some stages replace single files, and need not be allowed to write beside it.
-    check_space(output / STAMP_NAME, 0)
+    check_space(stamp_of(output), 0)
     stamp_of(output).unlink(missing_ok=True)
     others = {file: file.stat().st_mtime_ns for file in files_below(output)} if output.is_dir() else {}
     summary = dict(make())
