@@ -25,7 +25,7 @@ from typing import Any
 
 from langadapt import __version__, _core
 from langadapt.artefacts.names import MANIFEST_NAME
-from langadapt.artefacts.places import FULL, check_above, check_folder, check_kind
+from langadapt.artefacts.places import check_above, check_folder, check_kind, renamed
 from langadapt.artefacts.remote import RemoteFile
 from langadapt.errors import ConfigError, DataError
 
@@ -70,12 +70,23 @@ def new_folder(out: Path, inputs: Iterable[str | Path] = ()) -> Iterator[Path]:
     An existing ``out`` is replaced only at that moment, and only if it is empty or a folder of langadapt.
 
     Raises:
-        FileExistsError: ``out`` is a file, or holds what langadapt has not written.
+        FileExistsError: ``out`` is a file, or holds what langadapt has not written; what was put there meanwhile, too,
+            stays, and what was made lies beside it.
         ConfigError: ``out`` holds one of ``inputs``, what it is to be made from.
     """
-    check_replaceable(Path(out).resolve(), inputs)
+    out = Path(out).resolve()
+    check_replaceable(out, inputs)
     with replacing(out) as temporary:
         yield temporary
+        try:
+            check_kind(out)
+            check_replaceable(out)
+        except OSError:
+            # Somebody has put something there meanwhile; neither that nor the work is to be lost.
+            kept = out.with_name(f"{out.name}.made-{os.getpid()}")
+            temporary.rename(kept)
+            problem = f"holds by now what langadapt has not written; what was made lies in {kept}"
+            raise FileExistsError(errno.EEXIST, problem, str(out)) from None
 
 
 @contextmanager
@@ -140,19 +151,6 @@ def temporary_beside(out: Path) -> Iterator[Path]:
     finally:
         os.close(lock)
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def renamed(error: OSError, temporary: Path, out: Path) -> OSError | None:
-    """``error`` with a name that a user knows: of a file in ``temporary``, which is gone by now, the one that it would
-    have had, or ``out``, where a write to a full disk names none; nothing for other errors."""
-    named = [os.fsdecode(name) for name in (error.filename2, error.filename) if isinstance(name, str | bytes | Path)]
-    for place in map(Path, named):
-        if temporary in (place, *place.parents):
-            file = place == temporary / out.name and not out.is_dir()
-            return OSError(error.errno, error.strerror, str(out if file else out / place.relative_to(temporary)))
-    if not named and error.errno in FULL:
-        return OSError(error.errno, error.strerror, str(out))
-    return None
 
 
 def remove_leftovers(out: Path) -> None:

@@ -92,3 +92,16 @@ def check_space(out: Path, size: int) -> None:
     if free < size:
         problem = f"no room: {size / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB free"
         raise OSError(errno.ENOSPC, problem, str(out))
+
+
+def renamed(error: OSError, temporary: Path, out: Path) -> OSError | None:
+    """``error`` with a name that a user knows: of a file in ``temporary``, which is gone by now, the one that it would
+    have had, or ``out``, where a write to a full disk names none; nothing for other errors."""
+    named = [os.fsdecode(name) for name in (error.filename2, error.filename) if isinstance(name, str | bytes | Path)]
+    for place in map(Path, named):
+        if temporary in (place, *place.parents):
+            file = place == temporary / out.name and not out.is_dir()
+            return OSError(error.errno, error.strerror, str(out if file else out / place.relative_to(temporary)))
+    if not named and error.errno in FULL:
+        return OSError(error.errno, error.strerror, str(out))
+    return None
