@@ -170,6 +170,9 @@ def test_strings_name_files_and_texts_are_passed_as_texts(tmp_path: Path, monkey
     for mistyped in (["Ein Satz."], ["my german corpus"], ["两个", "句子"], ["两" * 300], ["alte Texte.txt", "no"]):
         with pytest.raises(FileNotFoundError):
             read_documents(mistyped)
+    for empty in ("", ["alte Texte.txt", ""]):
+        with pytest.raises(ConfigError, match="an empty name"):
+            read_documents(empty)
     for wrong in ({}, {"inputs": "a", "texts": ["b"]}):
         with pytest.raises(ConfigError, match="either `inputs`, names of files, or `texts`"):
             Reading(**wrong)

@@ -143,9 +143,9 @@ def describe(error: BaseException) -> tuple[str, int]:
         return str(error), 2
     if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
         # Of a copy that fails the second name is the one that was being written.
-        is_full = error.errno in FULL
-        place = (error.filename2 if is_full else None) or error.filename or "a disk"
-        hint = f"; {FULL[error.errno]}, and run the same command again" if is_full else ""
+        advice = FULL.get(error.errno or 0)
+        place = (error.filename2 if advice else None) or error.filename or "a disk"
+        hint = f"; {advice}, and run the same command again" if advice else ""
         return f"{place}: {error.strerror}{hint}", 1
     encoding = next((one for one in (error, error.__cause__) if isinstance(one, UnicodeEncodeError)), None)
     if encoding is not None:
