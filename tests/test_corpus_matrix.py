@@ -7,11 +7,12 @@ import io
 import itertools
 import json
 import lzma
+import random
 import shutil
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow
@@ -238,6 +239,43 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path) -> Non
         file.truncate(15 * 900_000)
     with pytest.raises(DataError, match="became shorter"):
         list(documents)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+def test_a_file_that_is_written_to_while_it_is_read_is_an_error(tmp_path: Path, name: str) -> None:
+    """Parts of two states are no text that anybody has; a file that is replaced or removed is read as it was."""
+    draw = random.Random(0)
+    # More than is read ahead, packed or not.
+    texts = [f"{n} {draw.randbytes(100).hex()}" for n in range(100_000)]
+    path, other = tmp_path / name, tmp_path / "other"
+    if name.endswith("parquet"):
+        pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=10_000)
+    else:
+        lines = joined(lines_of(texts, name.split(".")[1]), "lf").encode()
+        path.write_bytes({"gz": gzip.compress, "zst": zst}.get(name.split(".")[-1], bytes)(lines))
+    whole = path.read_bytes()
+
+    def begun() -> Iterator[str]:
+        path.write_bytes(whole)
+        documents = read_documents(path)
+        assert next(documents) == texts[0]
+        return documents
+
+    appended = begun()
+    with path.open("ab") as file:
+        file.write(whole)
+    with pytest.raises(DataError, match=rf"{name}: changed while it was read"):
+        list(appended)
+    rewritten = begun()
+    with path.open("r+b") as file:
+        file.write(whole)
+    with pytest.raises(DataError, match=rf"{name}: changed while it was read"):
+        list(rewritten)
+    if not name.endswith("parquet"):
+        replaced = begun()
+        other.write_bytes(b"other")
+        other.rename(path)
+        assert list(replaced) == texts[1:]
 
 
 def tar(data: bytes) -> bytes:

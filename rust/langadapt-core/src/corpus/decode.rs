@@ -1,8 +1,8 @@
 //! Compressed files to bytes.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::ahead::{Ahead, InOrder, WINDOW_LOG_MAX, streaming};
 use super::encoding::{MARK, other_kind};
 use super::gzip::Members;
-use super::inputs::{Codec, Source};
+use super::inputs::{Codec, Source, State};
 use crate::{Error, Monitor, Result};
 
 const BUFFER: usize = 256 << 10;
@@ -25,8 +25,8 @@ pub(super) struct Decoded {
     consumed: Arc<AtomicU64>,
     /// Bytes of `consumed` that [`Self::take_consumed`] has told.
     told: u64,
-    /// Bytes that the file had when it was opened; 0 for a pipe.
-    promised: u64,
+    /// Where the file lies and what it was when it was opened; nothing for a pipe.
+    opened: Option<(PathBuf, State)>,
     name: &'static str,
 }
 
@@ -35,14 +35,14 @@ impl Decoded {
     pub fn open(source: &Source, monitor: &Monitor) -> Result<Self> {
         let (path, codec) = (source.path.as_path(), source.codec);
         let fail = |error| Error::io(path, error);
-        let mut promised = 0;
+        let mut opened = None;
         let file: Box<dyn Read + Send> = if path.as_os_str() == "-" {
             Box::new(Pipe::new(io::stdin()).map_err(fail)?)
         } else {
             let file = File::open(source.file()).map_err(fail)?;
             let about = file.metadata().map_err(fail)?;
             if about.is_file() {
-                promised = about.len();
+                opened = Some((source.file().to_owned(), State::of(&about)));
                 Box::new(file)
             } else {
                 Box::new(Pipe::new(file).map_err(fail)?)
@@ -58,11 +58,11 @@ impl Decoded {
         let (stream, name): (Box<dyn Read + Send>, _) = match actual {
             Codec::Gzip => (Box::new(Members::new(input)), "gzip"),
             // A frame is not taken whole from what may stay silent in the midst of it.
-            Codec::Zstd if promised == 0 => (streaming(input).map_err(fail)?, "zstd"),
+            Codec::Zstd if opened.is_none() => (streaming(input).map_err(fail)?, "zstd"),
             Codec::Zstd => (Box::new(InOrder::new(Arc::clone(ahead.insert(Ahead::new(input))))), "zstd"),
             _ => (Box::new(input), ""),
         };
-        Ok(Self { stream, ahead, consumed, told: 0, promised, name })
+        Ok(Self { stream, ahead, consumed, told: 0, opened, name })
     }
 
     /// What other threads can help with.
@@ -83,10 +83,10 @@ impl Decoded {
         let mut filled = 0;
         while filled < out.len() {
             match self.stream.read(&mut out[filled..]) {
-                Ok(0) if self.consumed.load(Ordering::Relaxed) < self.promised => {
-                    return Err(Error::data(path, "became shorter while it was read: read it again once it is whole"));
+                Ok(0) => {
+                    self.check_unchanged(path)?;
+                    break;
                 }
-                Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => monitor.check()?,
@@ -94,6 +94,18 @@ impl Decoded {
             }
         }
         Ok(filled)
+    }
+
+    /// At the end of the file: whether anybody wrote to it meanwhile, so that parts of two states were read.
+    fn check_unchanged(&self, path: &Path) -> Result<()> {
+        let Some((place, opened)) = &self.opened else { return Ok(()) };
+        if self.consumed.load(Ordering::Relaxed) < opened.bytes {
+            return Err(Error::data(path, "became shorter while it was read: read it again once it is whole"));
+        }
+        match fs::metadata(place).map(|about| State::of(&about)) {
+            Ok(now) if now.file == opened.file && now != *opened => Err(State::changed(path)),
+            _ => Ok(()),
+        }
     }
 
     fn explain(&self, path: &Path, error: io::Error) -> Error {

@@ -19,7 +19,7 @@ use super::ReadOptions;
 use super::arriving::{Arrived, wait_for};
 use super::batch::{Batch, Framing};
 use super::encoding::{MARK, other_kind};
-use super::inputs::Source;
+use super::inputs::{Source, State};
 use super::report::{Fault, Kind};
 use crate::memory::try_reserve;
 use crate::{Error, Monitor, Result};
@@ -35,7 +35,7 @@ pub(super) struct ParquetFile {
     column: usize,
     /// Rows of each row group.
     rows: Vec<u64>,
-    bytes: u64,
+    state: State,
     held: Mutex<Held>,
 }
 
@@ -74,9 +74,9 @@ impl ParquetFile {
         }
         let rows: Vec<u64> =
             metadata.row_groups().iter().map(|group| group.num_rows().max(0).cast_unsigned()).collect();
-        let bytes = reader_bytes(path, place)?;
+        let state = state(path, place)?;
         let held = Mutex::new(Held { reader: None, groups_left: rows.len() });
-        Ok(Self { path: Arc::new(path.to_owned()), place: place.to_owned(), column, rows, bytes, held })
+        Ok(Self { path: Arc::new(path.to_owned()), place: place.to_owned(), column, rows, state, held })
     }
 
     /// How many row groups the file has.
@@ -105,7 +105,7 @@ impl ParquetFile {
             row: 1 + self.rows[..group].iter().sum::<u64>(),
             rows: self.rows[group],
             left: self.rows[group],
-            bytes: self.bytes / self.rows.len().max(1) as u64,
+            bytes: self.state.bytes / self.rows.len().max(1) as u64,
             file: Arc::clone(self),
             failed: None,
         })
@@ -118,8 +118,8 @@ impl ParquetFile {
             Some(reader) => reader,
             None => Arc::new(open(&self.path, &self.place)?),
         };
-        if reader_bytes(&self.path, &self.place)? != self.bytes {
-            return Err(Error::data(self.path.as_path(), "changed while it was read: read it again once it is whole"));
+        if state(&self.path, &self.place)? != self.state {
+            return Err(State::changed(&self.path));
         }
         held.groups_left = held.groups_left.saturating_sub(1);
         held.reader = (held.groups_left > 0).then(|| Arc::clone(&reader));
@@ -127,8 +127,8 @@ impl ParquetFile {
     }
 }
 
-fn reader_bytes(path: &Path, place: &Path) -> Result<u64> {
-    Ok(std::fs::metadata(place).map_err(|error| Error::io(path, error))?.len())
+fn state(path: &Path, place: &Path) -> Result<State> {
+    Ok(State::of(&std::fs::metadata(place).map_err(|error| Error::io(path, error))?))
 }
 
 fn open(path: &Path, place: &Path) -> Result<SerializedFileReader<Shared>> {
