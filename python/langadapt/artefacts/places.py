@@ -6,8 +6,10 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from langadapt.errors import DataError
 
 FULL = {
     errno.ENOSPC: "free some space",
@@ -74,6 +76,18 @@ def begins(path: Path, start: bytes) -> bool:
     """Whether a file has ``start`` as its first bytes."""
     with path.open("rb") as file:
         return file.read(len(start)) == start
+
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that Git keeps elsewhere."""
+
+
+def check_fetched(files: Iterable[Path]) -> None:
+    """Raise DataError for a file of a clone that was made without Git LFS: a few lines that name what is missing."""
+    for file in files:
+        if file.is_file() and begins(file, POINTER):
+            problem = "a pointer of Git LFS and not the file itself; fetch that with `git lfs pull`"
+            raise DataError(f"{file}: {problem}")
 
 
 def check_space(out: Path, size: int) -> None:
