@@ -19,6 +19,7 @@ from sample_tokenizers import byte_level
 
 from langadapt.artefacts.folders import new_folder, whole_file
 from langadapt.artefacts.places import begins, check_file, check_folder
+from langadapt.artefacts.stages import Run
 from langadapt.cli.main import describe
 from langadapt.evaluation.sheet import Pair, check_sheet, write_sheet
 from langadapt.planning.first_recipe.writing import in_comment, wrapped
@@ -89,6 +90,8 @@ def test_nothing_lies_below_a_file_or_behind_a_missing_folder(tmp_path: Path) ->
     (tmp_path / "nothing").symlink_to("gone")
     with pytest.raises(NotADirectoryError, match=r"a file, below which.*: '.*/file'"):
         check_folder(tmp_path / "file" / "a" / "b")
+    with pytest.raises(NotADirectoryError, match=r"a file, below which.*: '.*/file'"):
+        Run(tmp_path / "file", print)
     with pytest.raises(FileNotFoundError, match="out of a folder that is not there"):
         check_folder(tmp_path / "missing" / ".." / "out")
     with pytest.raises(FileExistsError, match="is a file; name a folder"):

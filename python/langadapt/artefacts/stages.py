@@ -182,6 +182,7 @@ class Run:
         self.seconds: dict[str, float] = {}
         """By stage."""
         self._kept: list[str] = []
+        check_above(self.folder / "stages")
         (self.folder / "stages").mkdir(parents=True, exist_ok=True)
         # Texts and models from elsewhere are hashed once, not once per process: they are large, and nobody's here.
         self._hashes_file = self.folder / "stages" / ".hashes.json"
