@@ -1,13 +1,18 @@
 """The same text in three doors: however a text is packed, encoded and cut into lines, every reader gives what Python's
 own tools give, or refuses the file in one line that names it."""
 
+import bz2
 import gzip
 import io
 import itertools
 import json
+import lzma
+import random
 import shutil
 import struct
-from collections.abc import Callable
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow
@@ -234,3 +239,147 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path) -> Non
         file.truncate(15 * 900_000)
     with pytest.raises(DataError, match="became shorter"):
         list(documents)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+def test_a_file_that_is_written_to_while_it_is_read_is_an_error(tmp_path: Path, name: str) -> None:
+    """Parts of two states are no text that anybody has; a file that is replaced or removed is read as it was."""
+    draw = random.Random(0)
+    # More than is read ahead, packed or not.
+    texts = [f"{n} {draw.randbytes(100).hex()}" for n in range(100_000)]
+    path, other = tmp_path / name, tmp_path / "other"
+    if name.endswith("parquet"):
+        pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=10_000)
+    else:
+        lines = joined(lines_of(texts, name.split(".")[1]), "lf").encode()
+        path.write_bytes({"gz": gzip.compress, "zst": zst}.get(name.split(".")[-1], bytes)(lines))
+    whole = path.read_bytes()
+
+    def begun() -> Iterator[str]:
+        path.write_bytes(whole)
+        documents = read_documents(path)
+        assert next(documents) == texts[0]
+        return documents
+
+    appended = begun()
+    with path.open("ab") as file:
+        file.write(whole)
+    with pytest.raises(DataError, match=rf"{name}: changed while it was read"):
+        list(appended)
+    rewritten = begun()
+    with path.open("r+b") as file:
+        file.write(whole)
+    with pytest.raises(DataError, match=rf"{name}: changed while it was read"):
+        list(rewritten)
+    if not name.endswith("parquet"):
+        replaced = begun()
+        other.write_bytes(b"other")
+        other.rename(path)
+        assert list(replaced) == texts[1:]
+
+
+def tar(data: bytes) -> bytes:
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        about = tarfile.TarInfo("a.jsonl")
+        about.size = len(data)
+        archive.addfile(about, io.BytesIO(data))
+    return whole.getvalue()
+
+
+def zipped(data: bytes) -> bytes:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("a.jsonl", data)
+    return whole.getvalue()
+
+
+def parquet(data: bytes) -> bytes:
+    whole = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"text": data.decode().splitlines()}), whole)
+    return whole.getvalue()
+
+
+OTHERS: dict[str, Callable[[bytes], bytes]] = {
+    "Git LFS": lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n",
+    "Parquet": parquet,
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+    "ZIP": zipped,
+    "tar": tar,
+    "PDF": lambda _: b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n",
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_files_are_called_what_they_are(tmp_path: Path, kind: str) -> None:
+    """Never a text in Latin-1, nor documents, whatever they are called and packed in."""
+    data = OTHERS[kind]("".join(joined(lines_of(GERMAN * 9, "jsonl"), "lf")).encode())
+    for name, pack in (("a.txt", bytes), ("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress), ("a.txt.zst", zst)):
+        path = tmp_path / name
+        path.write_bytes(pack(data))
+        with pytest.raises(DataError, match=rf"{name}:1: no text but .*{kind}.*; "):
+            list(read_documents(path))
+
+
+def test_pointers_and_data_of_another_name(tmp_path: Path) -> None:
+    for name, said in (("a.parquet", "no Parquet data"), ("a.jsonl.gz", "no gzip data"), ("a.txt.zst", "no zstd data")):
+        path = tmp_path / name
+        path.write_bytes(OTHERS["Git LFS"](b""))
+        with pytest.raises(DataError, match=rf"{name}: {said} but a pointer of Git LFS .*git lfs pull"):
+            list(read_documents(path))
+    path.write_bytes(gzip.compress(b"a"))
+    with pytest.raises(DataError, match="no zstd data although its name ends"):
+        list(read_documents(path))
+    twice = tmp_path / "b.txt.gz"
+    twice.write_bytes(gzip.compress(gzip.compress(b"a")))
+    with pytest.raises(DataError, match="no text but gzip data; unpack it"):
+        list(read_documents(twice))
+
+
+ENCODED = ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"]
+KINDS = [pyarrow.string(), pyarrow.large_string(), pyarrow.string_view(), pyarrow.binary(), pyarrow.binary_view()]
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_parquet_encodings_and_types(tmp_path: Path, version: str) -> None:
+    rows = [None if n % 5 == 2 else text for n, text in enumerate([*TEXTS, "", "ab\0c", "x" * 3000] * 20)]
+    expected = [text for text in rows if text is not None]
+    path = tmp_path / "a.parquet"
+    pages = {"data_page_version": version, "data_page_size": 200, "row_group_size": 23}
+    for encoding in ENCODED:
+        table, how = pyarrow.table({"text": rows}), {"use_dictionary": False, "column_encoding": encoding}
+        pyarrow.parquet.write_table(table, path, **how, **pages)
+        assert list(read_documents(path)) == expected, encoding
+    arrays = [pyarrow.array(rows, pyarrow.string()).cast(kind) for kind in KINDS]
+    for array in (*arrays, pyarrow.array(rows).dictionary_encode()):
+        pyarrow.parquet.write_table(pyarrow.table({"text": array}), path, write_page_index=True, **pages)
+        assert list(read_documents(path)) == expected, array.type
+
+
+def test_parquet_columns_of_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    flat, deep = pyarrow.array(["flat"]), pyarrow.array([{"text": "deep"}])
+    pyarrow.parquet.write_table(pyarrow.table([flat, flat], names=["text", "text"]), path)
+    with pytest.raises(DataError, match="several columns are called `text`"):
+        list(read_documents(path))
+    pyarrow.parquet.write_table(pyarrow.table([flat, deep], names=["a.text", "a"]), path)
+    with pytest.raises(DataError, match=r"several columns are called `a\.text`"):
+        list(read_documents(path, text_field="a.text"))
+    pyarrow.parquet.write_table(pyarrow.table([flat, deep], names=["a b", "a"]), path)
+    assert list(read_documents(path, text_field="a b")) == ["flat"]
+    assert list(read_documents(path, text_field="a.text")) == ["deep"]
+
+
+def bytes_read() -> int:
+    return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split("\n")[0])
+
+
+def test_a_footer_is_not_read_for_each_row_group(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    texts = [f"Zeile {n}" for n in range(2000)]
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=1)
+    before = bytes_read()
+    assert list(read_documents(path)) == texts
+    # Pages are read through buffers; the footer has some 200,000 bytes.
+    assert bytes_read() - before < 50_000 * len(texts)

@@ -170,6 +170,9 @@ def test_strings_name_files_and_texts_are_passed_as_texts(tmp_path: Path, monkey
     for mistyped in (["Ein Satz."], ["my german corpus"], ["两个", "句子"], ["两" * 300], ["alte Texte.txt", "no"]):
         with pytest.raises(FileNotFoundError):
             read_documents(mistyped)
+    for empty in ("", ["alte Texte.txt", ""]):
+        with pytest.raises(ConfigError, match="an empty name"):
+            read_documents(empty)
     for wrong in ({}, {"inputs": "a", "texts": ["b"]}):
         with pytest.raises(ConfigError, match="either `inputs`, names of files, or `texts`"):
             Reading(**wrong)
@@ -192,3 +195,11 @@ def test_text_without_spaces_in_another_encoding_is_refused(tmp_path: Path, enco
     (tmp_path / "a.txt").write_bytes(text.encode(encoding) * 9)
     with pytest.raises(DataError, match=r"a\.txt:1: not UTF-8 but what looks like (UTF-16|ISO-2022-JP)"):
         list(read_documents([str(tmp_path / "a.txt")]))
+
+
+def test_a_link_to_nothing_is_not_left_out_of_a_pattern(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", TEXTS)
+    (tmp_path / "b.jsonl").symlink_to("gone")
+    for names in (tmp_path, str(tmp_path / "*.jsonl"), tmp_path / "b.jsonl"):
+        with pytest.raises(FileNotFoundError, match=r"b\.jsonl"):
+            read_documents(names)

@@ -16,6 +16,7 @@ from langadapt.artefacts.folders import (
     read_manifest,
     remove_leftovers,
     scratch_folder,
+    sync_file,
     verify,
     whole_file,
     write_atomically,
@@ -221,3 +222,37 @@ def test_a_file_is_read_once_and_again_after_any_change(tmp_path: Path, monkeypa
     assert [hash_file(file), hash_file(file)] == ["hello"] * 2 and read == ["data.txt"]
     file.write_text("HELLO")
     assert hash_file(file) == "HELLO" and read == ["data.txt"] * 2
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_what_somebody_puts_there_meanwhile_stays(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+
+    def put() -> None:
+        if kind == "folder":
+            out.mkdir()
+        {"file": out, "folder": out / "mine"}.get(kind, tmp_path / "other").write_text("mine")
+        if kind == "link":
+            out.symlink_to("gone")
+
+    with pytest.raises(FileExistsError, match=r"what was made lies in .*out\.made-\d+"), new_folder(out) as folder:
+        (folder / "work").write_text("hours")
+        put()
+    (kept,) = tmp_path.glob("out.made-*")
+    assert (kept / "work").read_text() == "hours"
+    assert (out / "mine" if kind == "folder" else tmp_path / "other" if kind == "link" else out).read_text() == "mine"
+    assert kind != "link" or out.is_symlink()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_rights_that_a_folder_gives_beyond_the_umask_stay(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.touch()
+    umask = os.umask(0o022)
+    try:
+        for given, kept in ((0o600, 0o644), (0o664, 0o664)):
+            file.chmod(given)
+            sync_file(file)
+            assert file.stat().st_mode & 0o777 == kept
+    finally:
+        os.umask(umask)

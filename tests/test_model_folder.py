@@ -11,8 +11,9 @@ import pytest
 import torch
 from tiny import tiny_llama
 
+from langadapt import Tokenizer
 from langadapt.errors import DataError
-from langadapt.models.folder import load_model
+from langadapt.models.folder import load_model, resolve_model
 from langadapt.models.weights import read_header
 
 
@@ -73,3 +74,15 @@ def test_tied_models_lack_nothing(tmp_path: Path) -> None:
     model.tie_weights()
     model.save_pretrained(tmp_path)
     assert load_model(tmp_path).lm_head.weight.shape == model.lm_head.weight.shape
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "tokenizer.model"])
+def test_a_clone_without_git_lfs_is_called_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert resolve_model(str(tmp_path)) == tmp_path
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n")
+    with pytest.raises(DataError, match=rf"{name}: a pointer of Git LFS .*git lfs pull"):
+        resolve_model(str(tmp_path))
+    if name.startswith("tokenizer"):
+        with pytest.raises(DataError, match=rf"{name}: a pointer of Git LFS"):
+            Tokenizer.from_pretrained(tmp_path)

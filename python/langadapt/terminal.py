@@ -35,6 +35,15 @@ class Terminal(Console):
     def __init__(self, **settings: Any) -> None:
         """``settings``: those of :class:`rich.console.Console`."""
         super().__init__(**settings, markup=False, emoji=False)
+        if self.width == 0:
+            # As `COLUMNS=0` says, which some shells export where there is no terminal; nothing would be shown.
+            self.width = 80
+
+    def on_broken_pipe(self) -> None:
+        """The reader of results may leave when it has enough; the reader of progress leaves work undone."""
+        if self.stderr:
+            super().on_broken_pipe()
+        raise BrokenPipeError
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """What every string becomes that is printed, in cells of tables, too."""

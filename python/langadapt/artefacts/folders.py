@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +25,7 @@ from typing import Any
 
 from langadapt import __version__, _core
 from langadapt.artefacts.names import MANIFEST_NAME
-from langadapt.artefacts.places import check_kind
+from langadapt.artefacts.places import check_above, check_folder, check_kind, renamed
 from langadapt.artefacts.remote import RemoteFile
 from langadapt.errors import ConfigError, DataError
 
@@ -57,14 +58,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     check_kind(path)
     with temporary_beside(path) as folder:
         file = folder / path.name
-        try:
-            yield file
-            sync_file(file)
-        except OSError as error:
-            # A failed write does not say of which file, or names one that is gone by now.
-            if error.filename is None or Path(os.fsdecode(error.filename)).parent == folder:
-                raise OSError(error.errno, error.strerror, str(path)) from error
-            raise
+        yield file
+        sync_file(file)
         file.replace(path)
     sync_folder(path.parent)
 
@@ -75,12 +70,23 @@ def new_folder(out: Path, inputs: Iterable[str | Path] = ()) -> Iterator[Path]:
     An existing ``out`` is replaced only at that moment, and only if it is empty or a folder of langadapt.
 
     Raises:
-        FileExistsError: ``out`` is a file, or holds what langadapt has not written.
+        FileExistsError: ``out`` is a file, or holds what langadapt has not written; what was put there meanwhile, too,
+            stays, and what was made lies beside it.
         ConfigError: ``out`` holds one of ``inputs``, what it is to be made from.
     """
-    check_replaceable(Path(out).resolve(), inputs)
+    out = Path(out).resolve()
+    check_replaceable(out, inputs)
     with replacing(out) as temporary:
         yield temporary
+        try:
+            check_kind(out)
+            check_replaceable(out)
+        except OSError:
+            # Somebody has put something there meanwhile; neither that nor the work is to be lost.
+            kept = out.with_name(f"{out.name}.made-{os.getpid()}")
+            temporary.rename(kept)
+            problem = f"holds by now what langadapt has not written; what was made lies in {kept}"
+            raise FileExistsError(errno.EEXIST, problem, str(out)) from None
 
 
 @contextmanager
@@ -126,6 +132,7 @@ def hidden_beside(out: Path, kind: str) -> Path:
 def temporary_beside(out: Path) -> Iterator[Path]:
     """A folder beside ``out`` for one writer of it, gone with the block unless it was renamed. The lock, which ends
     with this process, however that ends, tells others that it is no leftover."""
+    check_above(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
     temporary = hidden_beside(out, "tmp")
@@ -136,6 +143,11 @@ def temporary_beside(out: Path) -> Iterator[Path]:
         with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield temporary
+    except OSError as error:
+        known = renamed(error, temporary, out)
+        if known is None:
+            raise
+        raise known from error
     finally:
         os.close(lock)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -186,12 +198,10 @@ def check_replaceable(out: Path, inputs: Iterable[str | Path] = ()) -> None:
         whole = Path(path).resolve()
         if out.resolve() in (whole, *whole.parents):
             raise ConfigError(f"{out}: would replace {path}, which it is to be made from; name another place")
-    if out.is_dir():
-        if any(out.iterdir()) and not is_ours(out):
-            problem = "holds files that langadapt has not written, and would be replaced; name another folder"
-            raise FileExistsError(errno.EEXIST, problem, str(out))
-    elif out.exists():
-        raise FileExistsError(errno.EEXIST, "is a file; name a folder", str(out))
+    check_folder(out)
+    if out.is_dir() and any(out.iterdir()) and not is_ours(out):
+        problem = "holds files that langadapt has not written, and would be replaced; name another folder"
+        raise FileExistsError(errno.EEXIST, problem, str(out))
 
 
 def is_ours(folder: Path) -> bool:
@@ -202,8 +212,8 @@ def is_ours(folder: Path) -> bool:
 
 
 def sync_file(file: Path) -> None:
-    """Flush one file, or the entries of one folder, to the disk, with the rights of any new file: safetensors writes
-    files that only their owner can read."""
+    """Flush one file, or the entries of one folder, to the disk, with the rights of any new file at least: safetensors
+    writes files that only their owner can read, and a folder's access list may give more than the umask."""
     if file.is_dir():
         sync_folder(file)
         return
@@ -211,7 +221,7 @@ def sync_file(file: Path) -> None:
     try:
         umask = os.umask(0o077)
         os.umask(umask)
-        os.fchmod(descriptor, 0o666 & ~umask)
+        os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | (0o666 & ~umask))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -26,10 +26,12 @@ from langadapt.artefacts.folders import (
     fingerprints,
     hash_file,
     is_described,
+    read_manifest,
     recall_hash,
     remove_leftovers,
     write_atomically,
 )
+from langadapt.artefacts.places import check_above, check_space
 from langadapt.artefacts.remote import RemoteFile, all_shown
 from langadapt.errors import ConfigError, LangadaptError
 
@@ -60,9 +62,11 @@ def make_once(
         again: make it whatever the stamp says.
 
     Raises:
-        ConfigError: ``output`` is a file of its own inputs.
+        ConfigError: ``output`` is a file of its own inputs, or what another stage made.
         DataError: the stamp holds but the artefact is damaged; names the file.
     """
+    check_above(output)
+    check_stage(output, stage)
     remove_leftovers(output)
     remove_leftovers(stamp_of(output))
     for path in (one for one in (inputs or {}).values() if isinstance(one, Path)):
@@ -73,12 +77,29 @@ def make_once(
     if stamp is not None and holds(stamp, output, wanted):
         log(f"{output}: up to date")
         return dict(stamp["summary"])
+    check_space(stamp_of(output), 0)
     stamp_of(output).unlink(missing_ok=True)
     others = {file: file.stat().st_mtime_ns for file in files_below(output)} if output.is_dir() else {}
     summary = dict(make())
     if inputs is not None:
         write_stamp(stamp_of(output), output, wanted, summary, others=others)
     return summary
+
+
+def check_stage(output: Path, stage: str) -> None:
+    """Raise ConfigError where a folder is what another stage made: that may have taken days, and nobody means it."""
+    if not output.is_dir():
+        return
+    made = (read_stamp(output / STAMP_NAME) or {}).get("stage")
+    if made is None and is_described(output):
+        made = read_manifest(output)["stage"]
+    if made is not None and kind_of(made) != kind_of(stage):
+        raise ConfigError(f"{output}: holds what `{made}` made; name another folder")
+
+
+def kind_of(stage: str) -> str:
+    """Of what a stage makes: parts, and what is merged of them, are of one kind, and all tokenizers are."""
+    return str(stage).removeprefix("merge ").removesuffix(" part").split(" ")[-1]
 
 
 def stamp_of(output: Path) -> Path:
@@ -161,6 +182,7 @@ class Run:
         self.seconds: dict[str, float] = {}
         """By stage."""
         self._kept: list[str] = []
+        check_above(self.folder / "stages")
         (self.folder / "stages").mkdir(parents=True, exist_ok=True)
         # Texts and models from elsewhere are hashed once, not once per process: they are large, and nobody's here.
         self._hashes_file = self.folder / "stages" / ".hashes.json"

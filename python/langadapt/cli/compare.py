@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from langadapt.artefacts.folders import write_atomically
+from langadapt.artefacts.places import begins, check_file, check_folder
 from langadapt.cli.options import (
     AsJson,
     Fuzzy,
@@ -34,6 +35,10 @@ from langadapt.cli.progress import next_step, progress
 from langadapt.report.words import short_count
 from langadapt.swap.rows.names import METHODS
 from langadapt.terminal import Terminal, echo
+
+FILE = "comparison.json"
+BEGINNING = b'[\n  {\n    "name": '
+"""Of such a file."""
 
 if TYPE_CHECKING:
     from langadapt.trials.inputs import MethodInputs, ProbeWish
@@ -99,13 +104,15 @@ def show_choices(
     from langadapt.trials.vocabularies import compare_vocabularies
 
     if out is not None:
+        check_folder(out)
+        check_file(out / FILE, lambda there: begins(there, BEGINNING))
         out.mkdir(parents=True, exist_ok=True)
     with progress("compare") as report:
         measured = compare_vocabularies(replace(inputs, progress=report), wish, choices, keep_tokenizers=out, **options)
     rows = [asdict(choice) for choice in measured]
     text = json.dumps(rows, indent=2, ensure_ascii=False)
     if out is not None:
-        write_atomically(out / "comparison.json", text + "\n")
+        write_atomically(out / FILE, text + "\n")
     if as_json:
         echo(text)
     else:

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from langadapt.artefacts.folders import remove_leftovers
+from langadapt.artefacts.places import check_space
 from langadapt.cli.progress import next_step, progress
 from langadapt.terminal import Terminal
 
@@ -55,6 +56,7 @@ def command(
     if out.exists():
         problem = "is there already, and init replaces nothing; give another --out"
         raise FileExistsError(errno.EEXIST, problem, str(out))
+    check_space(out, 0)
     wish = Wish(model, [*text, *(files or ())], language, source_text or (), gpus, hours)
     with progress("init") as report:
         made = first_recipe(wish, file=str(out), progress=report)

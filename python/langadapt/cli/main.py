@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import logging
 import os
@@ -11,12 +10,14 @@ import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from langadapt import __version__
+from langadapt.artefacts.places import FULL
 from langadapt.cli import (
     adapt,
     compare,
@@ -121,6 +122,10 @@ def options(
     ] = False,
 ) -> None:
     """Options of every command."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError("the current folder is gone; change to one that is there (`cd`)") from None
     DEBUG["on"] = debug
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(PlainLines("%(message)s"))
@@ -137,11 +142,12 @@ def describe(error: BaseException) -> tuple[str, int]:
     """One line for a user and the exit code."""
     if isinstance(error, ConfigError):
         return str(error), 2
-    if isinstance(error, OSError) and error.filename is not None:
-        hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
-        return f"{error.filename}: {error.strerror}{hint}", 1
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "no space left on a disk; free some and run the same command again", 1
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
+        # Of a copy that fails the second name is the one that was being written.
+        advice = FULL.get(error.errno or 0)
+        place = (error.filename2 if advice else None) or error.filename or "a disk"
+        hint = f"; {advice}, and run the same command again" if advice else ""
+        return f"{place}: {error.strerror}{hint}", 1
     encoding = next((one for one in (error, error.__cause__) if isinstance(one, UnicodeEncodeError)), None)
     if encoding is not None:
         # A byte of an argument that is no UTF-8 reaches Python as half a character, which the core takes nowhere.
@@ -182,24 +188,37 @@ def report_error(error: BaseException) -> int:
     return code
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the ``langadapt`` command."""
+def prepare() -> None:
+    """Set up what every command needs of its process."""
     # OpenMP's threads spin while they wait for each other. On a machine with other work that turns a small model's
     # step from tenths of a second into seconds; a short spin brought it back to the speed of one thread.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # Closed by the caller (`>&-`): it takes the place that the next file would get, for texts to people to end
+            # up in.
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A terminal that knows ASCII alone gets `?` for the frame of a table, not an error.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = send_again
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the ``langadapt`` command."""
     try:
+        prepare()
+        check_out_named(sys.argv[1:] if arguments is None else arguments)
         code = app(args=arguments, standalone_mode=False)
         if code == 130:
             # Into which newer versions of typer turn Ctrl-C, without a word.
             raise KeyboardInterrupt
-    except (KeyboardInterrupt, typer.Abort):
-        code = interrupted()
+    except (KeyboardInterrupt, typer.Abort) as error:
+        # typer takes the end of any file for one of somebody who types.
+        cause = error.__cause__
+        code = report_error(cause) if isinstance(cause, EOFError) else interrupted()
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; say nothing, and do not let Python flush into the void.
         sys.stdout = None
@@ -227,6 +246,14 @@ def send_again(dropped: sys.UnraisableHookArgs) -> None:
     again = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
     again.daemon = True
     again.start()
+
+
+def check_out_named(arguments: list[str]) -> None:
+    """Raise ConfigError for an empty ``--out``, as a shell makes of a variable that is not set; a path of no letters is
+    the current folder."""
+    after = zip(["", *arguments], arguments, strict=False)
+    if any(one == "--out=" or (before in ("--out", "-o") and not one) for before, one in after):
+        raise ConfigError("--out: is empty; name a place, `.` for the current folder")
 
 
 def interrupted() -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from langadapt.artefacts.folders import is_described, read_manifest
+from langadapt.artefacts.places import check_folder
 from langadapt.artefacts.remote import RemoteFile
 from langadapt.artefacts.shards import Shard
 from langadapt.artefacts.stages import make_once
@@ -54,12 +54,11 @@ def show(summary: dict[str, Any], as_json: bool) -> None:
 
 
 def check_out(out: Path, made_from: str | None) -> None:
-    """Raise ConfigError where a model, or another thing that langadapt made, would lose what it is known by, and where
-    the tokenizer ``made_from``, if that is a folder or file here, would be replaced."""
+    """Raise OSError where no folder can be, and ConfigError where a model would lose its tokenizer, or the tokenizer
+    ``made_from``, if that is a folder or file here, would be replaced."""
+    check_folder(out)
     if (out / "config.json").is_file():
         raise ConfigError(f"{out}: holds a model, whose tokenizer would be replaced; name another folder")
-    if is_described(out):
-        raise ConfigError(f"{out}: holds what `{read_manifest(out)['stage']}` made; name another folder")
     if made_from is not None and Path(made_from).resolve() in {out.resolve(), (out / TOKENIZER_FILE).resolve()}:
         raise ConfigError(f"{out}: would replace {made_from}, which it is to be made from; name another folder")
 

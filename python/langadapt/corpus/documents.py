@@ -65,6 +65,8 @@ class Reading:
         if self.names is None and not isinstance(self.source, Iterable):
             raise TypeError(f"inputs: {type(self.inputs).__name__}; pass paths or an iterable of texts")
         for name in self.names or ():
+            if not name:
+                raise ConfigError("an input has an empty name, as of a variable that is not set; name a file")
             parts = [] if is_remote(name) else name.split("/")
             if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST_NAME for part in parts):
                 raise FileNotFoundError(errno.ENOENT, f"no such file; {FOR_TEXTS}", shorten(name, 80))

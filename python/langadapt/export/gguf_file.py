@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from langadapt.artefacts.folders import whole_file, write_atomically
-from langadapt.artefacts.places import begins, check_file, check_space
+from langadapt.artefacts.places import begins, check_file, check_space, check_text
 from langadapt.errors import ConfigError, LangadaptError
 from langadapt.export.modelfile import modelfile
 from langadapt.export.proof import need_llama, prove
@@ -146,6 +146,7 @@ def export_gguf(
         OSError: something else lies at ``out``, or there is no room.
     """
     out, recipe = Path(out), Path(f"{out}.Modelfile")
+    check_text(out)
     check_file(out, lambda there: begins(there, b"GGUF"))
     check_file(recipe, lambda there: begins(there, b"FROM "))
     job = open_export(Path(folder), type)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from langadapt.artefacts.folders import MANIFEST_NAME, SWAP_REPORT_NAME
+from langadapt.artefacts.places import check_fetched
 from langadapt.artefacts.stages import read_stamp
 from langadapt.errors import ConfigError, DataError, LangadaptError, nearest, shorten
 from langadapt.models.hub import fetch
@@ -27,8 +28,10 @@ def resolve_model(name: str) -> Path:
 
     Raises:
         ConfigError: neither.
+        DataError: a clone of it is not whole.
     """
     if (found := local_model(name)) is not None:
+        check_fetched(file for pattern in WEIGHTS for file in sorted(found.glob(pattern)))
         return found
     known = known_model(name)
     if known is not None and ":" in name:

@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from langadapt.artefacts.folders import MANIFEST_NAME, fingerprints, new_folder, write_manifest
+from langadapt.artefacts.stages import check_stage
 from langadapt.errors import ConfigError, MismatchError
 from langadapt.models.weights import DTYPES, Entry, read_entries, read_tensor, rewrite_shards
 from langadapt.progress import Progress
@@ -29,7 +30,7 @@ def write_between(start: Path, end: Path, amount: float, out: Path, *, progress:
         progress: called as ``(phase, done, total, unit)``.
 
     Raises:
-        ConfigError: ``amount`` is not within 0 and 1.
+        ConfigError: ``amount`` is not within 0 and 1, or ``out`` is what another stage made.
         MismatchError: the two have not the same tensors; the first difference is named.
         DataError: a folder is no whole model.
         FileExistsError: ``out`` holds somebody's files.
@@ -46,6 +47,7 @@ def write_between(start: Path, end: Path, amount: float, out: Path, *, progress:
 
     files = {entry.file for entry in last.values()}
     moved = {name: entry.shape for name, entry in last.items() if entry.dtype in DTYPES}
+    check_stage(out, "dial")
     with new_folder(out, [start, end]) as folder:
         for path in sorted(end.iterdir()):
             if path.is_file() and path not in files and not path.name.startswith(".") and path.name != MANIFEST_NAME:

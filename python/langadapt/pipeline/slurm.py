@@ -131,5 +131,6 @@ def write_slurm(recipe: Recipe, file: Path, cluster: Cluster, python: str) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in slurm_scripts(recipe, file, cluster, python).items():
         write_atomically(folder / name, text)
-        (folder / name).chmod(0o755)
+        mode = (folder / name).stat().st_mode
+        (folder / name).chmod(mode | (mode & 0o444) >> 2)  # for all who may read it
     return folder

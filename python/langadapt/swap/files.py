@@ -21,7 +21,7 @@ from langadapt.artefacts.folders import (
     new_folder,
 )
 from langadapt.artefacts.names import SWAP_ROWS_NAME
-from langadapt.artefacts.places import check_space
+from langadapt.artefacts.places import check_space, check_text
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.models.embeddings import TokenTables, attribute, find_token_tables, padded_size
 from langadapt.models.folder import read_config, write_json
@@ -175,6 +175,7 @@ def check_out(model: Path, out: str | Path | None) -> None:
         raise ConfigError("no output folder was given")
     if Path(out).resolve() == model.resolve():
         raise ConfigError(f"{out}: is the source model itself; choose another folder")
+    check_text(Path(out))
     check_replaceable(Path(out))
 
 

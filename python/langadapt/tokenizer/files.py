@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from langadapt.artefacts.folders import STAMP_NAME, replacing, whole_file
+from langadapt.artefacts.places import check_fetched
 from langadapt.errors import ConfigError, DataError, shorten
 from langadapt.models import hub
 from langadapt.models.folder import tokenizer_file
@@ -49,6 +50,7 @@ GENERIC_CLASSES = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
 def read_files(folder: Path) -> dict[str, bytes]:
     """The files of :data:`TOKENIZER_FILES` that ``folder`` has, by name."""
     names = [*TOKENIZER_FILES, *(f"{FOLDER}/{file.name}" for file in sorted((folder / FOLDER).glob("*.jinja")))]
+    check_fetched(folder / name for name in names)
     return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
 
 

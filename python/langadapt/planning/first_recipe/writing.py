@@ -38,9 +38,8 @@ COMPARE = """
 
 def recipe_text(found: Findings, made: Decisions, file: str) -> str:
     """The whole recipe."""
-    head = HEAD.format(
-        model=found.wish.model, language=found.language, machine=found.machine, hours=found.wish.hours, file=file
-    )
+    names = {"model": found.wish.model, "language": found.language, "machine": found.machine, "file": file}
+    head = HEAD.format(**{name: in_comment(text) for name, text in names.items()}, hours=found.wish.hours)
     parts = [head, "".join(f"# note: {line}\n" for note in found.notes for line in wrapped(note, 2))]
     top = {"name": found.name, "model": found.model, "out": f"runs/{found.name}", "target_language": found.language}
     parts.append("\n" + "".join(f"{key}: {plain(value)}\n" for key, value in top.items()))
@@ -63,7 +62,13 @@ def lines_of(decision: Decision) -> str:
 
 def wrapped(text: str, indent: int) -> Sequence[str]:
     """``text`` in lines; file names and the like stay whole."""
-    return textwrap.wrap(text, WIDTH - indent, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(text, WIDTH - indent, break_long_words=False, break_on_hyphens=False)
+    return [in_comment(line) for line in lines]
+
+
+def in_comment(text: str) -> str:
+    """``text`` without what ends a line or what no YAML may hold; names of files have it."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def plain(value: Any) -> str:

@@ -1,16 +1,17 @@
 //! Compressed files to bytes.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use super::ahead::{Ahead, InOrder, WINDOW_LOG_MAX, streaming};
+use super::encoding::{MARK, other_kind};
 use super::gzip::Members;
-use super::inputs::{Codec, Source};
+use super::inputs::{Codec, Source, State};
 use crate::{Error, Monitor, Result};
 
 const BUFFER: usize = 256 << 10;
@@ -24,8 +25,8 @@ pub(super) struct Decoded {
     consumed: Arc<AtomicU64>,
     /// Bytes of `consumed` that [`Self::take_consumed`] has told.
     told: u64,
-    /// Bytes that the file had when it was opened; 0 for a pipe.
-    promised: u64,
+    /// Where the file lies and what it was when it was opened; nothing for a pipe.
+    opened: Option<(PathBuf, State)>,
     name: &'static str,
 }
 
@@ -34,14 +35,14 @@ impl Decoded {
     pub fn open(source: &Source, monitor: &Monitor) -> Result<Self> {
         let (path, codec) = (source.path.as_path(), source.codec);
         let fail = |error| Error::io(path, error);
-        let mut promised = 0;
+        let mut opened = None;
         let file: Box<dyn Read + Send> = if path.as_os_str() == "-" {
             Box::new(Pipe::new(io::stdin()).map_err(fail)?)
         } else {
             let file = File::open(source.file()).map_err(fail)?;
             let about = file.metadata().map_err(fail)?;
             if about.is_file() {
-                promised = about.len();
+                opened = Some((source.file().to_owned(), State::of(&about)));
                 Box::new(file)
             } else {
                 Box::new(Pipe::new(file).map_err(fail)?)
@@ -57,11 +58,11 @@ impl Decoded {
         let (stream, name): (Box<dyn Read + Send>, _) = match actual {
             Codec::Gzip => (Box::new(Members::new(input)), "gzip"),
             // A frame is not taken whole from what may stay silent in the midst of it.
-            Codec::Zstd if promised == 0 => (streaming(input).map_err(fail)?, "zstd"),
+            Codec::Zstd if opened.is_none() => (streaming(input).map_err(fail)?, "zstd"),
             Codec::Zstd => (Box::new(InOrder::new(Arc::clone(ahead.insert(Ahead::new(input))))), "zstd"),
             _ => (Box::new(input), ""),
         };
-        Ok(Self { stream, ahead, consumed, told: 0, promised, name })
+        Ok(Self { stream, ahead, consumed, told: 0, opened, name })
     }
 
     /// What other threads can help with.
@@ -82,10 +83,10 @@ impl Decoded {
         let mut filled = 0;
         while filled < out.len() {
             match self.stream.read(&mut out[filled..]) {
-                Ok(0) if self.consumed.load(Ordering::Relaxed) < self.promised => {
-                    return Err(Error::data(path, "became shorter while it was read: read it again once it is whole"));
+                Ok(0) => {
+                    self.check_unchanged(path)?;
+                    break;
                 }
-                Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => monitor.check()?,
@@ -93,6 +94,18 @@ impl Decoded {
             }
         }
         Ok(filled)
+    }
+
+    /// At the end of the file: whether anybody wrote to it meanwhile, so that parts of two states were read.
+    fn check_unchanged(&self, path: &Path) -> Result<()> {
+        let Some((place, opened)) = &self.opened else { return Ok(()) };
+        if self.consumed.load(Ordering::Relaxed) < opened.bytes {
+            return Err(Error::data(path, "became shorter while it was read: read it again once it is whole"));
+        }
+        match fs::metadata(place).map(|about| State::of(&about)) {
+            Ok(now) if now.file == opened.file && now != *opened => Err(State::changed(path)),
+            _ => Ok(()),
+        }
     }
 
     fn explain(&self, path: &Path, error: io::Error) -> Error {
@@ -120,9 +133,9 @@ impl Decoded {
     }
 }
 
-/// The first four bytes: a pipe may deliver fewer at a time, so they are read apart and chained in front.
+/// The first bytes: a pipe may deliver fewer at a time, so they are read apart and chained in front.
 fn magic(reader: &mut impl Read, path: &Path, monitor: &Monitor) -> Result<Cursor<Vec<u8>>> {
-    let (mut magic, mut filled) = (vec![0; 4], 0);
+    let (mut magic, mut filled) = (vec![0; MARK], 0);
     while filled < magic.len() {
         match reader.read(&mut magic[filled..]) {
             Ok(0) => break,
@@ -190,7 +203,7 @@ fn codec_of(magic: &[u8]) -> Codec {
     match magic {
         [0x1f, 0x8b, ..] => Codec::Gzip,
         // A frame, or a frame to be skipped such as those that pzstd writes.
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Codec::Zstd,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Codec::Zstd,
         _ => Codec::Plain,
     }
 }
@@ -204,9 +217,12 @@ fn check(path: &Path, wanted: Codec, actual: Codec, magic: &[u8]) -> Result<()> 
             let (name, ending) = if actual == Codec::Gzip { ("gzip", ".gz") } else { ("zstd", ".zst") };
             format!("holds {name} data although its name does not say so; let the name end in `{ending}`")
         }
-        (wanted, _) => {
+        (wanted, actual) => {
             let (name, ending) = if wanted == Codec::Gzip { ("gzip", ".gz") } else { ("zstd", ".zst") };
-            format!("no {name} data although its name ends in `{ending}`; rename it or compress it")
+            match other_kind(magic) {
+                Some(kind) if actual == Codec::Plain => format!("no {name} data but {kind}"),
+                _ => format!("no {name} data although its name ends in `{ending}`; rename it or compress it"),
+            }
         }
     };
     Err(Error::data(path, detail))

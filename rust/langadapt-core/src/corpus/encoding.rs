@@ -14,9 +14,38 @@ const BROKEN: u8 = 0xFF;
 /// The line, and what is wrong with it.
 pub(super) type Refusal = (u64, String);
 
+/// Bytes from the start of a file that [`other_kind`] needs for what may have any name; archives take 300.
+pub(super) const MARK: usize = 64;
+
+/// What a file that begins with `head` is where it is no text whatever its name says, and what to do about it.
+pub(super) fn other_kind(head: &[u8]) -> Option<&'static str> {
+    const KINDS: [(usize, &[u8], &str); 12] = [
+        (
+            0,
+            b"version https://git-lfs.github.com/spec/",
+            "a pointer of Git LFS and not the file itself; fetch that with `git lfs pull`",
+        ),
+        (0, b"PAR1\x15", "a Parquet file; let its name end in `.parquet`"),
+        (0, b"\x1f\x8b\x08", "gzip data; unpack it"),
+        (0, b"\x28\xb5\x2f\xfd", "zstd data; unpack it"),
+        (0, b"\xfd7zXZ\0", "xz data; unpack it"),
+        (4, b"1AY&SY", "bzip2 data; unpack it"),
+        (0, b"PK\x03\x04", "a ZIP archive; unpack it and name the files in it, or save the document in it as text"),
+        (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it and name the files in it"),
+        (0, b"Rar!\x1a\x07", "a RAR archive; unpack it and name the files in it"),
+        (256, b"\0ustar", "a tar archive; unpack it and name the files in it"),
+        (0, b"%PDF-1.", "a PDF; extract its text first"),
+        (0, b"ARROW1\0\0", "an Arrow file; save it as Parquet"),
+    ];
+    KINDS.iter().find(|(at, mark, _)| head.get(*at..).is_some_and(|rest| rest.starts_with(mark))).map(|kind| kind.2)
+}
+
 /// The decoder of a text that begins with `head`, where it is no UTF-8, and the length of its mark; `is_all`: nothing
 /// follows.
 pub(super) fn detect(head: &[u8], is_all: bool) -> Result<(Option<Utf16>, usize), Refusal> {
+    if let Some(kind) = other_kind(head) {
+        return Err((1, format!("no text but {kind}")));
+    }
     match head {
         [0xEF, 0xBB, 0xBF, ..] => Ok((None, 3)),
         [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => Err((1, remedy("UTF-32", "UTF-32"))),

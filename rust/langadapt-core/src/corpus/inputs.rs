@@ -1,6 +1,7 @@
 //! Which files, in which order, and what their names say about them.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +52,27 @@ impl Source {
     fn bytes(&self) -> Option<u64> {
         let on_disk = || Some(fs::metadata(&self.path).ok().filter(fs::Metadata::is_file)?.len());
         self.place.as_ref().map_or_else(on_disk, |place| Some(place.bytes))
+    }
+}
+
+/// What tells whether a file was written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    /// Device and inode: a file that was replaced under its name is another one, and stays whole for whoever reads it.
+    pub file: (u64, u64),
+    pub bytes: u64,
+    changed: (i64, i64),
+}
+
+impl State {
+    pub fn of(about: &fs::Metadata) -> Self {
+        let file = (about.dev(), about.ino());
+        Self { file, bytes: about.len(), changed: (about.mtime(), about.mtime_nsec()) }
+    }
+
+    /// Says that `path` is not what it was.
+    pub fn changed(path: &Path) -> Error {
+        Error::data(path, "changed while it was read: read it again once it is whole")
     }
 }
 
@@ -152,7 +174,8 @@ fn expand_pattern(pattern: &str, sources: &mut Vec<Source>) -> Result<()> {
     let before = sources.len();
     for path in found {
         let path = path.map_err(|error| Error::io(error.path().to_owned(), std::io::Error::from(error)))?;
-        if path.is_file() {
+        // A link to nothing is no file that may be missing from the text without a word.
+        if fs::metadata(&path).map_err(|error| Error::io(&path, error))?.is_file() {
             sources.push(source_of(path, true)?);
         }
     }

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use parquet::basic::Type;
 use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
@@ -18,7 +18,8 @@ use parquet::file::serialized_reader::SerializedFileReader;
 use super::ReadOptions;
 use super::arriving::{Arrived, wait_for};
 use super::batch::{Batch, Framing};
-use super::inputs::Source;
+use super::encoding::{MARK, other_kind};
+use super::inputs::{Source, State};
 use super::report::{Fault, Kind};
 use crate::memory::try_reserve;
 use crate::{Error, Monitor, Result};
@@ -34,9 +35,15 @@ pub(super) struct ParquetFile {
     column: usize,
     /// Rows of each row group.
     rows: Vec<u64>,
-    bytes: u64,
-    /// Kept open only while a row group is being read: a corpus may have more files than a process may open.
-    reader: Mutex<Weak<SerializedFileReader<Shared>>>,
+    state: State,
+    held: Mutex<Held>,
+}
+
+/// Kept open only from the first row group that is read to the last: a corpus may have more files than a process may
+/// open, and reading a footer again for each of thousands of row groups takes longer than the text.
+struct Held {
+    reader: Option<Arc<SerializedFileReader<Shared>>>,
+    groups_left: usize,
 }
 
 impl ParquetFile {
@@ -47,7 +54,8 @@ impl ParquetFile {
         let metadata = reader.metadata();
         let schema = metadata.file_metadata().schema_descr();
         let columns = || schema.columns().iter().map(|column| column.path().string());
-        let Some(column) = columns().position(|name| name == field) else {
+        let mut named = columns().enumerate().filter(|(_, name)| name == field).map(|(at, _)| at);
+        let Some(column) = named.next() else {
             let list = columns().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             return Err(Error::data(
                 path,
@@ -56,15 +64,19 @@ impl ParquetFile {
                 ),
             ));
         };
+        if named.next().is_some() {
+            return Err(Error::data(path, format!("several columns are called `{field}`: rename all but one")));
+        }
         let about = schema.column(column);
         if about.physical_type() != Type::BYTE_ARRAY || about.max_rep_level() > 0 {
             let kind = about.physical_type();
             return Err(Error::data(path, format!("column `{field}` holds no plain strings (it is {kind} or a list)")));
         }
-        let rows = metadata.row_groups().iter().map(|group| group.num_rows().max(0).cast_unsigned()).collect();
-        let bytes = reader_bytes(path, place)?;
-        let reader = Mutex::new(Arc::downgrade(&reader));
-        Ok(Self { path: Arc::new(path.to_owned()), place: place.to_owned(), column, rows, bytes, reader })
+        let rows: Vec<u64> =
+            metadata.row_groups().iter().map(|group| group.num_rows().max(0).cast_unsigned()).collect();
+        let state = state(path, place)?;
+        let held = Mutex::new(Held { reader: None, groups_left: rows.len() });
+        Ok(Self { path: Arc::new(path.to_owned()), place: place.to_owned(), column, rows, state, held })
     }
 
     /// How many row groups the file has.
@@ -93,35 +105,42 @@ impl ParquetFile {
             row: 1 + self.rows[..group].iter().sum::<u64>(),
             rows: self.rows[group],
             left: self.rows[group],
-            bytes: self.bytes / self.rows.len().max(1) as u64,
+            bytes: self.state.bytes / self.rows.len().max(1) as u64,
             file: Arc::clone(self),
             failed: None,
         })
     }
 
+    /// The open file, for one row group.
     fn shared(&self) -> Result<Arc<SerializedFileReader<Shared>>> {
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = reader.upgrade() {
-            return Ok(open);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = match held.reader.take() {
+            Some(reader) => reader,
+            None => Arc::new(open(&self.path, &self.place)?),
+        };
+        if state(&self.path, &self.place)? != self.state {
+            return Err(State::changed(&self.path));
         }
-        let opened = Arc::new(open(&self.path, &self.place)?);
-        if reader_bytes(&self.path, &self.place)? != self.bytes {
-            return Err(Error::data(self.path.as_path(), "changed while it was read: read it again once it is whole"));
-        }
-        *reader = Arc::downgrade(&opened);
-        Ok(opened)
+        held.groups_left = held.groups_left.saturating_sub(1);
+        held.reader = (held.groups_left > 0).then(|| Arc::clone(&reader));
+        Ok(reader)
     }
 }
 
-fn reader_bytes(path: &Path, place: &Path) -> Result<u64> {
-    Ok(std::fs::metadata(place).map_err(|error| Error::io(path, error))?.len())
+fn state(path: &Path, place: &Path) -> Result<State> {
+    Ok(State::of(&std::fs::metadata(place).map_err(|error| Error::io(path, error))?))
 }
 
 fn open(path: &Path, place: &Path) -> Result<SerializedFileReader<Shared>> {
     let file = File::open(place).map_err(|error| Error::io(path, error))?;
     let bytes = file.metadata().map_err(|error| Error::io(path, error))?.len();
+    let mut head = [0; MARK];
+    let got = file.read_at(&mut head, 0).map_err(|error| Error::io(path, error))?;
     let shared = Shared { path: Arc::new(path.to_owned()), file: Arc::new(file), bytes };
-    guarded(|| SerializedFileReader::new(shared)).map_err(|error| explain(path, error))
+    guarded(|| SerializedFileReader::new(shared)).map_err(|error| match other_kind(&head[..got]) {
+        Some(kind) if !head.starts_with(b"PAR1") => Error::data(path, format!("no Parquet data but {kind}")),
+        _ => explain(path, error),
+    })
 }
 
 /// Runs code of the `parquet` crate, which panics on some damaged files. Such a panic is an error, and silent.
