@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_llama
+from tiny import byte_tokenizer, tiny_llama
 
 from langadapt.errors import DataError
-from langadapt.models.folder import load_model
+from langadapt.models.folder import context_length, load_model, read_generation, read_new_rows
 from langadapt.models.weights import read_header
+from langadapt.tokenizer.files import load_auto
 
 
 def no_weights(folder: Path) -> None:
@@ -65,6 +66,43 @@ def test_parameters_are_never_drawn_at_random(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match=r"the weights lack \d+ parameters of LlamaForCausalLM"):
         load_model(tmp_path)
+
+
+def test_code_of_a_folder_is_neither_run_nor_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(*_: object) -> str:
+        raise AssertionError("the terminal was asked")
+
+    monkeypatch.setattr("builtins.input", ask)
+    tiny_llama().save_pretrained(tmp_path)
+    byte_tokenizer(eos_token="<e>").save_pretrained(tmp_path)
+    (tmp_path / "code.py").write_text("raise SystemExit('run')")
+    config = json.loads((tmp_path / "config.json").read_text())
+    code = {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "of_mine", "auto_map": code}))
+    with pytest.raises(DataError, match="code of its own, which is not run"):
+        load_model(tmp_path)
+    # A class that transformers has itself is taken.
+    (tmp_path / "config.json").write_text(json.dumps({**config, "auto_map": code}))
+    assert type(load_model(tmp_path)).__name__ == "LlamaForCausalLM"
+    tokenizer = {"tokenizer_class": "MyTokenizer", "auto_map": {"AutoTokenizer": ["code.T", None]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(DataError, match="code of its own; save it as"):
+        load_auto(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"a"', '{"new_rows": 5}', '{"new_rows": [[1, "a"]]}', "{}"])
+def test_other_files_of_a_model_are_named_when_they_are_damaged(tmp_path: Path, content: str) -> None:
+    tiny_llama().save_pretrained(tmp_path)
+    for name, read in (("swap.json", read_new_rows), ("generation_config.json", read_generation)):
+        if content.startswith("{") and content != "{" and read is read_generation:
+            continue
+        (tmp_path / name).write_text(content)
+        with pytest.raises(DataError, match=f"{name}: ") as caught:
+            read(tmp_path)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "config.json").write_text('{"text_config": []}')
+    with pytest.raises(DataError, match="not a model's configuration"):
+        context_length(tmp_path)
 
 
 def test_tied_models_lack_nothing(tmp_path: Path) -> None:

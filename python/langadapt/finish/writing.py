@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from langadapt.finish.job import FinishJob
-from langadapt.models.folder import write_json
+from langadapt.models.folder import read_generation, write_json
 from langadapt.models.weights import rewrite_shards
 from langadapt.progress import Progress
 from langadapt.swap.files import config_parts, copy_other_files, set_rows
@@ -52,10 +51,10 @@ def write_configs(job: FinishJob, out: Path) -> None:
     for part in {id(part): part for part in (content, section)}.values():
         part |= spoken
     write_json(out / "config.json", content)
-    generation = tuned.folder / "generation_config.json"
-    if generation.is_file():
-        content = json.loads(generation.read_text(encoding="utf-8"))
-        write_json(out / "generation_config.json", content | translated_ids(content, job.spoken))
+    generation = read_generation(tuned.folder)
+    if generation is not None:
+        ids = translated_ids(generation, job.spoken, tuned.folder / "generation_config.json")
+        write_json(out / "generation_config.json", generation | ids)
 
 
 def special_ids(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from langadapt.artefacts.folders import MANIFEST_NAME, SWAP_REPORT_NAME
@@ -97,13 +98,36 @@ def read_config(folder: Path) -> dict[str, Any]:
         DataError: it is no model's configuration.
     """
     file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not valid JSON: {error}; get the file again") from None
-    if not isinstance(config, dict):
+    config = read_object(file)
+    if not isinstance(config.get("text_config"), (dict, NoneType)):
         raise DataError(f"{file}: not a model's configuration; get the file again")
     return config
+
+
+def read_generation(folder: Path) -> dict[str, Any] | None:
+    """``generation_config.json`` of a model's folder, if it has one.
+
+    Raises:
+        DataError: it is no configuration.
+    """
+    file = folder / "generation_config.json"
+    return read_object(file) if file.is_file() else None
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DataError: it holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not valid JSON: {error}; get the file again") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: no JSON object, which a configuration is; get the file again")
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -124,8 +148,10 @@ def read_new_rows(folder: Path) -> list[int] | None:
     file = folder / SWAP_REPORT_NAME
     if not file.is_file():
         return None
-    spans = json.loads(file.read_text(encoding="utf-8"))["new_rows"]
-    return [row for first, last in spans for row in range(first, last + 1)]
+    try:
+        return [row for first, last in read_object(file)["new_rows"] for row in range(first, last + 1)]
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{file}: not the report of a swap; move it away, or make the swap again") from None
 
 
 def load_model(folder: str | Path, **options: Any) -> Any:
@@ -139,9 +165,9 @@ def load_model(folder: str | Path, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     with readable(folder):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder), use_safetensors=True, output_loading_info=True, **options
-        )
+        # Without an answer about code transformers would ask the terminal.
+        how = {"trust_remote_code": False, **options, "use_safetensors": True, "output_loading_info": True}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), **how)
     model, found = loaded
     missing = sorted(set(found["missing_keys"]) & {name for name, _ in model.named_parameters()})
     if missing:
@@ -162,6 +188,11 @@ def readable(folder: str | Path) -> Iterator[None]:
     except Exception as error:
         if "memory" in str(error).lower():
             raise
+        if "custom code" in str(error):
+            raise DataError(
+                f"{folder}: this model comes with code of its own, which is not run; `swap`, `finish` and "
+                "`tokenizer compare` do so with `--trust-remote-code`"
+            ) from None
         raise DataError(f"{folder}: transformers cannot load this model: {shorten(str(error))}") from error
 
 
@@ -175,8 +206,6 @@ def context_length(model: Path) -> int | None:
         config = read_config(model)
     except FileNotFoundError:
         return None
-    if not isinstance(config.get("text_config", config), dict):
-        raise DataError(f"{model / 'config.json'}: not a model's configuration; get the file again")
     return stated_context(text_config(config))
 
 

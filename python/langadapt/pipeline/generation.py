@@ -13,6 +13,7 @@ from langadapt.errors import ConfigError
 from langadapt.machine import choose_device, quiet_transformers
 from langadapt.models.folder import load_model
 from langadapt.pipeline.finished import model_of
+from langadapt.tokenizer.files import load_auto
 
 Stream = Callable[[str], None]
 """Takes the next piece of text, as soon as its words are whole."""
@@ -47,8 +48,6 @@ def generate(
         DataError: the folder is not a model's.
         TypeError: the prompt is no text.
     """
-    from transformers import AutoTokenizer
-
     if not isinstance(prompt, str):
         raise TypeError(f"prompt: {type(prompt).__name__}; pass a text")
     at_least(1, max_tokens=max_tokens)
@@ -56,7 +55,7 @@ def generate(
     quiet_transformers()
     folder = model_of(model)
     chosen = choose_device(device)
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+    tokenizer = load_auto(folder)
     loaded: Any = load_model(folder, dtype="auto").to(chosen).eval()
     given = prompt_ids(tokenizer, prompt).to(chosen)
     with torch.random.fork_rng(), torch.no_grad():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from langadapt.artefacts.names import SWAP_ROWS_NAME
 from langadapt.artefacts.places import check_space
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.models.embeddings import TokenTables, attribute, find_token_tables, padded_size
-from langadapt.models.folder import read_config, write_json
+from langadapt.models.folder import read_config, read_generation, write_json
 from langadapt.models.skeleton import build_skeleton, model_names
-from langadapt.models.weights import INDEX, Entry, read_entries, read_tensor, rewrite_shards
+from langadapt.models.weights import INDEX, Entry, read_entries, read_tensor, rewrite_shards, same_values
 from langadapt.progress import Progress
 from langadapt.swap.matching import VocabularyMatch, match_vocabularies
 from langadapt.swap.report import Sizes, SwapReport, make_report
@@ -34,7 +33,7 @@ from langadapt.swap.rows.kept import write_plans
 from langadapt.swap.rows.options import DEFAULTS, SwapOptions
 from langadapt.swap.rows.plan import RowPlan
 from langadapt.swap.rows.tables import TablePlans, plan_tables, table_matrix
-from langadapt.swap.special_ids import mismatch_notes, translated_ids
+from langadapt.swap.special_ids import is_id, mismatch_notes, translated_ids
 from langadapt.tokenizer.files import TOKENIZER_FILES, check_agreement
 from langadapt.vectors.cbow import load_vectors
 
@@ -193,7 +192,21 @@ def read_model(folder: Path, trust_remote_code: bool = False) -> StoredModel:
     missing = [name for name in tables.names if name != tables.bias and name not in names.values()]
     if missing:
         raise DataError(f"{folder}: the weights hold no `{missing[0]}`; the files are no whole model")
+    check_tied(folder, entries, names)
     return StoredModel(folder, config, skeleton, entries, tables, names)
+
+
+def check_tied(folder: Path, entries: Mapping[str, Entry], names: Mapping[str, str]) -> None:
+    """Raise DataError where what the configuration ties is stored twice, and not alike: transformers then takes both,
+    others one of them."""
+    first: dict[str, str] = {}
+    for key, name in names.items():
+        one = first.setdefault(name, key)
+        if one != key and not same_values(entries[one], entries[key]):
+            raise DataError(
+                f"{folder}: `{one}` and `{key}` are one matrix by config.json, but not in the files; set "
+                "`tie_word_embeddings` to false there if both are meant"
+            )
 
 
 def table_aliases(skeleton: Any, tables: TokenTables) -> dict[str, str]:
@@ -212,8 +225,8 @@ def stored_notes(job: PreparedSwap) -> list[str]:
     """What a user should know of the model before it is swapped."""
     stored = job.stored
     notes = mismatch_notes(stored.config.get_text_config().to_dict(), job.match, stored.tables.rows)
-    loaded, shape = model_names(stored.skeleton, stored.entries), stored.input.shape
-    unread = [name for name, entry in stored.entries.items() if entry.shape == shape and name not in loaded]
+    loaded, rows = model_names(stored.skeleton, stored.entries), stored.tables.rows
+    unread = [name for name, entry in stored.entries.items() if rows in entry.shape and name not in loaded]
     if unread:
         notes.append(
             f"{', '.join(unread)}: as long as the input matrix, but transformers does not load it; it was not swapped"
@@ -225,7 +238,9 @@ def load_rows(job: PreparedSwap, name: str) -> Tensor:
     """A tensor with a row per token, as a matrix."""
     tensor, tables = read_tensor(job.stored.entries[name]), job.stored.tables
     if len(tensor) != tables.others.get(job.stored.names[name], tables.rows):
-        raise MismatchError(f"`{name}` has {len(tensor)} rows, but the model's configuration says {tables.rows}")
+        raise MismatchError(
+            f"{job.stored.folder}: `{name}` has {len(tensor)} rows, but config.json says {tables.rows}; get both again"
+        )
     return table_matrix(tensor, tables.rows, job.match)
 
 
@@ -249,13 +264,15 @@ def write_configs(job: PreparedSwap, out: Path) -> None:
     copy_other_files(folder, out)
     content, section = config_parts(job.stored)
     set_rows(job.stored, content, section, job.rows)
-    for part in (content, section):
-        part |= translated_ids(part, job.match)
+    for part, config in ((content, job.stored.config), (section, job.stored.config.get_text_config())):
+        # A file leaves out what is a class's default, which speaks of the class's first vocabulary.
+        defaults = {key: value for key, value in config.to_dict().items() if is_id(key)}
+        part |= translated_ids(defaults | part, job.match, folder / "config.json")
     write_json(out / "config.json", content)
-    generation = folder / "generation_config.json"
-    if generation.is_file():
-        content = json.loads(generation.read_text(encoding="utf-8"))
-        write_json(out / "generation_config.json", content | translated_ids(content, job.match))
+    generation = read_generation(folder)
+    if generation is not None:
+        ids = translated_ids(generation, job.match, folder / "generation_config.json")
+        write_json(out / "generation_config.json", generation | ids)
 
 
 def copy_other_files(folder: Path, out: Path) -> None:

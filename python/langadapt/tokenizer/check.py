@@ -18,7 +18,7 @@ from rich.text import Text
 from safetensors import safe_open
 
 from langadapt.errors import shorten
-from langadapt.models.folder import read_config
+from langadapt.models.folder import read_config, text_config
 from langadapt.terminal import literal
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.llamacpp import llamacpp_form
@@ -328,7 +328,7 @@ def model_config(model: Path) -> dict[str, Any]:
         FileNotFoundError: ``model`` is no folder of a model.
     """
     config = read_config(model)
-    return {**config, **config.get("text_config", {})}
+    return {**config, **text_config(config)}
 
 
 def embedding_rows(tokenizer: Tokenizer, model: Path) -> Finding:

@@ -108,8 +108,8 @@ def as_loaded(auto: Any, config: dict[str, Any]) -> dict[str, bytes]:
     return {CONFIG_FILE: json_bytes(config | roles)}
 
 
-def load_auto(folder: Path) -> Any:
-    """The tokenizer in ``folder`` as transformers loads it.
+def load_auto(folder: str | Path) -> Any:
+    """The tokenizer in ``folder`` as transformers loads it, without running code that lies there.
 
     Raises:
         DataError: it cannot.
@@ -119,11 +119,15 @@ def load_auto(folder: Path) -> Any:
     failure = f"{folder}: transformers cannot load this tokenizer"
     try:
         with package_errors(failure):
-            return AutoTokenizer.from_pretrained(folder)
+            # Without the answer transformers would ask the terminal, where none is expected.
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except DataError:
         raise
     except Exception as error:
         # Of a dozen kinds, which seldom name the folder.
+        if "custom code" in str(error):
+            failure += ", which comes with code of its own; save it as a tokenizer.json first"
+            raise DataError(failure) from None
         raise DataError(f"{failure}: {shorten(str(error))}") from None
 
 
