@@ -11,8 +11,9 @@ import pytest
 import torch
 from tiny import byte_tokenizer, tiny_llama
 
-from langadapt.errors import DataError
-from langadapt.models.folder import context_length, load_model, read_generation, read_new_rows
+from langadapt.errors import ConfigError, DataError
+from langadapt.models.folder import context_length, load_model, read_generation, read_new_rows, resolve_model
+from langadapt.models.skeleton import build_skeleton
 from langadapt.models.weights import read_header
 from langadapt.tokenizer.files import load_auto
 
@@ -103,6 +104,17 @@ def test_other_files_of_a_model_are_named_when_they_are_damaged(tmp_path: Path, 
     (tmp_path / "config.json").write_text('{"text_config": []}')
     with pytest.raises(DataError, match="not a model's configuration"):
         context_length(tmp_path)
+
+
+def test_an_adapter_beside_a_model_is_not_loaded_in_its_place(tmp_path: Path) -> None:
+    tiny_llama().save_pretrained(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "else/where", "peft_type": "LORA"}')
+    for load in (load_model, build_skeleton):
+        with pytest.raises(DataError, match=r"adapter_config\.json: .* merge it"):
+            load(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"no model folder .* merge it into its model first"):
+        resolve_model(str(tmp_path))
 
 
 def test_tied_models_lack_nothing(tmp_path: Path) -> None:

@@ -234,6 +234,23 @@ def test_weights_in_one_file_go_before_an_index_as_in_transformers(work: Path, t
     )
 
 
+def test_files_of_the_old_vocabulary_stay_behind(work: Path, tmp_path: Path) -> None:
+    source = build("gpt_neox", tmp_path / "model", work / "source")
+    old = (
+        "tekken.json",
+        "params.json",
+        "x.tiktoken",
+        "sentencepiece.bpe.model",
+        "vocab.bpe",
+        "pytorch_model.bin.index.json",
+    )
+    for name in (*old, "preprocessor_config.json", "code.py"):
+        (source / name).write_text("{}")
+    swap_folder(source, work / "target", tmp_path / "out", method="mean")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert not names & set(old) and {"preprocessor_config.json", "code.py"} <= names
+
+
 def test_a_tied_matrix_that_is_stored_twice_must_be_one(work: Path, tmp_path: Path) -> None:
     """transformers takes both, and unties them; llama.cpp and vLLM take one."""
     source = build("gemma3", tmp_path / "model", work / "source")

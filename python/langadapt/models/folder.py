@@ -19,6 +19,7 @@ CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_
 """Fields of a config that say how many tokens a model was made for; architectures differ."""
 
 
+ADAPTER = "adapter_config.json"
 WEIGHTS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 """Files of a model that are fetched from the hub."""
 
@@ -49,7 +50,8 @@ def local_model(name: str) -> Path | None:
     if (path / "config.json").is_file():
         return path
     if path.exists():
-        raise ConfigError(f"model: {name} is no model folder (no config.json in it)")
+        merge = "; it is an adapter: merge it into its model first" if (path / ADAPTER).is_file() else ""
+        raise ConfigError(f"model: {name} is no model folder (no config.json in it){merge}")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ConfigError(f"model: {name}: no such folder")
     return None
@@ -137,7 +139,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def tokenizer_file(folder: Path) -> Path:
     """What identifies the tokenizer in ``folder``."""
-    for name in ("tokenizer.json", "tokenizer.model"):
+    for name in ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt"):
         if (folder / name).is_file():
             return folder / name
     raise ConfigError(f"{folder}: no tokenizer.json and no tokenizer.model")
@@ -164,6 +166,7 @@ def load_model(folder: str | Path, **options: Any) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    check_whole(Path(folder))
     with readable(folder):
         # Without an answer about code transformers would ask the terminal.
         how = {"trust_remote_code": False, **options, "use_safetensors": True, "output_loading_info": True}
@@ -176,6 +179,15 @@ def load_model(folder: str | Path, **options: Any) -> Any:
             f"`{missing[0]}`; they are of another model, or not whole"
         )
     return model
+
+
+def check_whole(folder: Path) -> None:
+    """Raise DataError where an adapter lies in a model's folder: transformers would load the model that it names."""
+    if (folder / ADAPTER).is_file():
+        raise DataError(
+            f"{folder / ADAPTER}: transformers would load the model that this adapter names, not the one beside it; "
+            "merge it (peft's `merge_and_unload`) and give that model, or move the adapter away"
+        )
 
 
 @contextmanager

@@ -47,9 +47,11 @@ def write_between(start: Path, end: Path, amount: float, out: Path, *, progress:
     files = {entry.file for entry in last.values()}
     moved = {name: entry.shape for name, entry in last.items() if entry.dtype in DTYPES}
     with new_folder(out, [start, end]) as folder:
-        for path in sorted(end.iterdir()):
+        for path in sorted([*end.iterdir(), *end.glob("*/*.jinja")]):
             if path.is_file() and path not in files and not path.name.startswith(".") and path.name != MANIFEST_NAME:
-                shutil.copyfile(path, folder / path.name)
+                copy = folder / path.relative_to(end)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
         rewrite_shards(end, folder, moved, make, entries=last, progress=progress)
         inputs = fingerprints({"start": start, "end": end})
         write_manifest(folder, "dial", {"amount": amount}, inputs, summary={})

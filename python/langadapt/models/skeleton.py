@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from langadapt.errors import DataError
-from langadapt.models.folder import readable
+from langadapt.models.folder import check_whole, readable
 
 
 def build_skeleton(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
@@ -22,6 +22,7 @@ def build_skeleton(folder: Path, *, trust_remote_code: bool = False) -> tuple[An
     """
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder}: no config.json; this is no model folder")
+    check_whole(folder)
     with readable(folder), torch.device("meta"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         # In bfloat16: grouped products of experts have no other meta kernel.

@@ -25,7 +25,7 @@ from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.models.embeddings import TokenTables, attribute, find_token_tables, padded_size
 from langadapt.models.folder import read_config, read_generation, write_json
 from langadapt.models.skeleton import build_skeleton, model_names
-from langadapt.models.weights import INDEX, Entry, read_entries, read_tensor, rewrite_shards, same_values
+from langadapt.models.weights import Entry, read_entries, read_tensor, rewrite_shards, same_values
 from langadapt.progress import Progress
 from langadapt.swap.matching import VocabularyMatch, match_vocabularies
 from langadapt.swap.report import Sizes, SwapReport, make_report
@@ -34,13 +34,20 @@ from langadapt.swap.rows.options import DEFAULTS, SwapOptions
 from langadapt.swap.rows.plan import RowPlan
 from langadapt.swap.rows.tables import TablePlans, plan_tables, table_matrix
 from langadapt.swap.special_ids import is_id, mismatch_notes, translated_ids
-from langadapt.tokenizer.files import TOKENIZER_FILES, check_agreement
+from langadapt.tokenizer.agreement import check_agreement
+from langadapt.tokenizer.files import TOKENIZER_FILES
 from langadapt.vectors.cbow import load_vectors
 
-LEFT_OUT = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx", ".md"}
-"""Weights that are rewritten or would be stale, and the old model's card."""
-STALE = (INDEX, SWAP_REPORT_NAME, SWAP_ROWS_NAME, FINISH_REPORT_NAME, MANIFEST_NAME, *TOKENIZER_FILES)
-"""Files that speak of another model's weights or vocabulary."""
+LEFT_OUT = (
+    *(".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx", ".ot", ".index.json", ".md"),
+    *(".model", ".tiktoken", ".spm", ".model.v3"),
+)
+"""Endings of weights, which are rewritten or would be stale, of the old model's card, and of tokenizers."""
+STALE = (
+    *(SWAP_REPORT_NAME, SWAP_ROWS_NAME, FINISH_REPORT_NAME, MANIFEST_NAME, *TOKENIZER_FILES),
+    *("vocab.bpe", "encoder.json", "tekken.json", "params.json"),
+)
+"""Files that speak of another model's weights or vocabulary; the last two, Mistral's own, vLLM reads first."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +285,7 @@ def write_configs(job: PreparedSwap, out: Path) -> None:
 def copy_other_files(folder: Path, out: Path) -> None:
     """Copy what belongs to a model besides weights, tokenizer and what was said of them."""
     for path in sorted(folder.iterdir()):
-        stale = path.suffix in LEFT_OUT or path.name in STALE
+        stale = path.name.endswith(LEFT_OUT) or path.name in STALE
         if path.is_file() and not stale and not path.name.startswith("."):
             shutil.copyfile(path, out / path.name)
 

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from langadapt.errors import shorten
 from langadapt.models.folder import read_config, text_config
 from langadapt.terminal import literal
+from langadapt.tokenizer.agreement import doubts
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.llamacpp import llamacpp_form
 from langadapt.tokenizer.package import load_package, package_errors
@@ -67,6 +68,7 @@ def check_tokenizer(
         lambda: round_trip(tokenizer, extra),
         lambda: sentencepiece_parity(tokenizer, extra),
         lambda: combining_marks(tokenizer, extra),
+        lambda: verdict("transformers", doubts(tokenizer), [], "`AutoTokenizer` gives the same ids"),
         lambda: unreachable_tokens(tokenizer),
         lambda: special_tokens(tokenizer),
         lambda: special_tokens_in_text(tokenizer),
@@ -254,7 +256,9 @@ def digits(tokenizer: Tokenizer) -> Finding:
     uneven = [length for length, found in sorted(shapes.items()) if len(found) > 1]
     if uneven:
         return Finding("digits", "warning", f"numbers of {uneven[0]} digits are cut in {len(shapes[uneven[0]])} ways")
-    longest = max(length for found in shapes.values() for shape in found for length in shape) if shapes else 0
+    longest = max((length for found in shapes.values() for shape in found for length in shape), default=0)
+    if not longest:
+        return Finding("digits", "warning", "numbers become no tokens of digits")
     return Finding("digits", "ok", "one by one" if longest == 1 else f"in groups of up to {longest}, always alike")
 
 

@@ -82,6 +82,7 @@ class Tokenizer:
         self.vocab_size: int = self._backend.vocab_size
         """One more than the largest id, added tokens included: the rows that an embedding matrix needs."""
         self._special = special_tokens(tokenizer_config(self.companions, self.name))
+        chat_templates(self.companions, self.name)  # which are refused here, not late
         self._transformers: PreTrainedTokenizerFast | None = None
 
     @classmethod
