@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,22 @@ def test_the_same_seed_writes_the_same_and_greedy_is_transformers_own(run: Path)
         given = torch.cat([given, loaded(given).logits[:, -1:].argmax(-1)], 1)
     expected = tokenizer.decode(given[0, len(ids) :], skip_special_tokens=True)
     assert generate(model, "Es war", max_tokens=5, temperature=0) == expected
+
+
+def test_nothing_of_the_models_own_generation_config_goes_on(run: Path, tmp_path: Path) -> None:
+    model, copy = run / "trained" / "focus" / "final", tmp_path / "copy"
+    plain = generate(model, "Es war", max_tokens=12, temperature=0)
+    own = {
+        "num_beams": 3,
+        "repetition_penalty": 50.0,
+        "no_repeat_ngram_size": 1,
+        "stop_strings": ["a"],
+        "max_length": 2,
+    }
+    for content in (own, {"num_beams": 0}, {"return_dict_in_generate": True}):
+        shutil.copytree(model, copy, dirs_exist_ok=True)
+        (copy / "generation_config.json").write_text(json.dumps(content))
+        assert generate(copy, "Es war", max_tokens=12, temperature=0) == plain
 
 
 def test_what_is_streamed_is_what_is_returned(run: Path) -> None:

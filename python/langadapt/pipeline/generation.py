@@ -57,13 +57,14 @@ def generate(
     chosen = choose_device(device)
     tokenizer = load_auto(folder)
     loaded: Any = load_model(folder, dtype="auto").to(chosen).eval()
+    # In its place, not beside it: beams, penalties and stop strings of the model's own would go on.
+    loaded.generation_config = configuration(tokenizer, max_tokens, temperature)
     given = prompt_ids(tokenizer, prompt).to(chosen)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         written = loaded.generate(
             given,
             attention_mask=torch.ones_like(given),
-            generation_config=configuration(tokenizer, max_tokens, temperature),
             streamer=None if stream is None else streamer(tokenizer, stream),
         )
     return str(tokenizer.decode(written[0, given.shape[1] :], skip_special_tokens=True))
@@ -78,7 +79,7 @@ def configuration(tokenizer: Any, max_tokens: int, temperature: float) -> Any:
 
 
 def draws(temperature: float) -> dict[str, Any]:
-    """How tokens are chosen; said in full, for what is left out is taken from the model's own generation config."""
+    """How tokens are chosen."""
     if not temperature:
         return {"do_sample": False}
     return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}

@@ -266,6 +266,9 @@ class Tokenizer:
             with scratch_folder("langadapt-tokenizer") as folder:
                 self.save_pretrained(folder)
                 self._transformers = PreTrainedTokenizerFast.from_pretrained(folder)
+            if self._transformers.chat_template is None:
+                # That of a processor, which a tokenizer of transformers does not look at.
+                self._transformers.chat_template = chat_templates(self.companions).get("default")
             # Not that of a folder which is gone.
             self._transformers.name_or_path = self.name
         return self._transformers
