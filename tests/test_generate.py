@@ -14,8 +14,11 @@ from typer.testing import CliRunner
 from langadapt.cli.main import app
 from langadapt.corpus.build import build_corpus
 from langadapt.errors import ConfigError
+from langadapt.machine import choose_device
 from langadapt.pipeline.finished import held_out, model_of, start_of
 from langadapt.pipeline.generation import generate
+from langadapt.swap.rows.options import SwapOptions
+from langadapt.vectors import train_vectors
 
 RECIPE = "name: a\nmodel: m\nout: o\ntarget_language: German\ncorpus: {{target: [x]}}\nswap: {{method: {method}}}\n"
 
@@ -90,6 +93,31 @@ def test_numbers_out_of_range_and_runs_that_are_not_over(run: Path, tmp_path: Pa
         model_of(tmp_path)
     result = CliRunner().invoke(app, ["generate", str(tmp_path), "--prompt", "Es war"])
     assert isinstance(result.exception, ConfigError) and result.stdout == ""
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64])
+def test_seeds_that_no_generator_takes(run: Path, tmp_path: Path, seed: int) -> None:
+    for use in (
+        lambda: generate(run, "x", seed=seed),
+        lambda: SwapOptions(seed=seed),
+        lambda: train_vectors(tmp_path, seed=seed),
+    ):
+        with pytest.raises(ConfigError, match=rf"seed: {seed} is not in \[0, 2\*\*63\)"):
+            use()
+
+
+@pytest.mark.parametrize("name", ["meta", "hpu", "vulkan", "privateuseone", "xla"])
+def test_devices_that_are_not_there(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"device: {name} cannot be used here"):
+        choose_device(name)
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == "cuda:1"
+    with pytest.raises(ConfigError, match="cuda:2, but torch sees 2 GPUs"):
+        choose_device("cuda:2")
 
 
 def test_a_training_on_conversations_is_a_run(tmp_path: Path) -> None:

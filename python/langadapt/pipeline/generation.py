@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from langadapt.checks import at_least
+from langadapt.checks import at_least, seed_fits
 from langadapt.errors import ConfigError
 from langadapt.machine import choose_device, quiet_transformers
 from langadapt.models.folder import load_model
@@ -52,6 +52,7 @@ def generate(
         raise TypeError(f"prompt: {type(prompt).__name__}; pass a text")
     at_least(1, max_tokens=max_tokens)
     at_least(0, temperature=temperature)
+    seed_fits(seed)
     quiet_transformers()
     folder = model_of(model)
     chosen = choose_device(device)
