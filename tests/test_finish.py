@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from finish_kit import (
     tokenizer_of,
     train,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sample_tokenizers import ENGLISH, GERMAN
 from test_swap_memory import peak_growth, sparse_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -213,6 +214,18 @@ def test_an_instruct_model_of_another_base_is_refused_by_its_tensors(family: Fam
     with pytest.raises(ConfigError, match=r"weights point elsewhere, least alike \(cosine\): `model.layers"):
         finish_folder(family.adapted, unrelated, tmp_path / "out", base=family.base, scale=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_buffers_that_older_releases_stored_are_no_difference(family: Family, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(family.base, base)
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    for folder, out in ((family.base, "expected"), (base, "out")):
+        finish_folder(family.adapted, family.instruct, tmp_path / out, base=folder, scale=1)
+    found, expected = (load_file(tmp_path / out / "model.safetensors") for out in ("out", "expected"))
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
 
 
 def test_other_mistakes_are_said_in_words(family: Family, tmp_path: Path) -> None:

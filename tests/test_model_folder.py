@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import byte_tokenizer, tiny_llama
 
 from langadapt.errors import ConfigError, DataError
 from langadapt.models.folder import context_length, load_model, read_generation, read_new_rows, resolve_model
 from langadapt.models.skeleton import build_skeleton
-from langadapt.models.weights import read_header
+from langadapt.models.weights import check_precision, read_header
+from langadapt.swap.files import read_model
 from langadapt.tokenizer.files import load_auto
 
 
@@ -44,7 +46,7 @@ def broken_config(folder: Path) -> None:
 def test_a_damaged_model_is_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     tiny_llama().save_pretrained(tmp_path)
     damage(tmp_path)
-    with pytest.raises(DataError, match="cannot load this model") as caught:
+    with pytest.raises(DataError, match="cannot load this model|not valid JSON") as caught:
         load_model(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -115,6 +117,40 @@ def test_an_adapter_beside_a_model_is_not_loaded_in_its_place(tmp_path: Path) ->
     (tmp_path / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"no model folder .* merge it into its model first"):
         resolve_model(str(tmp_path))
+
+
+def test_weights_under_a_name_of_their_own_are_not_left_for_others(tmp_path: Path) -> None:
+    tiny_llama().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "transformers_weights": "other.safetensors"}))
+    for load in (load_model, build_skeleton):
+        with pytest.raises(DataError, match=r"config\.json: names a file of weights"):
+            load(tmp_path)
+
+
+def change_weights(folder: Path, change: Callable[[str, torch.Tensor], torch.Tensor | None]) -> None:
+    tensors = {name: change(name, tensor) for name, tensor in load_file(folder / "model.safetensors").items()}
+    kept = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_what_is_no_whole_model_is_refused_by_its_files(tmp_path: Path) -> None:
+    tiny_llama().save_pretrained(tmp_path)
+    read_model(tmp_path)
+    change_weights(tmp_path, lambda name, tensor: None if "layers.1" in name else tensor)
+    with pytest.raises(DataError, match=r"the weights lack 9 parameters of LlamaForCausalLM, .*`model\.layers\.1\."):
+        read_model(tmp_path)
+    tiny_llama().save_pretrained(tmp_path)
+    change_weights(tmp_path, lambda name, tensor: tensor[:10] if "q_proj" in name else tensor)
+    with pytest.raises(DataError, match=r"q_proj.weight` is \[10, 32\], by config.json \[32, 32\]; they"):
+        read_model(tmp_path)
+    with pytest.raises(DataError, match="other shapes than its config"):
+        load_model(tmp_path)
+
+
+def test_double_precision_is_not_quantised(tmp_path: Path) -> None:
+    tiny_llama().double().save_pretrained(tmp_path)
+    check_precision(tmp_path)
 
 
 def test_tied_models_lack_nothing(tmp_path: Path) -> None:

@@ -182,11 +182,17 @@ def load_model(folder: str | Path, **options: Any) -> Any:
 
 
 def check_whole(folder: Path) -> None:
-    """Raise DataError where an adapter lies in a model's folder: transformers would load the model that it names."""
+    """Raise DataError where an adapter lies in a model's folder, or its configuration names a file of weights:
+    transformers would load the model that the one names, or the file."""
     if (folder / ADAPTER).is_file():
         raise DataError(
             f"{folder / ADAPTER}: transformers would load the model that this adapter names, not the one beside it; "
             "merge it (peft's `merge_and_unload`) and give that model, or move the adapter away"
+        )
+    if (folder / "config.json").is_file() and read_config(folder).get("transformers_weights"):
+        raise DataError(
+            f"{folder / 'config.json'}: names a file of weights (`transformers_weights`); call it model.safetensors "
+            "and take that line out"
         )
 
 
@@ -205,7 +211,10 @@ def readable(folder: str | Path) -> Iterator[None]:
                 f"{folder}: this model comes with code of its own, which is not run; `swap`, `finish` and "
                 "`tokenizer compare` do so with `--trust-remote-code`"
             ) from None
-        raise DataError(f"{folder}: transformers cannot load this model: {shorten(str(error))}") from error
+        said = shorten(str(error))
+        if "ignore_mismatched_sizes" in said:
+            said = "its weights have other shapes than its config.json says; they are of different models"
+        raise DataError(f"{folder}: transformers cannot load this model: {said}") from error
 
 
 def context_length(model: Path) -> int | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from langadapt.artefacts.folders import MANIFEST_NAME, fingerprints, new_folder, write_manifest
 from langadapt.errors import ConfigError, MismatchError
+from langadapt.models.skeleton import build_skeleton, loaded_names
 from langadapt.models.weights import DTYPES, Entry, read_entries, read_tensor, rewrite_shards
 from langadapt.progress import Progress
 
@@ -37,6 +38,8 @@ def write_between(start: Path, end: Path, amount: float, out: Path, *, progress:
     if not 0.0 <= amount <= 1.0:
         raise ConfigError(f"amount: {amount:g} is not within 0 (the start) and 1 (the end)")
     first, last = read_entries(start), read_entries(end)
+    if first.keys() != last.keys():
+        first, last = as_loaded(first, last, end)
     check_pair(start, first, end, last)
 
     def make(name: str) -> Tensor:
@@ -55,6 +58,28 @@ def write_between(start: Path, end: Path, amount: float, out: Path, *, progress:
         rewrite_shards(end, folder, moved, make, entries=last, progress=progress)
         inputs = fingerprints({"start": start, "end": end})
         write_manifest(folder, "dial", {"amount": amount}, inputs, summary={})
+
+
+def as_loaded(first: dict[str, Entry], last: dict[str, Entry], end: Path) -> tuple[dict[str, Entry], dict[str, Entry]]:
+    """The same tensors by the names in the files of ``end``, without those that loading skips: models that are
+    published have other prefixes, tied matrices twice, or buffers, which a training does not write again."""
+    skeleton = build_skeleton(end)[1]
+    state, owners = skeleton.state_dict(keep_vars=True), {}
+    for name, tensor in state.items():
+        owners.setdefault(id(tensor), name)
+
+    def names(entries: dict[str, Entry]) -> dict[str, str]:
+        loaded = loaded_names(skeleton, entries)
+        return {key: owners[id(state[name])] for key, name in loaded.same.items()} | {
+            key: key for key in loaded.computed
+        }
+
+    before, after = names(first), names(last)
+    by_name = {name: first[key] for key, name in before.items()}
+    known = set(after.values())
+    pairs = {key: by_name[name] for key, name in after.items() if name in by_name}
+    alone = {name: entry for name, entry in by_name.items() if name not in known}
+    return {**pairs, **alone}, {key: last[key] for key in after}
 
 
 def check_pair(start: Path, first: dict[str, Entry], end: Path, last: dict[str, Entry]) -> None:

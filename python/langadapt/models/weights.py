@@ -145,7 +145,7 @@ def check_precision(folder: Path) -> None:
         ConfigError: the weights are quantised, by their files or by ``config.json``.
     """
     found = {entry.dtype for entry in read_entries(folder).values()}
-    quantised = sorted(dtype for dtype in found if dtype.startswith(("F8", "F6", "F4")))
+    quantised = sorted(dtype for dtype in found if dtype.startswith("F") and BITS[dtype] < 16)
     config = read_config(folder)
     stated = config.get("quantization_config") or text_config(config).get("quantization_config")
     if stated or quantised:
@@ -184,7 +184,7 @@ def read_tensor(entry: Entry) -> Tensor:
     """
     dtype = DTYPES.get(entry.dtype)
     if dtype is None:
-        raise DataError(f"{entry.file}: embeddings are stored as {entry.dtype}; swap the unquantised model")
+        raise DataError(f"{entry.file}: weights are stored as {entry.dtype}; take the unquantised model")
     data = bytearray(entry.end - entry.start)
     with entry.file.open("rb") as file:
         file.seek(entry.start)

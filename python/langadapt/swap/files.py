@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from langadapt.artefacts.places import check_space
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.models.embeddings import TokenTables, attribute, find_token_tables, padded_size
 from langadapt.models.folder import read_config, read_generation, write_json
-from langadapt.models.skeleton import build_skeleton, model_names
-from langadapt.models.weights import Entry, read_entries, read_tensor, rewrite_shards, same_values
+from langadapt.models.skeleton import LoadedNames, build_skeleton, loaded_names
+from langadapt.models.weights import DTYPES, Entry, read_entries, read_tensor, rewrite_shards, same_values
 from langadapt.progress import Progress
 from langadapt.swap.matching import VocabularyMatch, match_vocabularies
 from langadapt.swap.report import Sizes, SwapReport, make_report
@@ -194,12 +194,13 @@ def read_model(folder: Path, trust_remote_code: bool = False) -> StoredModel:
     config, skeleton = build_skeleton(folder, trust_remote_code=trust_remote_code)
     entries = read_entries(folder)
     tables = find_token_tables(skeleton)
-    aliases = table_aliases(skeleton, tables)
-    names = {key: aliases[name] for key, name in model_names(skeleton, entries).items() if name in aliases}
+    aliases, loaded = table_aliases(skeleton, tables), loaded_names(skeleton, entries)
+    names = {key: aliases[name] for key, name in loaded.same.items() if name in aliases}
     missing = [name for name in tables.names if name != tables.bias and name not in names.values()]
     if missing:
         raise DataError(f"{folder}: the weights hold no `{missing[0]}`; the files are no whole model")
     check_tied(folder, entries, names)
+    check_parameters(folder, skeleton, entries, loaded=loaded, tables=aliases)
     return StoredModel(folder, config, skeleton, entries, tables, names)
 
 
@@ -213,6 +214,30 @@ def check_tied(folder: Path, entries: Mapping[str, Entry], names: Mapping[str, s
             raise DataError(
                 f"{folder}: `{one}` and `{key}` are one matrix by config.json, but not in the files; set "
                 "`tie_word_embeddings` to false there if both are meant"
+            )
+
+
+def check_parameters(
+    folder: Path, skeleton: Any, entries: Mapping[str, Entry], *, loaded: LoadedNames, tables: Container[str]
+) -> None:
+    """Raise DataError where the files hold other tensors than the class needs, as far as it loads them as they are.
+
+    Tables by token id are left out, whose rows have errors of their own, and quantised models, whose layers are stored
+    in other forms.
+    """
+    state = skeleton.state_dict(keep_vars=True)
+    for key, name in loaded.same.items():
+        found, needed = list(entries[key].shape), list(state[name].shape)
+        if found != needed and name not in tables and entries[key].dtype in DTYPES:
+            raise DataError(f"{folder}: `{key}` is {found}, by config.json {needed}; they are of different models")
+    if loaded.complete and not getattr(skeleton.config, "quantization_config", None):
+        there = {id(state[name]) for name in loaded.same.values()}
+        missing = [name for name, parameter in skeleton.named_parameters() if id(parameter) not in there]
+        missing = [name for name in missing if name not in tables]
+        if missing:
+            raise DataError(
+                f"{folder}: the weights lack {len(missing)} parameters of {type(skeleton).__name__}, the first is "
+                f"`{missing[0]}`; they are of another model, or not whole"
             )
 
 
@@ -232,8 +257,9 @@ def stored_notes(job: PreparedSwap) -> list[str]:
     """What a user should know of the model before it is swapped."""
     stored = job.stored
     notes = mismatch_notes(stored.config.get_text_config().to_dict(), job.match, stored.tables.rows)
-    loaded, rows = model_names(stored.skeleton, stored.entries), stored.tables.rows
-    unread = [name for name, entry in stored.entries.items() if rows in entry.shape and name not in loaded]
+    loaded, rows = loaded_names(stored.skeleton, stored.entries), stored.tables.rows
+    known = loaded.same.keys() | loaded.computed
+    unread = [name for name, entry in stored.entries.items() if rows in entry.shape and name not in known]
     if unread:
         notes.append(
             f"{', '.join(unread)}: as long as the input matrix, but transformers does not load it; it was not swapped"
