@@ -146,6 +146,11 @@ def test_against_a_model(tmp_path: Path) -> None:
     assert found(tokenizer, "model rows", against=small).status == "failed"
     with pytest.raises(FileNotFoundError):
         check_tokenizer(tokenizer, against=tmp_path / "absent")
+    (fits / "other.safetensors").write_bytes(b"no part of the model")
+    (fits / "config.json").write_text(json.dumps({"vocab_size": "many", "text_config": None}))
+    assert "4 spare" in found(tokenizer, "model rows", against=fits).detail
+    (fits / "model.safetensors").write_bytes(b"cut")
+    assert "model.safetensors: not a safetensors file" in found(tokenizer, "model rows", against=fits).detail
 
 
 def test_chat_template(tmp_path: Path) -> None:

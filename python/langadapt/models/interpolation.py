@@ -64,7 +64,8 @@ def as_loaded(first: dict[str, Entry], last: dict[str, Entry], end: Path) -> tup
     """The same tensors by the names in the files of ``end``, without those that loading skips: models that are
     published have other prefixes, tied matrices twice, or buffers, which a training does not write again."""
     skeleton = build_skeleton(end)[1]
-    state, owners = skeleton.state_dict(keep_vars=True), {}
+    state = skeleton.state_dict(keep_vars=True)
+    owners: dict[int, str] = {}
     for name, tensor in state.items():
         owners.setdefault(id(tensor), name)
 
