@@ -24,6 +24,7 @@ from langadapt.swap.files import swap_folder
 from langadapt.swap.loaded import swap_tokenizer
 from langadapt.swap.matching import match_vocabularies
 from langadapt.swap.special_ids import translated_ids
+from langadapt.tokenizer.encoder import Tokenizer
 
 SOURCE_SIZE = 420
 
@@ -245,6 +246,21 @@ def test_chat_template_and_special_ids(tokenizers, tmp_path) -> None:
     match = match_vocabularies(*tokenizers)
     ends = [match.target.roles["eos"], match.target_of(7)]
     assert generation["eos_token_id"] == [end for end in ends if end is not None]
+
+
+def test_roles_that_only_names_tell_are_the_same_everywhere(tokenizers, tmp_path) -> None:
+    build("llama-tied").save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tokenizers[0]).save_pretrained(tmp_path / "model")
+    Tokenizer.from_pretrained(tokenizers[1]).save_pretrained(tmp_path / "target")
+    (tmp_path / "target" / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    swap_folder(tmp_path / "model", tmp_path / "target", tmp_path / "out", method="mean")
+    config, own = (
+        json.loads((tmp_path / "out" / "config.json").read_text()),
+        AutoTokenizer.from_pretrained(tmp_path / "out"),
+    )
+    for role in ("bos", "eos", "pad"):
+        assert config[f"{role}_token_id"] == getattr(own, f"{role}_token_id")
+    assert own.eos_token_id is not None
 
 
 def test_ids_of_a_generation_configuration(tokenizers) -> None:

@@ -154,6 +154,7 @@ def swap_folder(
     with new_folder(Path(out)) as folder:
         write_configs(job, folder)
         saved, more = job.match.target.tokenizer.with_templates_of(job.match.source.tokenizer)
+        saved = saved.with_named_roles()
         saved.save_pretrained(folder)
         check_shapes(job, folder, trust_remote_code)
         check_agreement(saved, folder)

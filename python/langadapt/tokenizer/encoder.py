@@ -133,9 +133,20 @@ class Tokenizer:
         files = {TOKENIZER_FILE: self.definition, **self.companions}
         # Without it transformers can tell neither the class nor the special tokens.
         if CONFIG_FILE not in files:
-            named = self._special or roles_by_name(token for _, token, special, _ in self.added_tokens() if special)
+            named = self._special or self._roles_by_name()
             files[CONFIG_FILE] = json_bytes({"tokenizer_class": "PreTrainedTokenizerFast", **named})
         return files
+
+    def _roles_by_name(self) -> dict[str, str]:
+        return roles_by_name(token for _, token, special, _ in self.added_tokens() if special)
+
+    def with_named_roles(self) -> Tokenizer:
+        """This tokenizer with the roles that its special tokens have by name, where its configuration names none: what
+        reads it then means the same tokens as a model's configuration."""
+        if self._special or CONFIG_FILE not in self.companions:
+            return self
+        config = tokenizer_config(self.companions, self.name) | self._roles_by_name()
+        return Tokenizer(self.definition, {**self.companions, CONFIG_FILE: json_bytes(config)}, self.name)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> NDArray[np.uint32]:
         """Ids of ``text``, uint32 ``[n]``.
