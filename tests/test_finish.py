@@ -35,6 +35,7 @@ from langadapt.finish.replies import check_replies, replies
 from langadapt.finish.sweep import best_scale
 from langadapt.models.folder import load_model
 from langadapt.pipeline.dry_run import stages
+from langadapt.pipeline.generation import generate
 from langadapt.recipe.recipe import Recipe
 from langadapt.swap.files import swap_folder
 from langadapt.swap.rows.kept import MOST_ENTRIES, read_plans, shortened
@@ -160,6 +161,38 @@ def test_template_end_tokens_and_generation_come_from_the_instruct_model(family:
     theirs = AutoTokenizer.from_pretrained(family.instruct).apply_chat_template(messages, tokenize=False)
     assert tokenizer.apply_chat_template(messages, tokenize=False) == theirs
     assert load_model(tmp_path / "out").config.vocab_size == len(tensors(tmp_path / "out")["lm_head.weight"])
+
+
+@pytest.mark.parametrize("own", [None, [0, 1]], ids=str)
+def test_replies_end_whatever_the_instruct_model_says_of_it(family: Family, tmp_path: Path, own: Any) -> None:
+    """Without a generation config of its own the adapted model's would end them where documents do."""
+    instruct, adapted = tmp_path / "instruct", tmp_path / "adapted"
+    shutil.copytree(family.instruct, instruct)
+    shutil.copytree(family.adapted, adapted)
+    document_end = Tokenizer.from_pretrained(adapted).eos_token_id
+    (adapted / "generation_config.json").write_text(json.dumps({"eos_token_id": document_end, "top_k": 7}))
+    if own is None:
+        (instruct / "generation_config.json").unlink()
+    else:
+        (instruct / "generation_config.json").write_text(json.dumps({"eos_token_id": own}))
+    finish_folder(adapted, instruct, tmp_path / "out", base=family.base, scale=1)
+    end = AutoTokenizer.from_pretrained(tmp_path / "out").convert_tokens_to_ids("<|im_end|>")
+    content = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    if own is None:
+        assert (content["eos_token_id"], content["top_k"]) == (end, 7)
+    else:
+        assert content["eos_token_id"][0] == end and document_end in content["eos_token_id"]
+
+
+def test_weights_that_are_no_numbers_are_named(family: Family, tmp_path: Path) -> None:
+    instruct = tmp_path / "instruct"
+    shutil.copytree(family.instruct, instruct)
+    broken = {name: tensor * float("nan") for name, tensor in load_file(instruct / "model.safetensors").items()}
+    save_file(broken, instruct / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match="holds numbers that are not finite"):
+        finish_folder(family.adapted, instruct, tmp_path / "out", base=family.base, scale=1)
+    with pytest.raises(DataError, match="no numbers; its weights are damaged"):
+        generate(instruct, "x", max_tokens=2)
 
 
 @pytest.mark.parametrize("rows", [1, 128])

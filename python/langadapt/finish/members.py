@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from langadapt.errors import ConfigError, MismatchError
+from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.models.skeleton import LoadedNames, loaded_names
 from langadapt.models.weights import DTYPES, Entry, read_elements
 from langadapt.swap.files import StoredModel, read_model
@@ -84,6 +84,7 @@ def check_kin(base: Member, other: Member, role: str) -> None:
 
     Raises:
         ConfigError: tensors of other names or shapes, or weights that have nothing to do with each other; names them.
+        DataError: weights that are not finite.
     """
     differing = list(differences(base, other))
     if differing:
@@ -92,6 +93,11 @@ def check_kin(base: Member, other: Member, role: str) -> None:
     if (base.stored.tables.output is None) != (other.stored.tables.output is None):
         raise ConfigError(f"{other.folder}: not made from {base.folder}: only one of them has an output matrix apart")
     alike = {name: products(base.body[name], other.body[name]) for name in base.body if len(base.body[name].shape) > 1}
+    damaged = next((name for name, sums in alike.items() if not sums.isfinite().all()), None)
+    if damaged is not None:
+        raise DataError(
+            f"`{damaged}` of {base.folder} or {other.folder} holds numbers that are not finite; get it again"
+        )
     whole = sum(alike.values(), torch.zeros(3, dtype=torch.float64))
     if alike and cosine(whole) < LEAST_COSINE[role]:
         least = sorted(alike, key=lambda name: cosine(alike[name]))[:NAMED]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from langadapt.checks import at_least, seed_fits
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, DataError
 from langadapt.machine import choose_device, quiet_transformers
 from langadapt.models.folder import load_model
 from langadapt.pipeline.finished import model_of
@@ -55,20 +55,26 @@ def generate(
     seed_fits(seed)
     quiet_transformers()
     folder = model_of(model)
-    chosen = choose_device(device)
-    tokenizer = load_auto(folder)
+    chosen, tokenizer = choose_device(device), load_auto(folder)
     loaded: Any = load_model(folder, dtype="auto").to(chosen).eval()
     # In its place, not beside it: beams, penalties and stop strings of the model's own would go on.
     loaded.generation_config = configuration(tokenizer, max_tokens, temperature)
     given = prompt_ids(tokenizer, prompt).to(chosen)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
+        check_numbers(loaded, given, folder)
         written = loaded.generate(
             given,
             attention_mask=torch.ones_like(given),
             streamer=None if stream is None else streamer(tokenizer, stream),
         )
     return str(tokenizer.decode(written[0, given.shape[1] :], skip_special_tokens=True))
+
+
+def check_numbers(model: Any, given: torch.Tensor, folder: Path) -> None:
+    """Raise DataError where the model foretells nothing: the likeliest of no numbers would be the first token."""
+    if not model(given).logits[:, -1].isfinite().any():
+        raise DataError(f"{folder}: what the model foretells are no numbers; its weights are damaged")
 
 
 def configuration(tokenizer: Any, max_tokens: int, temperature: float) -> Any:
