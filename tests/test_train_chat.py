@@ -86,7 +86,9 @@ def test_the_template_of_a_processor_is_the_tokenizers_too(tmp_path: Path) -> No
     config = json.loads(kept["tokenizer_config.json"])
     config.pop("chat_template", None)
     kept["tokenizer_config.json"] = json.dumps(config).encode()
-    [example] = ConversationEncoder(Tokenizer(own.definition, kept | definition)).encode(TALK)
+    tokenizer = Tokenizer(own.definition, kept | definition)
+    assert tokenizer.files()["chat_template.jinja"] == CHATML.encode()
+    [example] = ConversationEncoder(tokenizer).encode(TALK)
     assert example.ids.tolist() == ConversationEncoder(own).encode(TALK)[0].ids.tolist()
 
 

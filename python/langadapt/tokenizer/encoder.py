@@ -32,7 +32,7 @@ from langadapt.tokenizer.files import (
 )
 from langadapt.tokenizer.package import CANNOT_ENCODE, load_package, package_errors
 from langadapt.tokenizer.roles import roles_by_name, special_tokens, tokenizer_config
-from langadapt.tokenizer.templates import chat_templates, template_files
+from langadapt.tokenizer.templates import PROCESSOR_FILE, chat_templates, template_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -135,6 +135,9 @@ class Tokenizer:
         if CONFIG_FILE not in files:
             named = self._special or self._roles_by_name()
             files[CONFIG_FILE] = json_bytes({"tokenizer_class": "PreTrainedTokenizerFast", **named})
+        if PROCESSOR_FILE in files and not chat_templates({**files, PROCESSOR_FILE: b"{}"}):
+            # A tokenizer of transformers does not look at a processor's.
+            files |= template_files(chat_templates(files))
         return files
 
     def _roles_by_name(self) -> dict[str, str]:
@@ -277,9 +280,6 @@ class Tokenizer:
             with scratch_folder("langadapt-tokenizer") as folder:
                 self.save_pretrained(folder)
                 self._transformers = PreTrainedTokenizerFast.from_pretrained(folder)
-            if self._transformers.chat_template is None:
-                # That of a processor, which a tokenizer of transformers does not look at.
-                self._transformers.chat_template = chat_templates(self.companions).get("default")
             # Not that of a folder which is gone.
             self._transformers.name_or_path = self.name
         return self._transformers

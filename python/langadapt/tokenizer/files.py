@@ -13,7 +13,7 @@ from langadapt.errors import DataError, shorten
 from langadapt.models import hub
 from langadapt.tokenizer.package import package_errors
 from langadapt.tokenizer.roles import ROLE_NAMES, content_of, extra_tokens, read_json, special_tokens, tokenizer_config
-from langadapt.tokenizer.templates import DEFAULT_FILE, FOLDER
+from langadapt.tokenizer.templates import DEFAULT_FILE, FOLDER, PROCESSOR_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "vocab.txt",
     DEFAULT_FILE,
-    "chat_template.json",
+    PROCESSOR_FILE,
     FOLDER,
 )
 """All that a tokenizer may consist of, in its folder; the last is a folder of its own."""
@@ -39,7 +39,7 @@ TOKENIZER_FILES = (
 ID_MAP = "id_map.json"
 """Of a tokenizer that was trimmed: the new id of each old one, or -1."""
 
-TEMPLATE_FILES = (DEFAULT_FILE, "chat_template.json", FOLDER)
+TEMPLATE_FILES = (DEFAULT_FILE, PROCESSOR_FILE, FOLDER)
 
 GENERIC_CLASSES = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes of transformers that bring no special tokens of their own."""

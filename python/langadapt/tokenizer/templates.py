@@ -8,6 +8,7 @@ from langadapt.errors import DataError
 from langadapt.tokenizer.roles import read_json
 
 DEFAULT_FILE = "chat_template.jinja"
+PROCESSOR_FILE = "chat_template.json"
 FOLDER = "additional_chat_templates"
 """Of templates that are asked for by name, each a ``NAME.jinja``."""
 
@@ -30,7 +31,7 @@ def chat_templates(files: Mapping[str, bytes], tokenizer: str = "tokenizer") -> 
             found[which] = content.decode()
         except UnicodeDecodeError:
             raise DataError(f"{tokenizer}: the {name} beside it is no text in UTF-8; write it anew") from None
-    for name in ("tokenizer_config.json", "chat_template.json"):
+    for name in ("tokenizer_config.json", PROCESSOR_FILE):
         entry = read_json(files, name, tokenizer).get("chat_template")
         if isinstance(entry, list) and all(isinstance(one, dict) for one in entry):
             entry = {one.get("name"): one.get("template") for one in entry}
