@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from langadapt.cli.main import app
 from langadapt.corpus.build import build_corpus
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, MismatchError
 from langadapt.machine import choose_device
 from langadapt.pipeline.finished import held_out, model_of, start_of
 from langadapt.pipeline.generation import generate
@@ -104,6 +104,14 @@ def test_seeds_that_no_generator_takes(run: Path, tmp_path: Path, seed: int) -> 
     ):
         with pytest.raises(ConfigError, match=rf"seed: {seed} is not in \[0, 2\*\*63\)"):
             use()
+
+
+def test_a_prompt_of_another_models_tokenizer(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "trained" / "focus" / "final", tmp_path / "copy")
+    more = {f"{role}_token": f"<{role}>" for role in ("bos", "eos", "unk", "pad", "cls", "sep", "mask")}
+    byte_tokenizer(**more).save_pretrained(tmp_path / "copy")
+    with pytest.raises(MismatchError, match="gives id 262, but the model has 260 embedding rows"):
+        generate(tmp_path / "copy", "a\N{SOFT HYPHEN}")
 
 
 @pytest.mark.parametrize("name", ["meta", "hpu", "vulkan", "privateuseone", "xla"])

@@ -11,6 +11,7 @@ import torch
 from langadapt.checks import at_least, seed_fits
 from langadapt.errors import ConfigError, DataError
 from langadapt.machine import choose_device, quiet_transformers
+from langadapt.models.embeddings import check_largest
 from langadapt.models.folder import load_model
 from langadapt.pipeline.finished import model_of
 from langadapt.tokenizer.files import load_auto
@@ -72,7 +73,9 @@ def generate(
 
 
 def check_numbers(model: Any, given: torch.Tensor, folder: Path) -> None:
-    """Raise DataError where the model foretells nothing: the likeliest of no numbers would be the first token."""
+    """Raise MismatchError for a token without a row, DataError where the model foretells nothing: the likeliest of no
+    numbers would be the first token."""
+    check_largest(int(given.max()), len(model.get_input_embeddings().weight))
     if not model(given).logits[:, -1].isfinite().any():
         raise DataError(f"{folder}: what the model foretells are no numbers; its weights are damaged")
 
