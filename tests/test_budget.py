@@ -20,7 +20,7 @@ from langadapt.costs.devices import Device
 from langadapt.costs.flops import Shape
 from langadapt.costs.memory import Layout, activation_bytes, checkpoint_bytes, estimate
 from langadapt.costs.speed import communication_seconds
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, DataError
 from langadapt.planning import pilot
 from langadapt.planning.plan import Corpus, Plan, plan
 from langadapt.training import layout
@@ -223,6 +223,16 @@ def test_hours_buy_steps_and_the_largest_vocabulary_costs_speed() -> None:
     made = mistral_plan(steps=None, hours=48)
     assert made.hours <= 48 and made.steps == int(48 * 3600 / made.best.step_seconds)
     assert mistral_plan(vocabulary=262144).best.tokens_per_second < made.best.tokens_per_second
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"hidden_size": "x"}, {"hidden_size": 0}, {"num_hidden_layers": -2}, {"vocab_size": []}]
+)
+def test_sizes_that_are_no_numbers_are_named(wrong: dict[str, object]) -> None:
+    config = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 100, "head_dim": 16}
+    assert Shape.of(config).width == 32
+    with pytest.raises(DataError, match="are not all numbers above 0"):
+        Shape.of({**config, **wrong})
 
 
 def test_a_recipe_is_planned_with_its_new_vocabulary_and_its_text(tmp_path: Path) -> None:

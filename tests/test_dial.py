@@ -71,6 +71,25 @@ def test_what_is_no_pair_is_refused_before_anything_is_written(pair: tuple[Path,
     assert not (tmp_path / "out").exists()
 
 
+def as_published(start: Path) -> None:
+    """Other prefixes, and a buffer that older releases stored: the files of what was trained on have neither."""
+    tensors = {name.removeprefix("model."): tensor for name, tensor in load_file(start / "model.safetensors").items()}
+    tensors["layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    save_file(tensors, start / "model.safetensors", {"format": "pt"})
+
+
+def test_names_of_files_do_not_matter(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    start, end = pair
+    (end / "additional_chat_templates").mkdir()
+    (end / "additional_chat_templates" / "tool.jinja").write_text("T")
+    write_between(start, end, 0.25, tmp_path / "expected")
+    as_published(start)
+    write_between(start, end, 0.25, tmp_path / "out")
+    found, expected = weights(tmp_path / "out"), weights(tmp_path / "expected")
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+    assert (tmp_path / "out" / "additional_chat_templates" / "tool.jinja").read_text() == "T"
+
+
 def test_the_command_measures_and_writes(pair: tuple[Path, Path], tmp_path: Path) -> None:
     start, end = pair
     text = tmp_path / "text.txt"

@@ -192,6 +192,15 @@ def test_digits_apart_and_then_gpt_2(llama_cpp: Any, tmp_path: Path) -> None:
     assert export_gguf(tmp_path / "m", tmp_path / "m.gguf", lines=lines, type="f16").proof is not None
 
 
+def test_bytes_that_lack_are_a_difference() -> None:
+    definition = json.loads(trained("sentencepiece").definition)
+    assert not llamacpp_form(Tokenizer(json.dumps(definition).encode())).differences
+    vocabulary = definition["model"]["vocab"]
+    vocabulary["other"] = vocabulary.pop("<0xC3>")
+    (said,) = llamacpp_form(Tokenizer(json.dumps(definition).encode())).differences
+    assert said == "it fails on text that needs one of 1 byte tokens that lack, such as <0xC3>"
+
+
 def test_names_go_with_whole_words_first() -> None:
     assert KNOWN[LLAMA3].whole == "llama-bpe"
     tokenizer = trained("byte_level")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from finish_kit import (
     tokenizer_of,
     train,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sample_tokenizers import ENGLISH, GERMAN
 from test_swap_memory import peak_growth, sparse_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -34,6 +35,7 @@ from langadapt.finish.replies import check_replies, replies
 from langadapt.finish.sweep import best_scale
 from langadapt.models.folder import load_model
 from langadapt.pipeline.dry_run import stages
+from langadapt.pipeline.generation import generate
 from langadapt.recipe.recipe import Recipe
 from langadapt.swap.files import swap_folder
 from langadapt.swap.rows.kept import MOST_ENTRIES, read_plans, shortened
@@ -161,6 +163,38 @@ def test_template_end_tokens_and_generation_come_from_the_instruct_model(family:
     assert load_model(tmp_path / "out").config.vocab_size == len(tensors(tmp_path / "out")["lm_head.weight"])
 
 
+@pytest.mark.parametrize("own", [None, [0, 1]], ids=str)
+def test_replies_end_whatever_the_instruct_model_says_of_it(family: Family, tmp_path: Path, own: Any) -> None:
+    """Without a generation config of its own the adapted model's would end them where documents do."""
+    instruct, adapted = tmp_path / "instruct", tmp_path / "adapted"
+    shutil.copytree(family.instruct, instruct)
+    shutil.copytree(family.adapted, adapted)
+    document_end = Tokenizer.from_pretrained(adapted).eos_token_id
+    (adapted / "generation_config.json").write_text(json.dumps({"eos_token_id": document_end, "top_k": 7}))
+    if own is None:
+        (instruct / "generation_config.json").unlink()
+    else:
+        (instruct / "generation_config.json").write_text(json.dumps({"eos_token_id": own}))
+    finish_folder(adapted, instruct, tmp_path / "out", base=family.base, scale=1)
+    end = AutoTokenizer.from_pretrained(tmp_path / "out").convert_tokens_to_ids("<|im_end|>")
+    content = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    if own is None:
+        assert (content["eos_token_id"], content["top_k"]) == (end, 7)
+    else:
+        assert content["eos_token_id"][0] == end and document_end in content["eos_token_id"]
+
+
+def test_weights_that_are_no_numbers_are_named(family: Family, tmp_path: Path) -> None:
+    instruct = tmp_path / "instruct"
+    shutil.copytree(family.instruct, instruct)
+    broken = {name: tensor * float("nan") for name, tensor in load_file(instruct / "model.safetensors").items()}
+    save_file(broken, instruct / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match="holds numbers that are not finite"):
+        finish_folder(family.adapted, instruct, tmp_path / "out", base=family.base, scale=1)
+    with pytest.raises(DataError, match="no numbers; its weights are damaged"):
+        generate(instruct, "x", max_tokens=2)
+
+
 @pytest.mark.parametrize("rows", [1, 128])
 def test_markers_that_the_new_vocabulary_lacks_are_added(family: Family, tmp_path: Path, rows: int) -> None:
     """Into padding rows, or, where there are none, behind the table."""
@@ -213,6 +247,18 @@ def test_an_instruct_model_of_another_base_is_refused_by_its_tensors(family: Fam
     with pytest.raises(ConfigError, match=r"weights point elsewhere, least alike \(cosine\): `model.layers"):
         finish_folder(family.adapted, unrelated, tmp_path / "out", base=family.base, scale=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_buffers_that_older_releases_stored_are_no_difference(family: Family, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(family.base, base)
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    for folder, out in ((family.base, "expected"), (base, "out")):
+        finish_folder(family.adapted, family.instruct, tmp_path / out, base=folder, scale=1)
+    found, expected = (load_file(tmp_path / out / "model.safetensors") for out in ("out", "expected"))
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
 
 
 def test_other_mistakes_are_said_in_words(family: Family, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from typer.testing import CliRunner
 
 from langadapt.cli.main import app
 from langadapt.corpus.build import build_corpus
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, MismatchError
+from langadapt.machine import choose_device
 from langadapt.pipeline.finished import held_out, model_of, start_of
 from langadapt.pipeline.generation import generate
+from langadapt.swap.rows.options import SwapOptions
+from langadapt.vectors import train_vectors
 
 RECIPE = "name: a\nmodel: m\nout: o\ntarget_language: German\ncorpus: {{target: [x]}}\nswap: {{method: {method}}}\n"
 
@@ -53,6 +57,22 @@ def test_the_same_seed_writes_the_same_and_greedy_is_transformers_own(run: Path)
     assert generate(model, "Es war", max_tokens=5, temperature=0) == expected
 
 
+def test_nothing_of_the_models_own_generation_config_goes_on(run: Path, tmp_path: Path) -> None:
+    model, copy = run / "trained" / "focus" / "final", tmp_path / "copy"
+    plain = generate(model, "Es war", max_tokens=12, temperature=0)
+    own = {
+        "num_beams": 3,
+        "repetition_penalty": 50.0,
+        "no_repeat_ngram_size": 1,
+        "stop_strings": ["a"],
+        "max_length": 2,
+    }
+    for content in (own, {"num_beams": 0}, {"return_dict_in_generate": True}):
+        shutil.copytree(model, copy, dirs_exist_ok=True)
+        (copy / "generation_config.json").write_text(json.dumps(content))
+        assert generate(copy, "Es war", max_tokens=12, temperature=0) == plain
+
+
 def test_what_is_streamed_is_what_is_returned(run: Path) -> None:
     pieces: list[str] = []
     text = generate(run, "Es war", max_tokens=20, seed=1, stream=pieces.append)
@@ -73,6 +93,39 @@ def test_numbers_out_of_range_and_runs_that_are_not_over(run: Path, tmp_path: Pa
         model_of(tmp_path)
     result = CliRunner().invoke(app, ["generate", str(tmp_path), "--prompt", "Es war"])
     assert isinstance(result.exception, ConfigError) and result.stdout == ""
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64])
+def test_seeds_that_no_generator_takes(run: Path, tmp_path: Path, seed: int) -> None:
+    for use in (
+        lambda: generate(run, "x", seed=seed),
+        lambda: SwapOptions(seed=seed),
+        lambda: train_vectors(tmp_path, seed=seed),
+    ):
+        with pytest.raises(ConfigError, match=rf"seed: {seed} is not in \[0, 2\*\*63\)"):
+            use()
+
+
+def test_a_prompt_of_another_models_tokenizer(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "trained" / "focus" / "final", tmp_path / "copy")
+    more = {f"{role}_token": f"<{role}>" for role in ("bos", "eos", "unk", "pad", "cls", "sep", "mask")}
+    byte_tokenizer(**more).save_pretrained(tmp_path / "copy")
+    with pytest.raises(MismatchError, match="gives id 262, but the model has 260 embedding rows"):
+        generate(tmp_path / "copy", "a\N{SOFT HYPHEN}")
+
+
+@pytest.mark.parametrize("name", ["meta", "hpu", "vulkan", "privateuseone", "xla"])
+def test_devices_that_are_not_there(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"device: {name} cannot be used here"):
+        choose_device(name)
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == "cuda:1"
+    with pytest.raises(ConfigError, match="cuda:2, but torch sees 2 GPUs"):
+        choose_device("cuda:2")
 
 
 def test_a_training_on_conversations_is_a_run(tmp_path: Path) -> None:

@@ -119,6 +119,14 @@ def test_a_bake_off_enters_each_stage_once(recipe: Callable[..., Recipe]) -> Non
     ledger.check(TEXT | NEW | {"held-out", "fertility", "evaluate-source", "bake-off"}.union(*map(ways, methods)))
 
 
+def test_the_template_that_a_swap_keeps_is_the_trained_models(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    byte_tokenizer(eos_token="</s>", pad_token="<pad>").save_pretrained(tmp_path / "new")
+    (tmp_path / "model" / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    train(recipe(swap={"method": "mean"}, tokenizer={"path": str(tmp_path / "new")}))
+    for folder in (tmp_path / "run" / "swapped" / "mean", tmp_path / "run" / "trained" / "mean" / "final"):
+        assert (folder / "chat_template.jinja").read_text() == "{{ messages[0].content }}"
+
+
 def test_training_alone_enters_each_stage_once(recipe: Callable[..., Recipe]) -> None:
     plan = recipe(swap={"method": "focus"})
     with pytest.MonkeyPatch.context() as patch:

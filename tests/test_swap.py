@@ -23,6 +23,8 @@ from langadapt.models.weights import read_header, weight_files
 from langadapt.swap.files import swap_folder
 from langadapt.swap.loaded import swap_tokenizer
 from langadapt.swap.matching import match_vocabularies
+from langadapt.swap.special_ids import translated_ids
+from langadapt.tokenizer.encoder import Tokenizer
 
 SOURCE_SIZE = 420
 
@@ -244,6 +246,54 @@ def test_chat_template_and_special_ids(tokenizers, tmp_path) -> None:
     match = match_vocabularies(*tokenizers)
     ends = [match.target.roles["eos"], match.target_of(7)]
     assert generation["eos_token_id"] == [end for end in ends if end is not None]
+
+
+def test_roles_that_only_names_tell_are_the_same_everywhere(tokenizers, tmp_path) -> None:
+    build("llama-tied").save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tokenizers[0]).save_pretrained(tmp_path / "model")
+    Tokenizer.from_pretrained(tokenizers[1]).save_pretrained(tmp_path / "target")
+    (tmp_path / "target" / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    swap_folder(tmp_path / "model", tmp_path / "target", tmp_path / "out", method="mean")
+    config, own = (
+        json.loads((tmp_path / "out" / "config.json").read_text()),
+        AutoTokenizer.from_pretrained(tmp_path / "out"),
+    )
+    for role in ("bos", "eos", "pad"):
+        assert config[f"{role}_token_id"] == getattr(own, f"{role}_token_id")
+    assert own.eos_token_id is not None
+
+
+def test_ids_of_a_generation_configuration(tokenizers) -> None:
+    match = match_vocabularies(*tokenizers)
+    known = [int(match.source_ids[token]) for token in match.overlap_ids if match.how[token] == 1][:3]
+    new = [match.target_of(token) for token in known]
+    lost = next(token for token in range(match.source_size) if match.target_of(token) is None)
+    given = {
+        "pad_token_id": -1,
+        "suppress_tokens": [known[0], -1, lost],
+        "bad_words_ids": [known, [known[0], lost]],
+        "sequence_bias": [[known, -2.0], [[lost], 1.0]],
+        "forced_decoder_ids": [[1, known[2]]],
+        "forced_eos_token_id": lost,
+        "no_speech_token_id": lost,
+    }
+    expected = {
+        "pad_token_id": match.target.roles.get("pad"),
+        "suppress_tokens": new[:1],
+        "bad_words_ids": [new],
+        "sequence_bias": [[new, -2.0]],
+        "forced_decoder_ids": [[1, new[2]]],
+        "forced_eos_token_id": None,
+        "no_speech_token_id": -1,
+    }
+    assert {key: translated_ids(given, match)[key] for key in given} == expected
+    # None, or -1: an id that no token has is not the partner of those that have none.
+    assert match.target_of(-1) is None
+    forced = {"forced_decoder_ids": [[1, lost], [2, known[0]]]}
+    assert translated_ids(forced, match)["forced_decoder_ids"] is None
+    for wrong in ({"suppress_tokens": 5}, {"suppress_tokens": [None]}, {"bad_words_ids": "x"}, {"sequence_bias": [1]}):
+        with pytest.raises(DataError, match=r"generation\.json: \w+ is .*, which are no token ids"):
+            translated_ids(wrong, match, "generation.json")
 
 
 def test_a_dry_run_reports_and_writes_nothing(tokenizers, vectors, tmp_path) -> None:

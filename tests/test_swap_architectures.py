@@ -204,6 +204,7 @@ def test_shards_of_one_name_in_subfolders_stay_apart(work: Path, tmp_path: Path)
 def test_an_index_stays_in_its_folder(place: str, work: Path, tmp_path: Path) -> None:
     source = build("gpt_neox", tmp_path / "model", work / "source")
     weights = dict.fromkeys(load_file(source / "model.safetensors"), place)
+    (source / "model.safetensors").unlink()
     (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
     with pytest.raises(DataError, match="no safetensors file in this folder"):
         swap_folder(source, work / "target", tmp_path / "out", method="mean")
@@ -213,13 +214,86 @@ def test_an_index_stays_in_its_folder(place: str, work: Path, tmp_path: Path) ->
             swap_folder(source, work / "target", tmp_path / "out", method="mean")
 
 
+def test_weights_in_one_file_go_before_an_index_as_in_transformers(work: Path, tmp_path: Path) -> None:
+    source = build("gpt_neox", tmp_path / "model", work / "source")
+    swap_folder(source, work / "target", tmp_path / "plain", method="mean")
+    tensors = {name: tensor + 1 for name, tensor in load_file(source / "model.safetensors").items()}
+    save_file(tensors, source / "part.safetensors", {"format": "pt"})
+    index = {"metadata": "none", "weight_map": dict.fromkeys(tensors, "part.safetensors")}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    swap_folder(source, work / "target", tmp_path / "out", method="mean")
+    assert weight_files(tmp_path / "out") == [tmp_path / "out" / "model.safetensors"]
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "out"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    # Alone it counts, whatever its metadata are.
+    (source / "model.safetensors").unlink()
+    swap_folder(source, work / "target", tmp_path / "out", method="mean")
+    model, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["missing_keys"] and torch.equal(
+        model.gpt_neox.final_layer_norm.weight, tensors["gpt_neox.final_layer_norm.weight"]
+    )
+
+
+def test_files_of_the_old_vocabulary_stay_behind(work: Path, tmp_path: Path) -> None:
+    source = build("gpt_neox", tmp_path / "model", work / "source")
+    old = (
+        "tekken.json",
+        "params.json",
+        "x.tiktoken",
+        "sentencepiece.bpe.model",
+        "vocab.bpe",
+        "pytorch_model.bin.index.json",
+    )
+    for name in (*old, "preprocessor_config.json", "code.py"):
+        (source / name).write_text("{}")
+    swap_folder(source, work / "target", tmp_path / "out", method="mean")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert not names & set(old) and {"preprocessor_config.json", "code.py"} <= names
+
+
+def test_a_tied_matrix_that_is_stored_twice_must_be_one(work: Path, tmp_path: Path) -> None:
+    """transformers takes both, and unties them; llama.cpp and vLLM take one."""
+    source = build("gemma3", tmp_path / "model", work / "source")
+    tensors = load_file(source / "model.safetensors")
+    table = next(tensor for name, tensor in tensors.items() if name.endswith("embed_tokens.weight"))
+    for head, fine in ((table.clone(), True), (-table, False), (table[:-1].clone(), False)):
+        save_file({**tensors, "lm_head.weight": head}, source / "model.safetensors", {"format": "pt"})
+        if fine:
+            swap_folder(source, work / "target", None, method="mean", dry_run=True)
+            continue
+        with pytest.raises(DataError, match=r"`lm_head.weight` are one matrix by config.json, but not"):
+            swap_folder(source, work / "target", tmp_path / "out", method="mean")
+    assert not (tmp_path / "out").exists()
+
+
+def test_ids_of_other_kinds_of_input_leave_the_words_alone(work: Path, tmp_path: Path) -> None:
+    """A class's default, which a file may leave out, too."""
+    source = build("gemma3", tmp_path / "model", work / "source")
+    config = json.loads((source / "config.json").read_text())
+    del config["eoi_token_index"]
+    (source / "config.json").write_text(json.dumps({**config, "boi_token_index": 70}))
+    swap_folder(source, work / "target", tmp_path / "out", method="mean")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    match = match_vocabularies(work / "source", work / "target")
+    ids = (match.target_of(70), -1, -1)
+    assert (config["boi_token_index"], config["eoi_token_index"], config["image_token_index"]) == ids
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    model(input_ids=torch.arange(match.target_size)[None, :60])
+    loaded = AutoModelForCausalLM.from_pretrained(source)
+    swap_tokenizer(loaded, work / "source", work / "target", method="mean")
+    assert loaded.config.image_token_index == -1
+
+
 def test_tables_that_transformers_does_not_load_are_a_note(work: Path, tmp_path: Path) -> None:
     source = build("qwen2_moe", tmp_path / "model", work / "source")
     tensors = load_file(source / "model.safetensors")
     tensors["mtp.embed_tokens.weight"] = tensors["model.embed_tokens.weight"].clone()
+    tensors |= {"lm_head.bias": torch.zeros(SIZE), "draft.table": torch.zeros(SIZE, 3), "draft.other": torch.zeros(3)}
     save_file(tensors, source / "model.safetensors", {"format": "pt"})
     report = swap_folder(source, work / "target", None, method="mean", dry_run=True)
-    assert any("mtp.embed_tokens.weight: as long as the input matrix" in note for note in report.notes)
+    (note,) = (note for note in report.notes if "as long as the input matrix" in note)
+    named = {name for name in tensors if f"{name}," in note or f"{name}:" in note}
+    assert named == {"mtp.embed_tokens.weight", "lm_head.bias", "draft.table"}
 
 
 def test_a_configuration_that_would_make_another_model_is_refused(work: Path, tmp_path: Path, monkeypatch) -> None:

@@ -48,6 +48,27 @@ def test_nothing_wrong() -> None:
         assert finding.status in {"ok", "skipped"}, finding
 
 
+def test_ids_of_transformers() -> None:
+    assert found(build(), "transformers").status == "ok"
+    flags = dict.fromkeys(("lstrip", "rstrip", "single_word", "special"), False)
+    twins = [{"id": 420 + n, "content": text, "normalized": True, **flags} for n, text in enumerate(("Foo", "foo"))]
+    finding = found(build(added_tokens=twins, normalizer={"type": "Lowercase"}), "transformers")
+    assert finding.status == "failed" and "'Foo' and 'foo' are the same to its normalizer" in finding.detail
+    drawn = build()
+    model = {**json.loads(drawn.definition)["model"], "dropout": 0.5}
+    drawn = build(model=model)
+    assert "`dropout`" in found(drawn, "transformers").detail
+    # Here nothing is drawn.
+    assert len({tuple(drawn.encode("and the house of the river")) for _ in range(10)}) == 1
+    other = found(build({"tokenizer_class": "GemmaTokenizer"}), "transformers")
+    assert other.status == "failed" and other.detail.startswith("transformers cannot encode with it: ")
+
+
+def test_words_without_digits_and_pieces() -> None:
+    reference = Reference(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
+    assert found(Tokenizer(reference.to_str().encode()), "digits").status == "warning"
+
+
 def test_a_normalizer_loses_text() -> None:
     finding = found(build(normalizer={"type": "NFKC"}), "round trip")
     assert finding.status == "failed"
@@ -125,6 +146,11 @@ def test_against_a_model(tmp_path: Path) -> None:
     assert found(tokenizer, "model rows", against=small).status == "failed"
     with pytest.raises(FileNotFoundError):
         check_tokenizer(tokenizer, against=tmp_path / "absent")
+    (fits / "other.safetensors").write_bytes(b"no part of the model")
+    (fits / "config.json").write_text(json.dumps({"vocab_size": "many", "text_config": None}))
+    assert "4 spare" in found(tokenizer, "model rows", against=fits).detail
+    (fits / "model.safetensors").write_bytes(b"cut")
+    assert "model.safetensors: not a safetensors file" in found(tokenizer, "model rows", against=fits).detail
 
 
 def test_chat_template(tmp_path: Path) -> None:

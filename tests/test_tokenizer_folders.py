@@ -248,6 +248,63 @@ def test_templates_of_every_form(folder: Path, tmp_path: Path, form: Any) -> Non
     assert kept.companions == own.companions and not notes
 
 
+WRONG: dict[str, Any] = {
+    "eos_token": 2,
+    "bos_token": ["<s>"],
+    "extra_special_tokens": 5,
+    "additional_special_tokens": {"a": 5},
+    "added_tokens_decoder": [1],
+    "tokenizer_class": 5,
+    "model_max_length": "512",
+    "chat_template": 5,
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_fields_that_transformers_does_not_read_are_named(folder: Path, name: str) -> None:
+    change(folder, **{name: WRONG[name]})
+    with pytest.raises(DataError, match=name) as caught:
+        Tokenizer.from_pretrained(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entry", [["a"], [{"name": "default"}], [{"name": 5, "template": "x"}], {"default": "x"}], ids=str
+)
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.json"])
+def test_what_is_no_template_is_named(folder: Path, name: str, entry: Any) -> None:
+    change(folder, name, chat_template=entry)
+    with pytest.raises(DataError, match=f"the chat_template in the {name} beside it is no template"):
+        Tokenizer.from_pretrained(folder)
+
+
+def test_a_template_that_is_no_text_is_named(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{")
+    with pytest.raises(DataError, match=r"the chat_template\.jinja beside it is no text in UTF-8"):
+        Tokenizer.from_pretrained(folder)
+
+
+def test_words_and_merges_alone_are_a_tokenizer_for_every_command(folder: Path, tmp_path: Path) -> None:
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (tmp_path / "old").mkdir()
+    change(tmp_path / "old", tokenizer_class="GPT2Tokenizer", eos_token="</s>", bos_token="<s>", unk_token="<s>")
+    (tmp_path / "old" / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (tmp_path / "old" / "merges.txt").write_text("\n".join(" ".join(pair) for pair in model["merges"]))
+    (tmp_path / "text.txt").write_text("\n".join(ENGLISH))
+    run = [str(tmp_path / "old"), str(tmp_path / "text.txt"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["tokenizer", "trim", *run])
+    assert result.exit_code == 0, result.exception
+    assert len(Tokenizer.from_pretrained(tmp_path / "out")) <= len(model["vocab"])
+
+
+def test_an_added_token_without_a_text_goes(folder: Path) -> None:
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    definition["added_tokens"].append({**definition["added_tokens"][0], "id": 300, "content": ""})
+    (folder / "tokenizer.json").write_text(json.dumps(definition))
+    extended = extend_tokenizer(Tokenizer.from_pretrained(folder), iter(GERMAN), 3)
+    assert [token for _, token, _, _ in extended.added_tokens()] == ["<s>", "</s>"]
+
+
 def test_a_template_that_needs_lacking_tokens_is_left_out_by_name(folder: Path) -> None:
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tools.jinja").write_text("</s> {{ messages }}")

@@ -79,6 +79,19 @@ def test_the_replies_and_what_ends_them_are_learnt(template: str, tmp_path: Path
     assert learnt_texts(tokenizer, example) == ["Ich heiße Öl.<|im_end|>", "Hier. <|im_end|>"]
 
 
+def test_the_template_of_a_processor_is_the_tokenizers_too(tmp_path: Path) -> None:
+    own = tokenizer_with(CHATML, tmp_path)
+    definition = {"chat_template.json": json.dumps({"chat_template": CHATML}).encode()}
+    kept = {name: content for name, content in own.companions.items() if not name.startswith("chat_template")}
+    config = json.loads(kept["tokenizer_config.json"])
+    config.pop("chat_template", None)
+    kept["tokenizer_config.json"] = json.dumps(config).encode()
+    tokenizer = Tokenizer(own.definition, kept | definition)
+    assert tokenizer.files()["chat_template.jinja"] == CHATML.encode()
+    [example] = ConversationEncoder(tokenizer).encode(TALK)
+    assert example.ids.tolist() == ConversationEncoder(own).encode(TALK)[0].ids.tolist()
+
+
 def test_a_template_that_rewrites_earlier_turns_gives_a_document_for_each_reply(tmp_path: Path) -> None:
     tokenizer = tokenizer_with(FORGETS, tmp_path)
     talk = [

@@ -30,6 +30,12 @@ def at_least(least: float, where: str = "", **values: float | None) -> None:
             raise ConfigError(f"{where}{name}: {value}, but at least {least} is needed")
 
 
+def seed_fits(seed: int) -> None:
+    """Raise ConfigError for a seed that a generator of random numbers does not take."""
+    if not 0 <= seed < 1 << 63:
+        raise ConfigError(f"seed: {seed} is not in [0, 2**63)")
+
+
 def positive(where: str = "", **values: float | None) -> None:
     """Raise ConfigError for a value that is not above 0 and finite, TypeError for what is no number; ``None`` passes.
     Arguments: :func:`at_least`."""

@@ -6,7 +6,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from langadapt.errors import ConfigError
+from langadapt.errors import ConfigError, shorten
 
 MOST_THREADS = 1024
 """Each has tables and a stack of its own."""
@@ -39,8 +39,21 @@ def choose_device(name: str) -> str:
         kind = torch.device(name).type
     except RuntimeError:
         raise ConfigError(f"device: {name!r} is no device; give auto, cpu or cuda") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: {name}, but torch sees no GPU here")
+    if kind == "cuda":
+        index = torch.device(name).index or 0
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device: {name}, but torch sees no GPU here")
+        if index >= torch.cuda.device_count():
+            raise ConfigError(f"device: {name}, but torch sees {torch.cuda.device_count()} GPUs here, the first is 0")
+        return name
+    try:
+        # Of GPUs alone the first use takes memory, which processes of one machine would all take of the first.
+        torch.zeros(1, device=name).item()
+    except Exception as error:
+        # Of a kind for each device.
+        raise ConfigError(
+            f"device: {name} cannot be used here ({shorten(str(error))}); give auto, cpu or cuda"
+        ) from None
     return name
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from langadapt.errors import DataError
+
 INNER = ("moe_intermediate_size", "intermediate_size", "n_inner", "ffn_dim", "decoder_ffn_dim")
 """Names of the width inside the feed-forward part."""
 GROUP = 64
@@ -39,7 +41,25 @@ class Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], vocabulary: int | None = None) -> Shape:
-        """Read a Hugging Face config (`config.json` as a mapping); ``vocabulary`` replaces its own."""
+        """Read a Hugging Face config (`config.json` as a mapping); ``vocabulary`` replaces its own.
+
+        Raises:
+            DataError: its sizes are no numbers above 0.
+        """
+        try:
+            shape = cls.read(config, vocabulary)
+        except (TypeError, ValueError, OverflowError):
+            shape = None
+        if shape is None or min(shape.layers, shape.width, shape.vocabulary) < 1:
+            raise DataError(
+                "config.json: layers, width and vocabulary (`num_hidden_layers`, `hidden_size`, `vocab_size`) are not "
+                "all numbers above 0; get the file again"
+            )
+        return shape
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any], vocabulary: int | None) -> Shape:
+        """What :meth:`of` gives, unchecked."""
         config = {**config, **(config.get("text_config") or {})}
         config = {**config, **sizes_by_layer(config)}
 

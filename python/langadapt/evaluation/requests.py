@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from langadapt.errors import MismatchError
 from langadapt.evaluation.scoring import (
     LOGIT_TOKENS,
     WHOLE_LOGIT_BYTES,
@@ -30,6 +29,7 @@ from langadapt.evaluation.scoring import (
     split_head,
     text_config,
 )
+from langadapt.models.embeddings import check_largest
 from langadapt.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -216,11 +216,8 @@ class Likelihoods:
 
     def check_ids(self, largest: int) -> None:
         """A row that does not exist would be a fault inside a GPU kernel, long after."""
-        if self.ids is not None and largest >= self.ids:
-            raise MismatchError(
-                f"the tokenizer gives id {largest}, but the model has {self.ids} embedding rows; "
-                "this tokenizer does not belong to this model"
-            )
+        if self.ids is not None:
+            check_largest(largest, self.ids)
 
     def can_share(self, row: Row, by_inputs: dict[tuple[int, ...], list[int]], requests: Sequence[Request]) -> bool:
         """Whether the model gives a row of several requests what it gives to each of them alone."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from langadapt.errors import MismatchError
+from langadapt.models.embeddings import check_largest
 
 BATCH_TOKENS, CPU_BATCH_TOKENS = 8192, 2048
 """Input tokens, padding included, per forward pass. A CPU gains nothing by more, and would go long without a word."""
@@ -117,11 +117,8 @@ class Scorer:
     def check_ids(self, largest: int) -> None:
         """A row that does not exist would be a fault inside a GPU kernel, long after."""
         largest = max(largest, self.prefix)
-        if self.rows is not None and largest >= self.rows:
-            raise MismatchError(
-                f"the tokenizer gives id {largest}, but the model has {self.rows} embedding rows; "
-                "this tokenizer does not belong to this model"
-            )
+        if self.rows is not None:
+            check_largest(largest, self.rows)
 
     def forward(
         self, inputs: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor

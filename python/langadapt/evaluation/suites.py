@@ -21,6 +21,7 @@ from langadapt.errors import ConfigError, DataError, LangadaptError, shorten
 from langadapt.evaluation.by_language import is_auto, tasks_for
 from langadapt.models.folder import load_model
 from langadapt.progress import Progress
+from langadapt.tokenizer.files import load_auto
 
 SUITES = {file.stem: file for file in sorted((Path(__file__).parent / "languages").glob("*.yaml"))}
 """Languages by name: files that list tasks of lm-eval."""
@@ -240,11 +241,7 @@ def loaded_model(model: Any) -> Any:
 
 def loaded_tokenizer(tokenizer: Any) -> Any:
     """A tokenizer of transformers, where a folder or name was given."""
-    if not isinstance(tokenizer, (str, Path)):
-        return tokenizer
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(str(tokenizer))
+    return load_auto(tokenizer) if isinstance(tokenizer, (str, Path)) else tokenizer
 
 
 def is_measure(metric: str) -> bool:

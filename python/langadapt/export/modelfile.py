@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from langadapt.export.vocabulary import GgufVocabulary
+from langadapt.models.folder import read_generation
 from langadapt.tokenizer.encoder import Tokenizer
 
 
@@ -29,15 +30,9 @@ def modelfile(file: str, vocabulary: GgufVocabulary, folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def generation_config(folder: Path) -> dict[str, object]:
-    """The folder's ``generation_config.json``; empty where there is none."""
-    file = folder / "generation_config.json"
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-
-
 def end_tokens(folder: Path) -> list[str]:
     """Tokens that end a reply."""
-    ids = generation_config(folder).get("eos_token_id")
+    ids = (read_generation(folder) or {}).get("eos_token_id")
     tokenizer = Tokenizer.from_pretrained(folder)
     listed = ids if isinstance(ids, list) else [ids if ids is not None else tokenizer.eos_token_id]
     found = [tokenizer.id_to_token(id) for id in listed if isinstance(id, int)]
@@ -46,7 +41,7 @@ def end_tokens(folder: Path) -> list[str]:
 
 def sampling(folder: Path) -> dict[str, float]:
     """How the model's makers sample, where they say so."""
-    content = generation_config(folder)
+    content = read_generation(folder) or {}
     names = ("temperature", "top_p", "top_k", "repetition_penalty")
     values = {name: content.get(name) for name in names}
     spelt = {"repetition_penalty": "repeat_penalty"}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 from langadapt.errors import DataError, shorten
-from langadapt.models.folder import read_config, stated_context
-from langadapt.models.weights import read_entries, weight_files
+from langadapt.models.folder import read_config, read_generation, read_object, stated_context, text_config
+from langadapt.models.weights import read_entries, same_values, weight_files
 from langadapt.tokenizer.check import Finding, chat_template, model_token_ids, verdict
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.templates import chat_templates
@@ -58,10 +57,10 @@ def check_vllm(folder: str | Path, *, gpus: int = 1) -> tuple[list[Finding], str
     """
     folder = Path(folder)
     config, tokenizer = read_config(folder), Tokenizer.from_pretrained(folder)
-    text = {**config, **config.get("text_config", {})}
+    text = {**config, **text_config(config)}
     found = [
         architecture(config),
-        weights(folder),
+        weights(folder, text),
         dtype(text),
         heads(text, gpus),
         vocabulary(folder, text, tokenizer, gpus),
@@ -83,16 +82,20 @@ def architecture(config: dict[str, Any]) -> Finding:
     return Finding("architecture", "ok", name)
 
 
-def weights(folder: Path) -> Finding:
+def weights(folder: Path, text: dict[str, Any]) -> Finding:
     """Whether the weights are whole, and nothing else lies there that vLLM would read as weights."""
     try:
         files = weight_files(folder)
-        kinds = {entry.dtype for entry in read_entries(folder).values()}
+        entries = read_entries(folder)
+        ends = [entry for name, entry in entries.items() if name.endswith(("embed_tokens.weight", "lm_head.weight"))]
+        apart = text.get("tie_word_embeddings") and len(ends) == 2 and not same_values(*ends)
     except DataError as error:
         return Finding("weights", "failed", shorten(str(error)))
     others = sorted({file.name for file in folder.glob("*.safetensors")} - {file.name for file in files})
+    kinds = {entry.dtype for entry in entries.values()}
     # Without an index vLLM loads every safetensors file in the folder.
     failures = [f"{', '.join(others)}: would be read as weights, too; move away"] if others else []
+    failures += ["lm_head.weight would be left out; set `tie_word_embeddings` to false in config.json"] if apart else []
     return verdict("weights", failures, [], f"{len(files)} safetensors files, {', '.join(sorted(kinds))}")
 
 
@@ -146,18 +149,18 @@ def tokenizer_files(folder: Path) -> Finding:
     config = folder / "tokenizer_config.json"
     if not config.is_file():
         return Finding("tokenizer files", "failed", "no tokenizer_config.json: special tokens would have no roles")
-    if "auto_map" in json.loads(config.read_text(encoding="utf-8")):
+    if "auto_map" in read_object(config):
         return Finding("tokenizer files", "failed", "tokenizer_config.json asks for code of its own (`auto_map`)")
     return Finding("tokenizer files", "ok", "tokenizer.json and tokenizer_config.json")
 
 
 def generation(folder: Path, tokenizer: Tokenizer) -> Finding:
     """Whether replies end: vLLM stops at the end tokens of the generation config."""
-    file = folder / "generation_config.json"
-    if not file.is_file():
+    content = read_generation(folder)
+    if content is None:
         status = "ok" if tokenizer.eos_token_id is not None else "failed"
         return Finding("end of replies", status, "no generation_config.json: the tokenizer's end token counts")  # type: ignore[arg-type]
-    ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+    ends = content.get("eos_token_id")
     listed = ends if isinstance(ends, list) else [ends]
     own = tokenizer.eos_token_id
     if own is not None and own not in listed:

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from langadapt.errors import ConfigError, MismatchError
-from langadapt.models.skeleton import model_names
+from langadapt.errors import ConfigError, DataError, MismatchError
+from langadapt.models.skeleton import LoadedNames, loaded_names
 from langadapt.models.weights import DTYPES, Entry, read_elements
 from langadapt.swap.files import StoredModel, read_model
 from langadapt.tokenizer.encoder import Tokenizer
@@ -44,9 +44,13 @@ class Member:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """Name in the files to name in the model."""
-        known = model_names(self.stored.skeleton, self.stored.entries)
-        return {key: self.stored.names.get(key) or known.get(key, key) for key in self.stored.entries}
+        """Name in the files to name in the model; the same where loading computes with a tensor, or skips it."""
+        return {key: self.stored.names.get(key) or self.loaded.same.get(key, key) for key in self.stored.entries}
+
+    @cached_property
+    def loaded(self) -> LoadedNames:
+        """What transformers makes of the files' names."""
+        return loaded_names(self.stored.skeleton, self.stored.entries)
 
     def entry(self, name: str) -> Entry:
         """A tensor by its name in the model."""
@@ -54,9 +58,10 @@ class Member:
 
     @cached_property
     def body(self) -> dict[str, Entry]:
-        """All floating tensors without a row per token."""
-        tables = self.stored.tables.names
-        named = ((self.names[key], entry) for key, entry in self.stored.entries.items())
+        """All floating tensors without a row per token; those that loading skips, such as buffers that older releases
+        stored, are in one model's files and not in another's."""
+        tables, read = self.stored.tables.names, self.loaded.same.keys() | self.loaded.computed
+        named = ((self.names[key], entry) for key, entry in self.stored.entries.items() if key in read)
         return {name: entry for name, entry in named if name not in tables and entry.dtype in DTYPES}
 
 
@@ -79,6 +84,7 @@ def check_kin(base: Member, other: Member, role: str) -> None:
 
     Raises:
         ConfigError: tensors of other names or shapes, or weights that have nothing to do with each other; names them.
+        DataError: weights that are not finite.
     """
     differing = list(differences(base, other))
     if differing:
@@ -87,6 +93,11 @@ def check_kin(base: Member, other: Member, role: str) -> None:
     if (base.stored.tables.output is None) != (other.stored.tables.output is None):
         raise ConfigError(f"{other.folder}: not made from {base.folder}: only one of them has an output matrix apart")
     alike = {name: products(base.body[name], other.body[name]) for name in base.body if len(base.body[name].shape) > 1}
+    damaged = next((name for name, sums in alike.items() if not sums.isfinite().all()), None)
+    if damaged is not None:
+        raise DataError(
+            f"`{damaged}` of {base.folder} or {other.folder} holds numbers that are not finite; get it again"
+        )
     whole = sum(alike.values(), torch.zeros(3, dtype=torch.float64))
     if alike and cosine(whole) < LEAST_COSINE[role]:
         least = sorted(alike, key=lambda name: cosine(alike[name]))[:NAMED]

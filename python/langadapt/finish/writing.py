@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from langadapt.finish.job import FinishJob
-from langadapt.models.folder import write_json
+from langadapt.models.folder import read_generation, write_json
 from langadapt.models.weights import rewrite_shards
 from langadapt.progress import Progress
 from langadapt.swap.files import config_parts, copy_other_files, set_rows
-from langadapt.swap.special_ids import translated_ids
+from langadapt.swap.special_ids import ALWAYS, translated_ids
 
 
 def write_finished(job: FinishJob, out: Path, scale: float, progress: Progress | None = None) -> None:
@@ -52,10 +51,17 @@ def write_configs(job: FinishJob, out: Path) -> None:
     for part in {id(part): part for part in (content, section)}.values():
         part |= spoken
     write_json(out / "config.json", content)
-    generation = tuned.folder / "generation_config.json"
-    if generation.is_file():
-        content = json.loads(generation.read_text(encoding="utf-8"))
-        write_json(out / "generation_config.json", content | translated_ids(content, job.spoken))
+    generation, own = read_generation(tuned.folder), read_generation(job.adapted.folder)
+    if generation is not None:
+        ids = translated_ids(generation, job.spoken, tuned.folder / "generation_config.json")
+        ends, document_end = ids["eos_token_id"], job.adapted.tokenizer.eos_token_id
+        if isinstance(ends, list) and document_end is not None and document_end not in ends:
+            # Of several ends one is that of documents, which has another name in the adapted vocabulary.
+            ends.append(document_end)
+        write_json(out / "generation_config.json", generation | ids)
+    elif own is not None:
+        # What the adapted model has of its own would end replies at the end of documents alone.
+        write_json(out / "generation_config.json", own | {key: spoken[key] for key in ALWAYS})
 
 
 def special_ids(config: Mapping[str, Any]) -> dict[str, Any]:

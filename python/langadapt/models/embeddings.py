@@ -45,6 +45,15 @@ def padded_size(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
+def check_largest(largest: int, rows: int) -> None:
+    """Raise MismatchError for an id without a row, which would be a fault inside a GPU kernel, long after."""
+    if largest >= rows:
+        raise MismatchError(
+            f"the tokenizer gives id {largest}, but the model has {rows} embedding rows; this tokenizer does not "
+            "belong to this model"
+        )
+
+
 def embedding_modules(model: Any) -> tuple[nn.Embedding, Any]:
     """The table of input rows and the head with the output rows (none where there is no head).
 

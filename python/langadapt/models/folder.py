@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from langadapt.artefacts.folders import MANIFEST_NAME, SWAP_REPORT_NAME
@@ -19,6 +20,7 @@ CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_
 """Fields of a config that say how many tokens a model was made for; architectures differ."""
 
 
+ADAPTER = "adapter_config.json"
 WEIGHTS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 """Files of a model that are fetched from the hub."""
 
@@ -51,7 +53,8 @@ def local_model(name: str) -> Path | None:
     if (path / "config.json").is_file():
         return path
     if path.exists():
-        raise ConfigError(f"model: {name} is no model folder (no config.json in it)")
+        merge = "; it is an adapter: merge it into its model first" if (path / ADAPTER).is_file() else ""
+        raise ConfigError(f"model: {name} is no model folder (no config.json in it){merge}")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ConfigError(f"model: {name}: no such folder")
     return None
@@ -100,13 +103,36 @@ def read_config(folder: Path) -> dict[str, Any]:
         DataError: it is no model's configuration.
     """
     file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not valid JSON: {error}; get the file again") from None
-    if not isinstance(config, dict):
+    config = read_object(file)
+    if not isinstance(config.get("text_config"), (dict, NoneType)):
         raise DataError(f"{file}: not a model's configuration; get the file again")
     return config
+
+
+def read_generation(folder: Path) -> dict[str, Any] | None:
+    """``generation_config.json`` of a model's folder, if it has one.
+
+    Raises:
+        DataError: it is no configuration.
+    """
+    file = folder / "generation_config.json"
+    return read_object(file) if file.is_file() else None
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DataError: it holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not valid JSON: {error}; get the file again") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: no JSON object, which a configuration is; get the file again")
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -116,7 +142,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def tokenizer_file(folder: Path) -> Path:
     """What identifies the tokenizer in ``folder``."""
-    for name in ("tokenizer.json", "tokenizer.model"):
+    for name in ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt"):
         if (folder / name).is_file():
             return folder / name
     raise ConfigError(f"{folder}: no tokenizer.json and no tokenizer.model")
@@ -127,8 +153,10 @@ def read_new_rows(folder: Path) -> list[int] | None:
     file = folder / SWAP_REPORT_NAME
     if not file.is_file():
         return None
-    spans = json.loads(file.read_text(encoding="utf-8"))["new_rows"]
-    return [row for first, last in spans for row in range(first, last + 1)]
+    try:
+        return [row for first, last in read_object(file)["new_rows"] for row in range(first, last + 1)]
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{file}: not the report of a swap; move it away, or make the swap again") from None
 
 
 def load_model(folder: str | Path, **options: Any) -> Any:
@@ -141,10 +169,11 @@ def load_model(folder: str | Path, **options: Any) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    check_whole(Path(folder))
     with readable(folder):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder), use_safetensors=True, output_loading_info=True, **options
-        )
+        # Without an answer about code transformers would ask the terminal.
+        how = {"trust_remote_code": False, **options, "use_safetensors": True, "output_loading_info": True}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), **how)
     model, found = loaded
     missing = sorted(set(found["missing_keys"]) & {name for name, _ in model.named_parameters()})
     if missing:
@@ -153,6 +182,21 @@ def load_model(folder: str | Path, **options: Any) -> Any:
             f"`{missing[0]}`; they are of another model, or not whole"
         )
     return model
+
+
+def check_whole(folder: Path) -> None:
+    """Raise DataError where an adapter lies in a model's folder, or its configuration names a file of weights:
+    transformers would load the model that the one names, or the file."""
+    if (folder / ADAPTER).is_file():
+        raise DataError(
+            f"{folder / ADAPTER}: transformers would load the model that this adapter names, not the one beside it; "
+            "merge it (peft's `merge_and_unload`) and give that model, or move the adapter away"
+        )
+    if (folder / "config.json").is_file() and read_config(folder).get("transformers_weights"):
+        raise DataError(
+            f"{folder / 'config.json'}: names a file of weights (`transformers_weights`); call it model.safetensors "
+            "and take that line out"
+        )
 
 
 @contextmanager
@@ -165,7 +209,15 @@ def readable(folder: str | Path) -> Iterator[None]:
     except Exception as error:
         if "memory" in str(error).lower():
             raise
-        raise DataError(f"{folder}: transformers cannot load this model: {shorten(str(error))}") from error
+        if "custom code" in str(error):
+            raise DataError(
+                f"{folder}: this model comes with code of its own, which is not run; `swap`, `finish` and "
+                "`tokenizer compare` do so with `--trust-remote-code`"
+            ) from None
+        said = shorten(str(error))
+        if "ignore_mismatched_sizes" in said:
+            said = "its weights have other shapes than its config.json says; they are of different models"
+        raise DataError(f"{folder}: transformers cannot load this model: {said}") from error
 
 
 def context_length(model: Path) -> int | None:
@@ -178,8 +230,6 @@ def context_length(model: Path) -> int | None:
         config = read_config(model)
     except FileNotFoundError:
         return None
-    if not isinstance(config.get("text_config", config), dict):
-        raise DataError(f"{model / 'config.json'}: not a model's configuration; get the file again")
     return stated_context(text_config(config))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from langadapt.errors import DataError
-from langadapt.models.folder import readable
+from langadapt.models.folder import check_whole, readable
 
 
 def build_skeleton(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
@@ -22,6 +23,7 @@ def build_skeleton(folder: Path, *, trust_remote_code: bool = False) -> tuple[An
     """
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder}: no config.json; this is no model folder")
+    check_whole(folder)
     with readable(folder), torch.device("meta"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         # In bfloat16: grouped products of experts have no other meta kernel.
@@ -29,9 +31,21 @@ def build_skeleton(folder: Path, *, trust_remote_code: bool = False) -> tuple[An
         return config, AutoModelForCausalLM.from_config(config, **options)
 
 
-def model_names(skeleton: Any, stored: Iterable[str]) -> dict[str, str]:
-    """Names in the files to names in the model, as transformers' loading maps them: prefixes of base models and of text
-    towers, renamings of single architectures. Tensors that loading computes with are left out, and those that it skips.
+@dataclass(frozen=True)
+class LoadedNames:
+    """What transformers' loading makes of names in the files: prefixes of base models and of text towers, renamings of
+    single architectures."""
+
+    same: dict[str, str]
+    """Names in the files to names in the model, of tensors that are loaded as they are."""
+    computed: frozenset[str]
+    """Names in the files that loading computes with, such as experts that it joins."""
+    complete: bool
+    """Whether ``same`` alone is all that a whole model needs."""
+
+
+def loaded_names(skeleton: Any, stored: Iterable[str]) -> LoadedNames:
+    """What becomes of tensors; those that loading skips are in neither part.
 
     Args:
         skeleton: the model, weights not needed.
@@ -44,15 +58,22 @@ def model_names(skeleton: Any, stored: Iterable[str]) -> dict[str, str]:
     renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
     converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
     prefix, state = skeleton.base_model_prefix, skeleton.state_dict()
-    names = {}
+    names, computed = {}, set()
     # Some renamings keep a state and count on this order.
     for key in sorted(stored, key=dot_natural_key):
         name, converter = rename_source_key(key, renamings, converters, prefix, state)
         if name not in state and key in state:
             name, converter = rename_source_key(key, [], [], prefix, state)
-        if name in state and converter is None:
+        if converter is not None:
+            computed.add(key)
+        elif name in state:
             names[key] = name
-    return names
+    return LoadedNames(names, frozenset(computed), not converters)
+
+
+def model_names(skeleton: Any, stored: Iterable[str]) -> dict[str, str]:
+    """Names in the files to names in the model, without tensors that loading computes with or skips."""
+    return loaded_names(skeleton, stored).same
 
 
 def skeleton_of(model: Any) -> Any:

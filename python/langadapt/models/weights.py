@@ -19,7 +19,8 @@ from langadapt.models.folder import read_config, text_config, write_json
 from langadapt.progress import Progress
 
 COPY_BYTES = 16 << 20
-INDEX = "model.safetensors.index.json"
+WHOLE = "model.safetensors"
+INDEX = f"{WHOLE}.index.json"
 BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
     **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
@@ -58,14 +59,19 @@ class Entry:
         return math.prod(self.shape)
 
 
+def is_sharded(folder: Path) -> bool:
+    """Whether an index says which files there are: beside a ``model.safetensors`` transformers does not look at it."""
+    return (folder / INDEX).is_file() and not (folder / WHOLE).is_file()
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that make up the model in ``folder``.
 
     Raises:
         DataError: there are none, or the index is none, or names a file that is missing or outside of the folder.
     """
-    index, names = folder / INDEX, ["model.safetensors"]
-    if index.is_file():
+    index, names = folder / INDEX, [WHOLE]
+    if is_sharded(folder):
         try:
             names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -139,7 +145,7 @@ def check_precision(folder: Path) -> None:
         ConfigError: the weights are quantised, by their files or by ``config.json``.
     """
     found = {entry.dtype for entry in read_entries(folder).values()}
-    quantised = sorted(dtype for dtype in found if dtype.startswith(("F8", "F6", "F4")))
+    quantised = sorted(dtype for dtype in found if dtype.startswith("F") and BITS[dtype] < 16)
     config = read_config(folder)
     stated = config.get("quantization_config") or text_config(config).get("quantization_config")
     if stated or quantised:
@@ -178,7 +184,7 @@ def read_tensor(entry: Entry) -> Tensor:
     """
     dtype = DTYPES.get(entry.dtype)
     if dtype is None:
-        raise DataError(f"{entry.file}: embeddings are stored as {entry.dtype}; swap the unquantised model")
+        raise DataError(f"{entry.file}: weights are stored as {entry.dtype}; take the unquantised model")
     data = bytearray(entry.end - entry.start)
     with entry.file.open("rb") as file:
         file.seek(entry.start)
@@ -201,6 +207,14 @@ def read_elements(entry: Entry, start: int, stop: int) -> Tensor:
         if file.readinto(data) != len(data):
             raise DataError(f"{entry.file}: ended while it was read; get the file again")
     return torch.frombuffer(data, dtype=dtype)
+
+
+def same_values(one: Entry, other: Entry) -> bool:
+    """Whether two floating tensors are the same, types apart; read piece by piece."""
+    pieces = ((start, min(start + COPY_BYTES, one.size)) for start in range(0, one.size, COPY_BYTES))
+    return one.shape == other.shape and all(
+        torch.equal(read_elements(one, *piece).double(), read_elements(other, *piece).double()) for piece in pieces
+    )
 
 
 def rewrite_shards(
@@ -234,10 +248,10 @@ def rewrite_shards(
         copy = out / file.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         size += rewrite(file, copy, replaced, make, advance=advance)
-    index = folder / INDEX
-    if index.is_file():
-        content = json.loads(index.read_text(encoding="utf-8"))
-        content["metadata"] = {**(content.get("metadata") or {}), "total_size": size}
+    if is_sharded(folder):
+        content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        metadata = content.get("metadata")
+        content["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), "total_size": size}
         write_json(out / INDEX, content)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
-from langadapt.checks import at_least
-from langadapt.errors import ConfigError
+from langadapt.checks import at_least, seed_fits
+from langadapt.errors import ConfigError, DataError
 from langadapt.machine import choose_device, quiet_transformers
+from langadapt.models.embeddings import check_largest
 from langadapt.models.folder import load_model
 from langadapt.pipeline.finished import model_of
+from langadapt.tokenizer.files import load_auto
 
 Stream = Callable[[str], None]
 """Takes the next piece of text, as soon as its words are whole."""
@@ -47,27 +49,35 @@ def generate(
         DataError: the folder is not a model's.
         TypeError: the prompt is no text.
     """
-    from transformers import AutoTokenizer
-
     if not isinstance(prompt, str):
         raise TypeError(f"prompt: {type(prompt).__name__}; pass a text")
     at_least(1, max_tokens=max_tokens)
     at_least(0, temperature=temperature)
+    seed_fits(seed)
     quiet_transformers()
     folder = model_of(model)
-    chosen = choose_device(device)
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+    chosen, tokenizer = choose_device(device), load_auto(folder)
     loaded: Any = load_model(folder, dtype="auto").to(chosen).eval()
+    # In its place, not beside it: beams, penalties and stop strings of the model's own would go on.
+    loaded.generation_config = configuration(tokenizer, max_tokens, temperature)
     given = prompt_ids(tokenizer, prompt).to(chosen)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
+        check_numbers(loaded, given, folder)
         written = loaded.generate(
             given,
             attention_mask=torch.ones_like(given),
-            generation_config=configuration(tokenizer, max_tokens, temperature),
             streamer=None if stream is None else streamer(tokenizer, stream),
         )
     return str(tokenizer.decode(written[0, given.shape[1] :], skip_special_tokens=True))
+
+
+def check_numbers(model: Any, given: torch.Tensor, folder: Path) -> None:
+    """Raise MismatchError for a token without a row, DataError where the model foretells nothing: the likeliest of no
+    numbers would be the first token."""
+    check_largest(int(given.max()), len(model.get_input_embeddings().weight))
+    if not model(given).logits[:, -1].isfinite().any():
+        raise DataError(f"{folder}: what the model foretells are no numbers; its weights are damaged")
 
 
 def configuration(tokenizer: Any, max_tokens: int, temperature: float) -> Any:
@@ -79,7 +89,7 @@ def configuration(tokenizer: Any, max_tokens: int, temperature: float) -> Any:
 
 
 def draws(temperature: float) -> dict[str, Any]:
-    """How tokens are chosen; said in full, for what is left out is taken from the model's own generation config."""
+    """How tokens are chosen."""
     if not temperature:
         return {"do_sample": False}
     return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}

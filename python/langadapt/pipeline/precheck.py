@@ -29,8 +29,8 @@ from langadapt.pipeline.aligned import pairs_as_documents, read_aligned
 from langadapt.recipe.recipe import Recipe
 from langadapt.swap.files import read_model
 from langadapt.swap.rows.names import AUTO, KEEP, check_methods
+from langadapt.tokenizer.agreement import PROBES, check_agreement
 from langadapt.tokenizer.encoder import Tokenizer
-from langadapt.tokenizer.files import PROBES, check_agreement
 from langadapt.tokenizer.training import train_bpe
 from langadapt.training import adapter, loss, meters, optimizer
 from langadapt.training.attention.choice import candidates_for, register

@@ -60,7 +60,8 @@ def train_arm(
             arm.stores,
             out,
             replace(settings or job.recipe.train, checkpoints_url=own),
-            tokenizer=Tokenizer.from_pretrained(arm.tokenizer),
+            # With the chat templates and roles that a swap has kept, which the new tokenizer's own folder lacks.
+            tokenizer=Tokenizer.from_pretrained(arm.model),
             validate=validator(job, corpora, arm.tokenizer, replies),
             new_rows=read_new_rows(arm.model),
             old=old_model(job, corpora),

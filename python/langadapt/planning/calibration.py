@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from langadapt.models.folder import resolve_model
+from langadapt.models.folder import readable, resolve_model
 from langadapt.planning.plan import new_vocabulary, plan_recipe
 from langadapt.training import model as models
 from langadapt.training import parallel
@@ -77,7 +77,9 @@ def calibrate_recipe(recipe: Any, target_seconds: float = 60.0) -> dict[str, Any
     """`calibrate` for a recipe's model with its new vocabulary, on a batch that takes about a minute in all."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(str(resolve_model(recipe.model)))
+    folder = resolve_model(recipe.model)
+    with readable(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     vocabulary = new_vocabulary(recipe)
     if vocabulary is not None:
         config.get_text_config().vocab_size = vocabulary

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
@@ -310,12 +309,10 @@ def new_vocabulary(recipe: Any) -> int | None:
     if recipe.swap.method == "keep":
         return None
     size = recipe.tokenizer.vocab_size
-    if recipe.tokenizer.path:
-        file = Path(recipe.tokenizer.path) / "tokenizer.json"
-        if file.is_file():
-            content = json.loads(file.read_text(encoding="utf-8"))
-            added = [token["id"] for token in content.get("added_tokens", [])]
-            size = max(len(content["model"]["vocab"]), max(added, default=-1) + 1)
+    if recipe.tokenizer.path and Path(recipe.tokenizer.path).exists():
+        from langadapt.tokenizer.encoder import Tokenizer
+
+        size = Tokenizer.from_pretrained(recipe.tokenizer.path).vocab_size
     multiple = recipe.swap.pad_to_multiple_of or 1
     return int(-(-size // multiple) * multiple)
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import yaml
 
-from langadapt.checks import at_least, positive
+from langadapt.checks import at_least, positive, seed_fits
 from langadapt.costs.devices import parse
 from langadapt.errors import ConfigError
 from langadapt.evaluation.by_language import is_auto, language_of, with_language
@@ -231,8 +231,7 @@ class Recipe:
         for field_name in ("model", "out"):
             if not getattr(self, field_name):
                 raise ConfigError(f"{field_name}: is empty")
-        if not 0 <= self.seed < 1 << 63:
-            raise ConfigError(f"seed: {self.seed} is not in [0, 2**63)")
+        seed_fits(self.seed)
         self.train = self.train_within(self.budget.hours)
         if self.train.embedding_learning_rate == AUTO:
             # The same in all arms: `compare: [keep]` is to be the same training without a swap.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from langadapt.artefacts.names import SWAP_ROWS_NAME
 from langadapt.artefacts.places import check_space, check_text
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.models.embeddings import TokenTables, attribute, find_token_tables, padded_size
-from langadapt.models.folder import read_config, write_json
-from langadapt.models.skeleton import build_skeleton, model_names
-from langadapt.models.weights import INDEX, Entry, read_entries, read_tensor, rewrite_shards
+from langadapt.models.folder import read_config, read_generation, write_json
+from langadapt.models.skeleton import LoadedNames, build_skeleton, loaded_names
+from langadapt.models.weights import DTYPES, Entry, read_entries, read_tensor, rewrite_shards, same_values
 from langadapt.progress import Progress
 from langadapt.swap.matching import VocabularyMatch, match_vocabularies
 from langadapt.swap.report import Sizes, SwapReport, make_report
@@ -34,14 +33,21 @@ from langadapt.swap.rows.kept import write_plans
 from langadapt.swap.rows.options import DEFAULTS, SwapOptions
 from langadapt.swap.rows.plan import RowPlan
 from langadapt.swap.rows.tables import TablePlans, plan_tables, table_matrix
-from langadapt.swap.special_ids import mismatch_notes, translated_ids
-from langadapt.tokenizer.files import TOKENIZER_FILES, check_agreement
+from langadapt.swap.special_ids import is_id, mismatch_notes, translated_ids
+from langadapt.tokenizer.agreement import check_agreement
+from langadapt.tokenizer.files import TOKENIZER_FILES
 from langadapt.vectors.cbow import load_vectors
 
-LEFT_OUT = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx", ".md"}
-"""Weights that are rewritten or would be stale, and the old model's card."""
-STALE = (INDEX, SWAP_REPORT_NAME, SWAP_ROWS_NAME, FINISH_REPORT_NAME, MANIFEST_NAME, *TOKENIZER_FILES)
-"""Files that speak of another model's weights or vocabulary."""
+LEFT_OUT = (
+    *(".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5", ".onnx", ".ot", ".index.json", ".md"),
+    *(".model", ".tiktoken", ".spm", ".model.v3"),
+)
+"""Endings of weights, which are rewritten or would be stale, of the old model's card, and of tokenizers."""
+STALE = (
+    *(SWAP_REPORT_NAME, SWAP_ROWS_NAME, FINISH_REPORT_NAME, MANIFEST_NAME, *TOKENIZER_FILES),
+    *("vocab.bpe", "encoder.json", "tekken.json", "params.json"),
+)
+"""Files that speak of another model's weights or vocabulary; the last two, Mistral's own, vLLM reads first."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,7 @@ def swap_folder(
     with new_folder(Path(out)) as folder:
         write_configs(job, folder)
         saved, more = job.match.target.tokenizer.with_templates_of(job.match.source.tokenizer)
+        saved = saved.with_named_roles()
         saved.save_pretrained(folder)
         check_shapes(job, folder, trust_remote_code)
         check_agreement(saved, folder)
@@ -189,12 +196,51 @@ def read_model(folder: Path, trust_remote_code: bool = False) -> StoredModel:
     config, skeleton = build_skeleton(folder, trust_remote_code=trust_remote_code)
     entries = read_entries(folder)
     tables = find_token_tables(skeleton)
-    aliases = table_aliases(skeleton, tables)
-    names = {key: aliases[name] for key, name in model_names(skeleton, entries).items() if name in aliases}
+    aliases, loaded = table_aliases(skeleton, tables), loaded_names(skeleton, entries)
+    names = {key: aliases[name] for key, name in loaded.same.items() if name in aliases}
     missing = [name for name in tables.names if name != tables.bias and name not in names.values()]
     if missing:
         raise DataError(f"{folder}: the weights hold no `{missing[0]}`; the files are no whole model")
+    check_tied(folder, entries, names)
+    check_parameters(folder, skeleton, entries, loaded=loaded, tables=aliases)
     return StoredModel(folder, config, skeleton, entries, tables, names)
+
+
+def check_tied(folder: Path, entries: Mapping[str, Entry], names: Mapping[str, str]) -> None:
+    """Raise DataError where what the configuration ties is stored twice, and not alike: transformers then takes both,
+    others one of them."""
+    first: dict[str, str] = {}
+    for key, name in names.items():
+        one = first.setdefault(name, key)
+        if one != key and not same_values(entries[one], entries[key]):
+            raise DataError(
+                f"{folder}: `{one}` and `{key}` are one matrix by config.json, but not in the files; set "
+                "`tie_word_embeddings` to false there if both are meant"
+            )
+
+
+def check_parameters(
+    folder: Path, skeleton: Any, entries: Mapping[str, Entry], *, loaded: LoadedNames, tables: Container[str]
+) -> None:
+    """Raise DataError where the files hold other tensors than the class needs, as far as it loads them as they are.
+
+    Tables by token id are left out, whose rows have errors of their own, and quantised models, whose layers are stored
+    in other forms.
+    """
+    state = skeleton.state_dict(keep_vars=True)
+    for key, name in loaded.same.items():
+        found, needed = list(entries[key].shape), list(state[name].shape)
+        if found != needed and name not in tables and entries[key].dtype in DTYPES:
+            raise DataError(f"{folder}: `{key}` is {found}, by config.json {needed}; they are of different models")
+    if loaded.complete and not getattr(skeleton.config, "quantization_config", None):
+        there = {id(state[name]) for name in loaded.same.values()}
+        missing = [name for name, parameter in skeleton.named_parameters() if id(parameter) not in there]
+        missing = [name for name in missing if name not in tables]
+        if missing:
+            raise DataError(
+                f"{folder}: the weights lack {len(missing)} parameters of {type(skeleton).__name__}, the first is "
+                f"`{missing[0]}`; they are of another model, or not whole"
+            )
 
 
 def table_aliases(skeleton: Any, tables: TokenTables) -> dict[str, str]:
@@ -213,8 +259,9 @@ def stored_notes(job: PreparedSwap) -> list[str]:
     """What a user should know of the model before it is swapped."""
     stored = job.stored
     notes = mismatch_notes(stored.config.get_text_config().to_dict(), job.match, stored.tables.rows)
-    loaded, shape = model_names(stored.skeleton, stored.entries), stored.input.shape
-    unread = [name for name, entry in stored.entries.items() if entry.shape == shape and name not in loaded]
+    loaded, rows = loaded_names(stored.skeleton, stored.entries), stored.tables.rows
+    known = loaded.same.keys() | loaded.computed
+    unread = [name for name, entry in stored.entries.items() if rows in entry.shape and name not in known]
     if unread:
         notes.append(
             f"{', '.join(unread)}: as long as the input matrix, but transformers does not load it; it was not swapped"
@@ -226,7 +273,9 @@ def load_rows(job: PreparedSwap, name: str) -> Tensor:
     """A tensor with a row per token, as a matrix."""
     tensor, tables = read_tensor(job.stored.entries[name]), job.stored.tables
     if len(tensor) != tables.others.get(job.stored.names[name], tables.rows):
-        raise MismatchError(f"`{name}` has {len(tensor)} rows, but the model's configuration says {tables.rows}")
+        raise MismatchError(
+            f"{job.stored.folder}: `{name}` has {len(tensor)} rows, but config.json says {tables.rows}; get both again"
+        )
     return table_matrix(tensor, tables.rows, job.match)
 
 
@@ -250,19 +299,21 @@ def write_configs(job: PreparedSwap, out: Path) -> None:
     copy_other_files(folder, out)
     content, section = config_parts(job.stored)
     set_rows(job.stored, content, section, job.rows)
-    for part in (content, section):
-        part |= translated_ids(part, job.match)
+    for part, config in ((content, job.stored.config), (section, job.stored.config.get_text_config())):
+        # A file leaves out what is a class's default, which speaks of the class's first vocabulary.
+        defaults = {key: value for key, value in config.to_dict().items() if is_id(key)}
+        part |= translated_ids(defaults | part, job.match, folder / "config.json")
     write_json(out / "config.json", content)
-    generation = folder / "generation_config.json"
-    if generation.is_file():
-        content = json.loads(generation.read_text(encoding="utf-8"))
-        write_json(out / "generation_config.json", content | translated_ids(content, job.match))
+    generation = read_generation(folder)
+    if generation is not None:
+        ids = translated_ids(generation, job.match, folder / "generation_config.json")
+        write_json(out / "generation_config.json", generation | ids)
 
 
 def copy_other_files(folder: Path, out: Path) -> None:
     """Copy what belongs to a model besides weights, tokenizer and what was said of them."""
     for path in sorted(folder.iterdir()):
-        stale = path.suffix in LEFT_OUT or path.name in STALE
+        stale = path.name.endswith(LEFT_OUT) or path.name in STALE
         if path.is_file() and not stale and not path.name.startswith("."):
             shutil.copyfile(path, out / path.name)
 

@@ -87,7 +87,8 @@ class VocabularyMatch:
         role = next((role for role, token in self.source.roles.items() if token == source_id), None)
         if role is not None and role in self.target.roles:
             return self.target.roles[role]
-        found = np.flatnonzero(self.source_ids == source_id)
+        # -1 stands for no partner.
+        found = np.flatnonzero((self.source_ids == source_id) & (self.source_ids >= 0))
         return int(found[0]) if len(found) else None
 
     def keeps_ids(self) -> bool:

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
-from safetensors import safe_open
 
-from langadapt.errors import shorten
-from langadapt.models.folder import read_config
+from langadapt.errors import DataError, shorten
+from langadapt.models.folder import read_config, text_config
 from langadapt.terminal import literal
+from langadapt.tokenizer.agreement import doubts
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.llamacpp import llamacpp_form
 from langadapt.tokenizer.package import load_package, package_errors
@@ -67,6 +67,7 @@ def check_tokenizer(
         lambda: round_trip(tokenizer, extra),
         lambda: sentencepiece_parity(tokenizer, extra),
         lambda: combining_marks(tokenizer, extra),
+        lambda: verdict("transformers", doubts(tokenizer), [], "`AutoTokenizer` gives the same ids"),
         lambda: unreachable_tokens(tokenizer),
         lambda: special_tokens(tokenizer),
         lambda: special_tokens_in_text(tokenizer),
@@ -254,7 +255,9 @@ def digits(tokenizer: Tokenizer) -> Finding:
     uneven = [length for length, found in sorted(shapes.items()) if len(found) > 1]
     if uneven:
         return Finding("digits", "warning", f"numbers of {uneven[0]} digits are cut in {len(shapes[uneven[0]])} ways")
-    longest = max(length for found in shapes.values() for shape in found for length in shape) if shapes else 0
+    longest = max((length for found in shapes.values() for shape in found for length in shape), default=0)
+    if not longest:
+        return Finding("digits", "warning", "numbers become no tokens of digits")
     return Finding("digits", "ok", "one by one" if longest == 1 else f"in groups of up to {longest}, always alike")
 
 
@@ -328,15 +331,18 @@ def model_config(model: Path) -> dict[str, Any]:
         FileNotFoundError: ``model`` is no folder of a model.
     """
     config = read_config(model)
-    return {**config, **config.get("text_config", {})}
+    return {**config, **text_config(config)}
 
 
 def embedding_rows(tokenizer: Tokenizer, model: Path) -> Finding:
     """Whether the model has a row for every id."""
     name = "model rows"
     rows = {"config.json": model_config(model).get("vocab_size")}
-    rows |= weight_rows(model)
-    known = {where: count for where, count in rows.items() if count is not None}
+    try:
+        rows |= weight_rows(model)
+    except DataError as error:
+        return Finding(name, "failed", str(error))
+    known = {where: count for where, count in rows.items() if isinstance(count, int)}
     if not known:
         return Finding(name, "skipped", f"{model} does not say how many rows it has")
     few = {where: count for where, count in known.items() if count < tokenizer.vocab_size}
@@ -353,14 +359,18 @@ def embedding_rows(tokenizer: Tokenizer, model: Path) -> Finding:
 
 
 def weight_rows(model: Path) -> dict[str, int]:
-    """Rows of the input and output embeddings by the name of the tensor, from the headers of the weight files."""
-    rows = {}
-    for file in sorted(model.glob("*.safetensors")):
-        with safe_open(file, framework="numpy") as weights:
-            for name in weights.keys():  # noqa: SIM118  (no mapping)
-                if re.search(r"(embed_tokens|wte|word_embeddings|embed_in|lm_head|embed_out)\.weight$", name):
-                    rows[name] = int(weights.get_slice(name).get_shape()[0])
-    return rows
+    """Rows of the input and output embeddings by the name of the tensor, from the headers of the weight files, if there
+    are any.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    from langadapt.models.weights import read_entries
+
+    if not any(model.glob("*.safetensors")):
+        return {}
+    names = re.compile(r"(embed_tokens|wte|word_embeddings|embed_in|lm_head|embed_out)\.weight$")
+    return {name: entry.shape[0] for name, entry in read_entries(model).items() if names.search(name) and entry.shape}
 
 
 def model_token_ids(tokenizer: Tokenizer, model: Path) -> Finding:

@@ -173,17 +173,15 @@ class BpeModel:
         definition = json.loads(source.definition)
         model = definition["model"]
         ids: dict[str, int] = dict(model["vocab"])
-        added = [token["content"] for token in definition["added_tokens"]]
-        for token in added:
-            id = source.token_to_id(token)
-            if id is not None:
-                ids[token] = id
+        found = ((token["content"], source.token_to_id(token["content"])) for token in definition["added_tokens"])
+        added = {token: id for token, id in found if id is not None}
+        ids |= added
         self.tokens = [""] * source.vocab_size
         for token, id in ids.items():
             self.tokens[id] = token
         pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
         self.merges = [(ids[left], ids[right], ids[left + right]) for left, right in pairs]
-        self.added = {ids[token] for token in added}
+        self.added = set(added.values())
         byte_pieces = {f"<0x{byte:02X}>" for byte in range(256)} if model.get("byte_fallback") else set()
         byte_level = source.native.is_byte_level if source.native is not None else not byte_pieces
         characters = set(_core.byte_characters()) if byte_level else {token for token in ids if len(token) == 1}
@@ -201,6 +199,7 @@ def rebuilt(source: Tokenizer, blueprint: Blueprint, tokens: list[str], merges: 
     """
     definition = json.loads(source.definition)
     ids = {token: id for id, token in enumerate(tokens) if token}
+    definition["added_tokens"] = [token for token in definition["added_tokens"] if token["content"] in ids]
     for token in definition["added_tokens"]:
         token["id"] = ids[token["content"]]
     definition["added_tokens"].sort(key=lambda token: token["id"])

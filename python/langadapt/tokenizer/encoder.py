@@ -32,7 +32,7 @@ from langadapt.tokenizer.files import (
 )
 from langadapt.tokenizer.package import CANNOT_ENCODE, load_package, package_errors
 from langadapt.tokenizer.roles import roles_by_name, special_tokens, tokenizer_config
-from langadapt.tokenizer.templates import chat_templates, template_files
+from langadapt.tokenizer.templates import PROCESSOR_FILE, chat_templates, template_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -82,6 +82,7 @@ class Tokenizer:
         self.vocab_size: int = self._backend.vocab_size
         """One more than the largest id, added tokens included: the rows that an embedding matrix needs."""
         self._special = special_tokens(tokenizer_config(self.companions, self.name))
+        chat_templates(self.companions, self.name)  # which are refused here, not late
         self._transformers: PreTrainedTokenizerFast | None = None
 
     @classmethod
@@ -132,9 +133,23 @@ class Tokenizer:
         files = {TOKENIZER_FILE: self.definition, **self.companions}
         # Without it transformers can tell neither the class nor the special tokens.
         if CONFIG_FILE not in files:
-            named = self._special or roles_by_name(token for _, token, special, _ in self.added_tokens() if special)
+            named = self._special or self._roles_by_name()
             files[CONFIG_FILE] = json_bytes({"tokenizer_class": "PreTrainedTokenizerFast", **named})
+        if PROCESSOR_FILE in files and not chat_templates({**files, PROCESSOR_FILE: b"{}"}):
+            # A tokenizer of transformers does not look at a processor's.
+            files |= template_files(chat_templates(files))
         return files
+
+    def _roles_by_name(self) -> dict[str, str]:
+        return roles_by_name(token for _, token, special, _ in self.added_tokens() if special)
+
+    def with_named_roles(self) -> Tokenizer:
+        """This tokenizer with the roles that its special tokens have by name, where its configuration names none: what
+        reads it then means the same tokens as a model's configuration."""
+        if self._special or CONFIG_FILE not in self.companions:
+            return self
+        config = tokenizer_config(self.companions, self.name) | self._roles_by_name()
+        return Tokenizer(self.definition, {**self.companions, CONFIG_FILE: json_bytes(config)}, self.name)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> NDArray[np.uint32]:
         """Ids of ``text``, uint32 ``[n]``.

@@ -10,12 +10,12 @@ from typing import Any
 
 from langadapt.artefacts.folders import STAMP_NAME, replacing, whole_file
 from langadapt.artefacts.places import check_fetched
-from langadapt.errors import ConfigError, DataError, shorten
+from langadapt.errors import DataError, shorten
 from langadapt.models import hub
 from langadapt.models.folder import tokenizer_file
 from langadapt.tokenizer.package import package_errors
 from langadapt.tokenizer.roles import ROLE_NAMES, content_of, extra_tokens, read_json, special_tokens, tokenizer_config
-from langadapt.tokenizer.templates import DEFAULT_FILE, FOLDER
+from langadapt.tokenizer.templates import DEFAULT_FILE, FOLDER, PROCESSOR_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "vocab.txt",
     DEFAULT_FILE,
-    "chat_template.json",
+    PROCESSOR_FILE,
     FOLDER,
 )
 """All that a tokenizer may consist of, in its folder; the last is a folder of its own."""
@@ -41,7 +41,7 @@ TOKENIZER_FILES = (
 ID_MAP = "id_map.json"
 """Of a tokenizer that was trimmed: the new id of each old one, or -1."""
 
-TEMPLATE_FILES = (DEFAULT_FILE, "chat_template.json", FOLDER)
+TEMPLATE_FILES = (DEFAULT_FILE, PROCESSOR_FILE, FOLDER)
 
 GENERIC_CLASSES = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes of transformers that bring no special tokens of their own."""
@@ -95,7 +95,9 @@ def convert(folder: Path) -> dict[str, bytes]:
     files = read_files(folder)
     sentencepiece = {"tokenizer.model", "spiece.model"} & files.keys()
     if not (sentencepiece or {"vocab.json", "vocab.txt", CONFIG_FILE} & files.keys()):
-        raise DataError(f"{folder}: no tokenizer.json and no tokenizer.model; name a folder that holds a tokenizer")
+        others = [file.name for file in sorted(folder.iterdir()) if file.name.endswith(("tekken.json", ".tiktoken"))]
+        what = f"{others[0]} is not read; make a tokenizer.json of it" if others else "name a folder with a tokenizer"
+        raise DataError(f"{folder}: no tokenizer.json and no tokenizer.model; {what}")
     auto = load_auto(folder)
     logger.info("%s: converted by transformers, there is no tokenizer.json", folder)
     return {
@@ -111,8 +113,8 @@ def as_loaded(auto: Any, config: dict[str, Any]) -> dict[str, bytes]:
     return {CONFIG_FILE: json_bytes(config | roles)}
 
 
-def load_auto(folder: Path) -> Any:
-    """The tokenizer in ``folder`` as transformers loads it.
+def load_auto(folder: str | Path) -> Any:
+    """The tokenizer in ``folder`` as transformers loads it, without running code that lies there.
 
     Raises:
         DataError: it cannot.
@@ -122,50 +124,16 @@ def load_auto(folder: Path) -> Any:
     failure = f"{folder}: transformers cannot load this tokenizer"
     try:
         with package_errors(failure):
-            return AutoTokenizer.from_pretrained(folder)
+            # Without the answer transformers would ask the terminal, where none is expected.
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except DataError:
         raise
     except Exception as error:
         # Of a dozen kinds, which seldom name the folder.
+        if "custom code" in str(error):
+            failure += ", which comes with code of its own; save it as a tokenizer.json first"
+            raise DataError(failure) from None
         raise DataError(f"{failure}: {shorten(str(error))}") from None
-
-
-PROBES = (
-    "It's 12345 words,  a\ttab\n\n and x_y!",
-    "Straße für 3,50 €: ÄÖÜ ß …",
-    " 中文字 привет مرحبا 😀",
-    "aaaa    bbbb\r\n",
-)
-"""Texts that tokenizers of different kinds cut differently."""
-TELLING = 1000
-"""Tokens that are tried besides, and as many numbers."""
-
-
-def check_agreement(tokenizer: Any, folder: Path) -> None:
-    """Make sure that ``AutoTokenizer`` sees ``tokenizer`` in the model's folder that it was written to.
-
-    For models of some types transformers takes a class of its own, whatever the files say, which cuts text its own way.
-
-    Raises:
-        ConfigError: it sees another one.
-    """
-    auto, texts = load_auto(folder), [*PROBES, *telling(tokenizer)]
-    with package_errors(str(folder)):
-        theirs = auto(texts, add_special_tokens=False).input_ids
-    if any(found != tokenizer.encode(text).tolist() for text, found in zip(texts, theirs, strict=True)):
-        raise ConfigError(
-            f"{tokenizer.name}: beside this model transformers reads it as a {type(auto).__name__}, which cuts text in "
-            "another way; take a tokenizer that is made like the model's own (`like: source`, `--like MODEL`)"
-        )
-
-
-def telling(tokenizer: Any) -> list[str]:
-    """Texts of single tokens that another cut would divide, spread over the vocabulary: without tokens for them, texts
-    that are cut in two ways have the same ids in both."""
-    texts = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
-    numbers = [text for text in texts if sum(letter.isdigit() for letter in text) > 1]
-    rest = texts[:: max(len(texts) // TELLING, 1)]
-    return [text for text in (*numbers[:TELLING], *rest) if text and "\ufffd" not in text]
 
 
 def complete(files: dict[str, bytes], folder: Path) -> dict[str, bytes]:

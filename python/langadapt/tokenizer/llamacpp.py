@@ -178,5 +178,10 @@ def sentencepiece_form(definition: Mapping[str, Any], steps: list[dict[str, Any]
     if not spaces or not definition["model"].get("byte_fallback"):
         missing = "it has no SentencePiece style without byte fallback" if spaces else "it does not know this style"
         return LlamaCppForm(None, differences=(missing,), nearest="llama3")
-    forms = forms_of(definition)
+    vocabulary, forms = definition["model"].get("vocab"), forms_of(definition)
+    lacking = [token for byte in range(256) if (token := f"<0x{byte:02X}>") not in vocabulary] if vocabulary else []
+    if lacking:
+        differences.append(
+            f"it fails on text that needs one of {len(lacking)} byte tokens that lack, such as {lacking[0]}"
+        )
     return LlamaCppForm("llama", space_in_front=prepends, forms=forms, differences=tuple(differences))

@@ -91,9 +91,10 @@ def package_errors(what: str) -> Iterator[None]:
 
 
 def load_package(definition: bytes, name: str) -> Any:
-    """The ``tokenizers.Tokenizer`` of a ``tokenizer.json``, which neither cuts nor fills up a text.
+    """The ``tokenizers.Tokenizer`` of a ``tokenizer.json``, which neither cuts nor fills up a text, and draws nothing.
 
-    Files of sentence encoders do both, which would falsify all counts and cut a corpus.
+    Files of sentence encoders do both, which would falsify all counts and cut a corpus; with dropout a text would have
+    other ids each time.
 
     Raises:
         DataError: the package cannot read it.
@@ -102,4 +103,6 @@ def load_package(definition: bytes, name: str) -> Any:
         package = Package.from_str(definition.decode("utf-8"))
     package.no_truncation()
     package.no_padding()
+    if getattr(package.model, "dropout", None):
+        package.model.dropout = None
     return package

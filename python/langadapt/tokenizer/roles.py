@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from langadapt.errors import DataError
+from langadapt.errors import DataError, shorten
 
 ROLE_NAMES = {
     "bos": ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "[BOS]"),
@@ -18,6 +18,16 @@ ROLE_NAMES = {
     "mask": ("[MASK]", "<mask>"),
 }
 """Roles that a configuration names (``bos_token`` and so on), and the tokens that take them where it names none."""
+
+FIELDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys((f"{role}_token" for role in ROLE_NAMES), (str, dict)),
+    "extra_special_tokens": (list, dict),
+    "additional_special_tokens": (list,),
+    "added_tokens_decoder": (dict,),
+    "tokenizer_class": (str,),
+    "model_max_length": (int, float),
+}
+"""What fields of a configuration may hold besides nothing; of something else transformers makes an error, late."""
 
 CHAT_ROLES = {
     "turn_start": ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<|start|>"),
@@ -63,8 +73,18 @@ def tokenizer_config(files: Mapping[str, bytes], tokenizer: str = "tokenizer") -
         DataError: one of them is no JSON object.
     """
     config = read_json(files, "tokenizer_config.json", tokenizer)
-    roles = read_json(files, "special_tokens_map.json", tokenizer)
-    return config if "added_tokens_decoder" in config else config | roles
+    if "added_tokens_decoder" not in config:
+        config |= read_json(files, "special_tokens_map.json", tokenizer)
+    for name, kinds in FIELDS.items():
+        value = config.get(name)
+        listed = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        wrong = name.endswith("tokens") and any(not isinstance(token, (str, dict)) for token in listed)
+        if value is not None and (wrong or not isinstance(value, kinds)):
+            raise DataError(
+                f"{tokenizer}: {name} in its configuration is {shorten(repr(value), 60)}, which transformers does not "
+                "read; correct it in the tokenizer_config.json or special_tokens_map.json beside it"
+            )
+    return config
 
 
 def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:

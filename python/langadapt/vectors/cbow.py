@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from langadapt import _core
 from langadapt.artefacts.folders import whole_file
 from langadapt.artefacts.places import check_file, check_space
+from langadapt.checks import seed_fits
 from langadapt.errors import ConfigError, DataError, MismatchError
 from langadapt.machine import thread_count
 from langadapt.progress import Progress
@@ -70,7 +71,8 @@ def train_vectors(
         ValueError: a setting is out of range, or too few tokens reach ``min_count``.
         MismatchError: the tokenizer is not the store's.
     """
-    # Long: a public function, whose arguments are explained; the body has 16 lines.
+    # Long: a public function, whose arguments are explained; the body has 17 lines.
+    seed_fits(seed)
     store = open_store(store)
     settings: dict[str, Any] = {"dim": dim, "epochs": epochs, "window": window, "negatives": negative, "seed": seed}
     settings |= {"min_count": min_count, "learning_rate": learning_rate, "subsample": subsample, "ngrams": ngrams}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from langadapt.checks import seed_fits
 from langadapt.errors import ConfigError, nearest
 from langadapt.swap.rows.names import METHODS
 
@@ -57,6 +58,7 @@ class SwapOptions:
     """Of ``omp``: how far large coefficients are held back, see :mod:`langadapt.swap.rows.omp`."""
 
     def __post_init__(self) -> None:
+        seed_fits(self.seed)
         for method in (self.method, self.output_method or self.method):
             if method not in METHODS:
                 raise ConfigError(f"unknown method {method!r}; there are {', '.join(METHODS)}")

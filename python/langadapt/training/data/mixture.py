@@ -9,6 +9,7 @@ from typing import Any
 from langadapt.errors import ConfigError, MismatchError
 from langadapt.store import TokenStore
 from langadapt.tokenizer.encoder import Tokenizer
+from langadapt.tokenizer.files import load_auto
 from langadapt.training.data.batches import Mixture, Store, StoreShare, Windows
 from langadapt.training.model import check_vocabulary
 from langadapt.training.settings import TrainSettings
@@ -118,9 +119,7 @@ def check_made_by(store: Store, name: str, tokenizer: Any) -> None:
 def load_tokenizer(tokenizer: Any, model: Any) -> Any:
     """A tokenizer object out of a folder's path; objects pass; without one, the model's folder is tried."""
     if tokenizer is None and isinstance(model, (str, Path)) and (Path(model) / "tokenizer.json").is_file():
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(str(model))
+        return load_auto(model)
     if isinstance(tokenizer, (str, Path)):
         return Tokenizer.from_pretrained(tokenizer)
     return tokenizer
