@@ -152,9 +152,9 @@ def load_tasks(wanted: Sequence[tuple[str, str, Any]], manager: TaskManager) -> 
         else:
             tasks.extend(loaded["tasks"].values())
             names.extend(loaded["tasks"])
-    for suite, error in left.items():
+    for suite, problem in left.items():
         if not any(one == suite and name in names for one, name, _ in wanted):
-            raise error
+            raise problem
     return tasks, names
 
 
