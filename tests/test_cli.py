@@ -1,5 +1,6 @@
 """The command line is a promise: names, options, exit codes, one line per error, and help without waiting."""
 
+import importlib
 import os
 import resource
 import subprocess
@@ -193,6 +194,25 @@ def test_ctrl_c_says_that_it_was_one(
         main(["plan", str(tmp_path / "r.yaml")])
     assert left.value.code == 130
     assert "interrupted; run the same command again: what is whole is kept" in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_while_the_first_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module("langadapt.cli.main")
+    told = [module.interrupted]
+
+    def interrupted(*_: object) -> int:
+        if told:
+            monkeypatch.setattr(module, "interrupted", told.pop())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "interrupted", interrupted)
+    monkeypatch.setattr("langadapt.recipe.Recipe.from_yaml", interrupted)
+    (tmp_path / "r.yaml").write_text("")
+    with pytest.raises(SystemExit) as left:
+        module.main(["plan", str(tmp_path / "r.yaml")])
+    assert left.value.code == 130 and "interrupted; run the same command" in capsys.readouterr().err
 
 
 def test_ctrl_c_while_an_object_goes_is_not_lost(tmp_path: Path) -> None:

@@ -209,6 +209,16 @@ def prepare() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``langadapt`` command."""
     try:
+        code = run(arguments)
+    except KeyboardInterrupt:
+        # A second one, while an error or the first one was told.
+        code = interrupted()
+    sys.exit(code)
+
+
+def run(arguments: list[str] | None) -> int:
+    """Run a command and tell what went wrong; returns the exit code."""
+    try:
         prepare()
         check_out_named(sys.argv[1:] if arguments is None else arguments)
         code = app(args=arguments, standalone_mode=False)
@@ -235,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
             code = interrupted()
         else:
             code = report_error(error)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def send_again(dropped: sys.UnraisableHookArgs) -> None:
