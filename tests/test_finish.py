@@ -265,6 +265,10 @@ def test_other_mistakes_are_said_in_words(family: Family, tmp_path: Path) -> Non
     arguments = {"base": family.base, "scale": 1}
     with pytest.raises(ConfigError, match="no chat template beside this tokenizer"):
         finish_folder(family.adapted, family.base, tmp_path / "out", **arguments)
+    shutil.copytree(family.instruct, tmp_path / "torn")
+    (tmp_path / "torn" / "chat_template.jinja").write_text("{% for one in messages %}\n{{ one.content }")
+    with pytest.raises(ConfigError, match=r"its chat template `default` is no Jinja \(line 2: unexpected '}'\)"):
+        finish_folder(family.adapted, tmp_path / "torn", tmp_path / "out", **arguments)
     with pytest.raises(ConfigError, match="needs the model that the adapted"):
         finish_folder(family.adapted, family.instruct, tmp_path / "out", scale=1)
     with pytest.raises(ConfigError, match="scale: -1"):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from jinja2 import TemplateSyntaxError
 
 from langadapt.errors import ConfigError
 from langadapt.tokenizer.blueprint import added_token
@@ -13,6 +16,8 @@ from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.tokenizer.files import CONFIG_FILE, TEMPLATE_FILES, TOKENIZER_FILE, json_bytes
 from langadapt.tokenizer.roles import tokenizer_config
 from langadapt.tokenizer.templates import chat_templates, template_files
+
+logger = logging.getLogger(__name__)
 
 ROLES = ("bos_token", "eos_token", "pad_token")
 """What the instruct model decides; how unknown text is written is the tokenizer's own matter."""
@@ -64,7 +69,7 @@ def templates_of(instruct: Tokenizer) -> dict[str, str]:
     """Chat templates by name.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none, or one is no Jinja.
     """
     templates = chat_templates(instruct.companions)
     if not templates:
@@ -72,6 +77,17 @@ def templates_of(instruct: Tokenizer) -> dict[str, str]:
             f"{instruct.name}: no chat template beside this tokenizer; name an instruct model that has one "
             "(chat_template.jinja, or `chat_template` in tokenizer_config.json)"
         )
+    writer = instruct.to_transformers()
+    for name, template in templates.items():
+        try:
+            writer.apply_chat_template([{"role": "user", "content": "?"}], chat_template=template, tokenize=False)
+        except TemplateSyntaxError as error:
+            raise ConfigError(
+                f"{instruct.name}: its chat template `{name}` is no Jinja (line {error.lineno}: {error.message})"
+            ) from None
+        except Exception as error:
+            # A template may refuse this turn and take others.
+            logger.debug("%s: %s", instruct.name, error)
     return templates
 
 
