@@ -157,7 +157,7 @@ def test_the_newest_is_sent_and_ctrl_c_ends_it(tmp_path: Path, url: str, monkeyp
     for folder in folders:
         folder.mkdir()
         (folder / STATE).write_text(json.dumps({"name": folder.name}))
-    sender = Mirror(url, logging.warning)
+    sender = Mirror(url)
     for folder in folders:
         sender.send(folder, [])
     assert sender.busy == {"step-0", "step-2"}

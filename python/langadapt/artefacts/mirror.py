@@ -7,10 +7,11 @@ folder there counts once it is whole; those that the run has deleted here go aft
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,17 @@ from langadapt.artefacts.remote import RemoteFile, content, open_store, patientl
 from langadapt.artefacts.upload import check_place, download_folder, list_below, send_folder
 from langadapt.errors import DataError, LangadaptError
 
+log = logging.getLogger(__name__)
+
 TRIAL = ".langadapt-may-write"
 """Written and deleted again to see whether it can be."""
 
 
 class Mirror:
-    """Sends folders to ``url``; ``warn`` is told, as a logger is, which could not be sent."""
+    """Sends folders to ``url``."""
 
-    def __init__(self, url: str, warn: Callable[..., None]) -> None:
-        self.url, self.warn = url.rstrip("/"), warn
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
         self.child: subprocess.Popen[bytes] | None = None
         self.said: Any = None
         self.sending: Path | None = None
@@ -66,11 +69,14 @@ class Mirror:
             lines = self.said.read().decode("utf-8", "replace").strip().splitlines()
         if code != 0:
             reason = lines[-1] if lines else f"exit code {code}"
-            self.warn("%s was not sent: %s; the next one will be tried", self.sending, reason)
+            log.warning("%s was not sent: %s; the next one will be tried", self.sending, reason)
         self.child, self.sending = None, None
 
     def finish(self) -> None:
         """Wait until the newest folder is there; a Ctrl-C meanwhile ends its sending."""
+        self.go_on()
+        if self.child is not None:
+            log.info("%s is being sent to %s; Ctrl-C leaves it", self.sending, shown(self.url))
         try:
             while self.child is not None or self.waiting is not None:
                 self.go_on()

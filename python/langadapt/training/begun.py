@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def mirror_of(job: TrainingJob, processes: ProcessGroup) -> Mirror | None:
     """What sends the checkpoints of a run, in its main process; none where they stay here, as those of rehearsals."""
     url = job.settings.checkpoints_url
-    return Mirror(url, log.warning) if url is not None and job.described and processes.is_main else None
+    return Mirror(url) if url is not None and job.described and processes.is_main else None
 
 
 def bring_back(
