@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from models_zoo import KINDS, PAGE, line, page, try_all
 
-SAMPLE = ["llama", "gemma3_text", "deepseek_v3", "mamba", "qwen3_next"]
-"""Classes that are tried, one of each kind of attention; all with `ZOO=all`, which takes half an hour."""
+SAMPLE = ["llama", "gemma3_text", "deepseek_v3", "mamba", "qwen3_next", "ctrl"]
+"""Classes that are tried, one of each kind of attention, and one that changes its embeddings in place; all with
+`ZOO=all`, which takes minutes."""
 
 
 @pytest.mark.slow

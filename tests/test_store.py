@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Reference
 from tokenizers import models, pre_tokenizers, trainers
 from typer.testing import CliRunner
 
-from langadapt import Tokenizer, TokenStore, tokenize_corpus
+from langadapt import Tokenizer, TokenStore, build_corpus, tokenize_corpus
 from langadapt.errors import ConfigError, DataError, MismatchError
 
 TEXTS = [f"Dokument Nummer {n}: " + "Wörter und noch mehr Wörter. " * (n % 7) for n in range(400)] + ["", "\n", "x"]
@@ -189,3 +189,15 @@ def test_a_manifest_of_something_else_is_no_store(tokenizer: Tokenizer, tmp_path
     (store.folder / "manifest.json").write_text(json.dumps({**store.manifest, **change}))
     with pytest.raises(DataError, match="store"):
         TokenStore.open(store.folder)
+
+
+def test_another_stages_folder_stays(tmp_path: Path, corpus: Path, tokenizer: Tokenizer) -> None:
+    tokenize_corpus(corpus, tokenizer, tmp_path / "store")
+    build_corpus(corpus, tmp_path / "corpus")
+    for call, made in (
+        (lambda: build_corpus(corpus, tmp_path / "store"), "tokenize"),
+        (lambda: tokenize_corpus(corpus, tokenizer, tmp_path / "corpus"), "corpus"),
+    ):
+        with pytest.raises(ConfigError, match=f"holds what `{made}` made"):
+            call()
+    assert len(TokenStore.open(tmp_path / "store")) == len(TEXTS)

@@ -17,7 +17,7 @@ from langadapt import _core
 from langadapt.artefacts.engine import Engine
 from langadapt.artefacts.folders import MANIFEST_NAME, fingerprints, new_folder, read_manifest, verify, write_manifest
 from langadapt.artefacts.shards import Shard, inputs_of, parts_beside, settings_of
-from langadapt.artefacts.stages import Log, make_once
+from langadapt.artefacts.stages import Log, check_stage, make_once
 from langadapt.corpus.documents import Documents, Inputs, Reading, files_of
 from langadapt.corpus.samples import batches
 from langadapt.errors import ConfigError, DataError, MismatchError
@@ -272,10 +272,12 @@ def tokenize_corpus(
     Raises:
         FileNotFoundError: an input does not exist.
         DataError: an input is damaged, or there is no text at all.
+        ConfigError: ``out`` is what another stage made.
     """
     tokenizer = open_tokenizer(tokenizer)
     if out is None:
         raise ConfigError("out: name a folder for the store")
+    check_stage(Path(out), STAGE)
     reading = Reading(inputs, texts, text_field=text_field, strict=strict)
     settings: dict[str, Any] = {"text_field": text_field}
     if shard is not None:

@@ -13,6 +13,7 @@ from langadapt import _core
 from langadapt.artefacts.folders import fingerprints, new_folder, write_manifest
 from langadapt.artefacts.places import check_space
 from langadapt.artefacts.remote import RemoteFile
+from langadapt.artefacts.stages import check_stage
 from langadapt.checks import at_least
 from langadapt.corpus.arriving import bytes_of
 from langadapt.corpus.documents import LONGEST_LINE, Inputs, PathName, Reading
@@ -164,11 +165,13 @@ def build_corpus(
     Raises:
         FileNotFoundError, DataError: as :func:`read_documents`.
         ValueError: a share outside 0..1, a broken pattern, filters that leave nothing, a negative number.
+        ConfigError: ``out`` is what another stage made.
     """
     if out is None:
         raise ConfigError("out: name a folder to write")
     chosen = BuildOptions(**options)
     chosen.check()
+    check_stage(Path(out), "corpus")
     settings = asdict(chosen)
     reading = Reading(inputs, texts, **{name: settings[name] for name in READING})
     core = chosen.for_core(reading, threads)

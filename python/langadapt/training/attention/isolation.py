@@ -35,7 +35,8 @@ def reaches_back(model: Any, inputs: dict[str, Any], length: int) -> bool:
 
     def note(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         found.append(output.detach().requires_grad_())
-        return found[-1]
+        # Some models scale it in place, which no leaf allows.
+        return found[-1].clone()
 
     handle = model.get_input_embeddings().register_forward_hook(note)
     try:
