@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import os
@@ -63,6 +64,24 @@ def test_parquet_of_large_and_required_strings(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match="damaged or truncated Parquet"):
         list(read_documents(path))
+
+
+def test_an_encrypted_column_is_not_only_called_damaged(tmp_path: Path) -> None:
+    encryption = pytest.importorskip("pyarrow.parquet.encryption")
+
+    class Keys(encryption.KmsClient):
+        def wrap_key(self, key: bytes, _: str) -> bytes:
+            return base64.b64encode(key)
+
+    wanted = encryption.EncryptionConfiguration("footer", column_keys={"key": ["text"]}, plaintext_footer=True)
+    factory = encryption.CryptoFactory(lambda _: Keys())
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), wanted)
+    table = pa.table({"text": ["Guten Tag"] * 50})
+    file = tmp_path / "column.parquet"
+    with pq.ParquetWriter(file, table.schema, encryption_properties=properties) as writer:
+        writer.write_table(table)
+    with pytest.raises(DataError, match=r"or one with an encrypted column .* write it without encryption"):
+        list(read_documents(file))
 
 
 def test_iterables_pass_through() -> None:

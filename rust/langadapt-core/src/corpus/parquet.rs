@@ -171,7 +171,14 @@ fn explain(path: &Path, error: ParquetError) -> Error {
         },
         ParquetError::NYI(_) => Error::data(path, format!("a kind of Parquet that is not read here ({said})")),
         _ if said.contains("ncrypt") => Error::data(path, "an encrypted Parquet file, which is not read here"),
-        _ => Error::data(path, format!("damaged or truncated Parquet file ({said}): copy or download it again")),
+        // A column that is encrypted under a plain footer looks like one that is damaged.
+        _ => Error::data(
+            path,
+            format!(
+                "damaged or truncated Parquet file, or one with an encrypted column ({said}): copy or download it \
+                 again, or write it without encryption"
+            ),
+        ),
     }
 }
 
