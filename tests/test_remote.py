@@ -220,8 +220,8 @@ def test_a_dropped_connection_goes_on_at_the_byte(s3: Server, monkeypatch: pytes
     s3.requests.clear()
     assert len(list(read_documents("s3://texts/long/a.jsonl"))) == 2000
     starts = [request.start for request in s3.requests if is_content(request)]
-    assert sorted(set(starts)) == list(range(0, len(content), 10_000)) and len(starts) == len(set(starts)) + 2
-    assert starts.count(20_000) == 3
+    # Half of the range came the first time, and half of its rest the second time.
+    assert sorted(starts) == sorted([*range(0, len(content), 10_000), 25_000, 27_500])
 
 
 @pytest.mark.parametrize("wrong", ["503", "cut", "reset"])
@@ -331,8 +331,10 @@ def test_files_on_the_web(web: Server, folder: Path, monkeypatch: pytest.MonkeyP
     names = ["a/1.jsonl", "b.jsonl.gz", "c.jsonl.zst", "d.parquet"]
     web.files = {f"/{name}": (folder / name).read_bytes() for name in names}
     web.fault = once("cut", is_content, times=5)
+    web.requests.clear()
     here = list(read_documents([str(folder / name) for name in names]))
     assert list(read_documents([f"{web.url}/{name}" for name in names])) == here
+    assert len([one for one in web.requests if is_content(one) and one.start % 5_000]) == 5
     # Nobody can tell whether a file without a version is what it was.
     web.headers = {"ETag": "", "Last-Modified": ""}
     assert files_of(f"{web.url}/d.parquet") is None

@@ -29,8 +29,8 @@ SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "hf": "huggingface_hub", 
 """Of URLs, and the package that each needs besides ``fsspec``."""
 WEB = ("https", "http")
 """Of single files, which nobody lists."""
-CHUNK = 8 << 20
-"""Bytes that are asked for at a time; what a dropped connection costs, at most."""
+CHUNK, BLOCK = 8 << 20, 1 << 16
+"""Bytes that are asked for at a time, and that are taken at a time."""
 TRIES, PATIENCE = 6, 60.0
 """Of one question to a store: how often, and for how many seconds of silence each time."""
 WAIT, LONGEST_WAIT = 0.5, 8.0
@@ -73,33 +73,35 @@ class RemoteFile:
         """
         with to.open("wb") as out:
             for start in range(0, self.size, CHUNK):
-                end = min(start + CHUNK, self.size)
-                out.write(patiently(self.name, partial(self.part, start, end), stop=stop))
+                got = bytearray()
+                patiently(self.name, partial(self.more, got, start, min(start + CHUNK, self.size)), stop=stop)
+                out.write(got)
                 if stop.is_set():
                     return
         now = looked_up(self.url, stop=stop)
         if (now.size, now.version) != (self.size, self.version):
             raise DataError(f"{self.name}: changed while it was read; run the same command again")
 
-    def part(self, start: int, end: int) -> bytes:
-        """Bytes from ``start`` up to ``end``."""
+    def more(self, got: bytearray, start: int, end: int) -> None:
+        """Add to ``got`` what it lacks of the bytes from ``start`` up to ``end``; what has come when it fails stays."""
         store, path = open_store(self.url)
-        if scheme_of(self.url) in WEB:
-            sync = importlib.import_module("fsspec.asyn").sync
-            found: bytes = sync(store.loop, web_range, store, path, (start, end, self.size))
-        else:
-            found = store.cat_file(path, start=start, end=end)
-        if len(found) != end - start:
-            raise Wrong(f"{len(found):,} bytes at {start:,}, where its size of {self.size:,} promises {end - start:,}")
-        return found
+        first, ask = start + len(got), STREAMED.get(scheme_of(self.url))
+        if first < end and ask is not None:
+            importlib.import_module("fsspec.asyn").sync(store.loop, ask, store, path, (first, end, self.size), got)
+        elif first < end:
+            got += store.cat_file(path, start=first, end=end)
+        if len(got) != end - start:
+            problem = f"{len(got):,} bytes at {start:,}, where its size of {self.size:,} promises {end - start:,}"
+            got.clear()
+            raise Wrong(problem)
 
 
 class Wrong(OSError):
     """An answer that is not what was asked for; may be better at the next try."""
 
 
-async def web_range(store: Any, url: str, part: tuple[int, int, int]) -> bytes:
-    """Bytes of a file on the web: from, to, and how many it has in all."""
+async def of_web(store: Any, url: str, part: tuple[int, int, int], got: bytearray) -> None:
+    """Add bytes of a file on the web, as they come: from, to, and how many it has in all."""
     start, end, whole = part
     session = await store.set_session()
     headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
@@ -110,7 +112,24 @@ async def web_range(store: Any, url: str, part: tuple[int, int, int]) -> bytes:
         told = answer.headers.get("Content-Range", "").rpartition("/")[2]
         if told.isdecimal() and int(told) != whole:
             raise ValueError(f"{int(told):,} bytes long by one answer of its server, {whole:,} by another")
-        return bytes(await answer.read())
+        async for block in answer.content.iter_any():
+            got += block
+
+
+async def of_s3(store: Any, path: str, part: tuple[int, int, int], got: bytearray) -> None:
+    """Add bytes of a file in S3, as they come; `cat_file` of `s3fs` would give all of them or none."""
+    bucket, key, version = store.split_path(path)
+    named = {"Bucket": bucket, "Key": key, **({"VersionId": version} if version else {})}
+    body = (await store._call_s3("get_object", Range=f"bytes={part[0]}-{part[1] - 1}", **named))["Body"]
+    try:
+        while block := await body.read(BLOCK):
+            got += block
+    finally:
+        body.close()
+
+
+STREAMED = {"https": of_web, "http": of_web, "s3": of_s3}
+"""Of stores whose bytes are had as they come, so that a dropped connection is taken up at the byte."""
 
 
 def is_remote(name: str) -> bool:
@@ -354,7 +373,9 @@ def check_whole(name: str, files: Mapping[str, RemoteFile]) -> None:
 
 def content(file: RemoteFile) -> bytes:
     """All bytes of a small file."""
-    return patiently(file.name, lambda: file.part(0, file.size)) if file.size else b""
+    got = bytearray()
+    patiently(file.name, partial(file.more, got, 0, file.size))
+    return bytes(got)
 
 
 def read_record(file: RemoteFile) -> dict[str, Any]:
