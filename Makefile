@@ -145,7 +145,7 @@ manylinux: $(VENV)/.maturin ## manylinux wheels for x86-64 and aarch64 into dist
 	    -o dist/manylinux; \
 	done
 	@for wheel in dist/manylinux/*.whl; do \
-	  $(BIN)/auditwheel show $$wheel | tee /dev/stderr | grep -q manylinux_2_17; \
+	  $(BIN)/auditwheel show $$wheel | tee /dev/stderr | grep manylinux_2_17 > /dev/null; \
 	  $(BIN)/abi3audit --strict --summary $$wheel; \
 	done
 
