@@ -26,6 +26,7 @@ from langadapt.recipe.recipe import TokenizerSettings
 from langadapt.recipe.sources import SourceSettings
 from langadapt.store import TokenStore, tokenize_corpus
 from langadapt.tokenizer.encoder import Tokenizer
+from langadapt.tokenizer.files import copied_from
 from langadapt.tokenizer.training import train_bpe
 from langadapt.training import StoreShare
 from langadapt.vectors.cbow import save_vectors, train_vectors
@@ -169,7 +170,7 @@ def tokenizer(job: Job, texts: Corpora) -> Path:
             for part in all_parts(texts).values()
             if any(str(part.train) in files for files, _ in learnt)
         }
-        inputs |= {} if like is None else {"like": tokenizer_file(Path(like))}
+        inputs |= copied_from(like)
 
     def make() -> dict[str, Any]:
         if settings.path is not None:
