@@ -19,10 +19,13 @@ from typing import Any
 from langadapt import _core
 from langadapt.artefacts.folders import write_atomically
 from langadapt.artefacts.places import check_file
+from langadapt.artefacts.plain_json import read_object
 from langadapt.errors import ConfigError, DataError
 
 ANSWERS = ("left", "right", "alike", "neither")
 """What a judge may choose; the last two say nothing about which one is better."""
+AGAIN = "save the answers from the sheet again"
+"""What to do about a damaged file of answers."""
 KEY_ENDING = ".key.json"
 NORMAL_95 = 1.96
 
@@ -118,28 +121,13 @@ def key_of(out: Path) -> Path:
     return out.with_name(f"{out.stem}{KEY_ENDING}")
 
 
-def read_object(file: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        DataError: it is none.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not valid JSON ({error}); save the answers from the sheet again") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{file}: a JSON object is expected; save the answers from the sheet again")
-    return content
-
-
 def read_answers(file: Path) -> tuple[str, str, dict[int, str]]:
     """The sheet's id, who judged, and a judge's answers by text; a judge without a name is known by the file.
 
     Raises:
         DataError: no answers of a sheet, or edited into something that is none; names the text.
     """
-    content = read_object(file)
+    content = read_object(file, AGAIN)
     answers = content.get("answers")
     if not isinstance(content.get("sheet"), str) or not isinstance(answers, dict):
         raise DataError(f"{file}: no answers of a sheet (`sheet` and `answers` are expected)")
@@ -164,7 +152,7 @@ def find_key(answers: Sequence[Path], sheet: str, key: Path | None) -> dict[str,
         [key] if key is not None else sorted({one for file in answers for one in file.parent.glob(f"*{KEY_ENDING}")})
     )
     for place in places:
-        content = read_object(place)
+        content = read_object(place, AGAIN)
         if content.get("sheet") == sheet:
             left, models = content.get("left"), content.get("models")
             whole = isinstance(left, list) and all(side in ("first", "second") for side in left)

@@ -6,8 +6,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from langadapt.artefacts.plain_json import read_object
 from langadapt.errors import DataError, shorten
-from langadapt.models.folder import read_config, read_generation, read_object, stated_context, text_config
+from langadapt.models.folder import AGAIN, read_config, read_generation, stated_context, text_config
 from langadapt.models.weights import read_entries, same_values, weight_files
 from langadapt.tokenizer.check import Finding, chat_template, model_token_ids, verdict
 from langadapt.tokenizer.encoder import Tokenizer
@@ -149,7 +150,7 @@ def tokenizer_files(folder: Path) -> Finding:
     config = folder / "tokenizer_config.json"
     if not config.is_file():
         return Finding("tokenizer files", "failed", "no tokenizer_config.json: special tokens would have no roles")
-    if "auto_map" in read_object(config):
+    if "auto_map" in read_object(config, AGAIN):
         return Finding("tokenizer files", "failed", "tokenizer_config.json asks for code of its own (`auto_map`)")
     return Finding("tokenizer files", "ok", "tokenizer.json and tokenizer_config.json")
 

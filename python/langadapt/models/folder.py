@@ -11,6 +11,7 @@ from typing import Any
 
 from langadapt.artefacts.folders import MANIFEST_NAME, SWAP_REPORT_NAME
 from langadapt.artefacts.places import check_fetched
+from langadapt.artefacts.plain_json import read_object
 from langadapt.artefacts.stages import read_stamp
 from langadapt.errors import ConfigError, DataError, LangadaptError, nearest, shorten
 from langadapt.models.hub import fetch
@@ -21,6 +22,8 @@ CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_
 
 
 ADAPTER = "adapter_config.json"
+AGAIN = "get the file again"
+"""What to do about a damaged one."""
 WEIGHTS = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
 """Files of a model that are fetched from the hub."""
 
@@ -103,9 +106,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         DataError: it is no model's configuration.
     """
     file = folder / "config.json"
-    config = read_object(file)
+    config = read_object(file, AGAIN)
     if not isinstance(config.get("text_config"), (dict, NoneType)):
-        raise DataError(f"{file}: not a model's configuration; get the file again")
+        raise DataError(f"{file}: not a model's configuration; {AGAIN}")
     return config
 
 
@@ -116,23 +119,7 @@ def read_generation(folder: Path) -> dict[str, Any] | None:
         DataError: it is no configuration.
     """
     file = folder / "generation_config.json"
-    return read_object(file) if file.is_file() else None
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file of a model.
-
-    Raises:
-        FileNotFoundError: there is none.
-        DataError: it holds something else.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not valid JSON: {error}; get the file again") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{file}: no JSON object, which a configuration is; get the file again")
-    return content
+    return read_object(file, AGAIN) if file.is_file() else None
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -154,7 +141,7 @@ def read_new_rows(folder: Path) -> list[int] | None:
     if not file.is_file():
         return None
     try:
-        return [row for first, last in read_object(file)["new_rows"] for row in range(first, last + 1)]
+        return [row for first, last in read_object(file, AGAIN)["new_rows"] for row in range(first, last + 1)]
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{file}: not the report of a swap; move it away, or make the swap again") from None
 

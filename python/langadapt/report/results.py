@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from langadapt.artefacts.plain_json import read_object
 from langadapt.errors import ConfigError, DataError
 from langadapt.recipe.plain_values import build
 from langadapt.training.result import TrainResult
@@ -164,15 +164,11 @@ def read_results(file: Path) -> Results:
         DataError: it is missing, or not what a run writes; names the file.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_object(file, "run `langadapt adapt` again to write it anew")
     except FileNotFoundError:
         raise DataError(
             f"{file}: missing; this is no folder of a finished run: run `langadapt adapt` to its end"
         ) from None
     except NotADirectoryError:
         raise DataError(f"{file.parent}: a run's folder is expected, this is a file") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not valid JSON ({error}); run `langadapt adapt` again to write it anew") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{file}: a JSON object is expected; run `langadapt adapt` again to write it anew")
     return results_of(content, str(file))
