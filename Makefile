@@ -173,6 +173,7 @@ bench: setup $(VENV)/.bench ## every CPU bench beside its rivals; writes benches
 	OMP_NUM_THREADS=1 $(BENCH) benches/adamw_cpu.py --threads 1 --out $(call BENCH_REPORT,adamw_cpu)
 	OMP_NUM_THREADS=1 $(BENCH) benches/sparsemax_cpu.py --threads 1 --out $(call BENCH_REPORT,sparsemax_cpu)
 	OMP_NUM_THREADS=1 $(BENCH) benches/training_cpu.py --threads 1 --out $(call BENCH_REPORT,training_cpu)
+	OMP_NUM_THREADS=1 $(BENCH) benches/training_products.py --out $(call BENCH_REPORT,training_products)
 
 # A new seed each time; a failure names the one that shows it again. An hour on two cores is the default.
 SECONDS ?= 3600

@@ -2,9 +2,9 @@
 
 One model has Gemma 3 270M's shape: 262,144 rows, so that logits cost more than all layers, and a window of 512 tokens
 in most layers; the other is a Llama of 0.11 billion parameters. Weights are drawn. Questions and text are real German
-ones, read by a German tokenizer. `weights alone` are the products of the layers' matrices with every token that has to
-be read, once, and of the output matrix with every place where a token is scored, in batches as large as they like;
-`weights and attention` has torch's own causal attention of every row beside them, whose products are the model's, too.
+ones, read by a German tokenizer. `matrix products` are those of the layers' matrices with every token that has to be
+read, once, of the output matrix with every place where a token is scored, and of attention with the keys and values
+that tokens can see, in batches as large as they like; `those of weights` leave attention out.
 lm-eval is asked through its own class, softmax in float32, and both must agree before anything is timed. `after its
 trial` is without the three questions that are computed both ways first, which tasks of thousands do not feel. One
 thread, processor seconds, rounds of all ways in turn.
@@ -34,7 +34,8 @@ from langadapt.evaluation.bits_per_byte import cut, encode, measure_bits_per_byt
 from langadapt.evaluation.harness import Model
 from langadapt.evaluation.items import make_items
 from langadapt.evaluation.requests import rows_of
-from langadapt.evaluation.suites import read_questions
+from langadapt.evaluation.suites import BATCH_SIZE, read_questions
+from langadapt.models.attention import blocks
 from langadapt.tokenizer.encoder import Tokenizer
 
 GEMMA: dict[str, Any] = {
@@ -60,41 +61,46 @@ LLAMA: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 SHAPES: dict[str, Any] = {"gemma-3-270m": Gemma3TextConfig(**GEMMA), "llama-0.11b": LlamaConfig(**LLAMA)}
-PRODUCT_TOKENS = 2048
-"""Tokens of one product of the bare matrices."""
+PRODUCT_TOKENS, PRODUCT_ROWS = 2048, 4096
+"""Tokens, and rows of a matrix, of one product: more would only ask the system for more memory."""
 DIGITS = 0.05
 """Nats per token by which two ways may differ in bf16."""
 Requests = list[tuple[tuple[str, str], list[int], list[int]]]
 
 
 class Products:
-    """The matrices of a model, and nothing else of it."""
+    """The matrix products of a model, and nothing else of it."""
 
     def __init__(self, model: Any) -> None:
         self.layers = [one.weight for one in model.model.layers.modules() if isinstance(one, nn.Linear)]
         self.head = model.lm_head.weight
         self.config = model.config
+        self.made = torch.empty(PRODUCT_TOKENS * PRODUCT_ROWS, dtype=self.head.dtype)
 
-    def run(self, tokens: int, logits: int) -> None:
+    def weights(self, tokens: int, logits: int) -> None:
         """All layers' products with so many tokens, the output matrix' with so many places."""
-        for weights, count in ((self.layers, tokens), ([self.head], logits)):
+        for matrices, count in ((self.layers, tokens), ([self.head], logits)):
             for start in range(0, count, PRODUCT_TOKENS):
                 size = min(PRODUCT_TOKENS, count - start)
-                for weight in weights:
-                    nn.functional.linear(torch.ones(size, weight.shape[1], dtype=weight.dtype), weight)
+                for rows in (part for matrix in matrices for part in matrix.split(PRODUCT_ROWS)):
+                    given = torch.ones(size, rows.shape[1], dtype=rows.dtype)
+                    torch.mm(given, rows.t(), out=self.made[: size * len(rows)].view(size, -1))
 
-    def attend(self, lengths: Sequence[int]) -> None:
-        """Attention of every layer over rows of so many tokens."""
+    def attention(self, lengths: Sequence[int]) -> None:
+        """Of every layer over rows of so many tokens: with the keys and the values that a block of tokens can see."""
         shape = self.config
+        kinds = getattr(shape, "layer_types", None) or ["full_attention"] * shape.num_hidden_layers
         for length in lengths:
-            query = torch.ones(1, shape.num_attention_heads, length, shape.head_dim, dtype=self.head.dtype)
-            for _ in range(shape.num_hidden_layers):
-                nn.functional.scaled_dot_product_attention(query, query, query, is_causal=True)
+            states = torch.ones(1, shape.num_attention_heads, length, shape.head_dim, dtype=self.head.dtype)
+            for kind in kinds:
+                window = shape.sliding_window if kind == "sliding_attention" else length
+                for own, seen in blocks(length, window):
+                    torch.matmul(torch.matmul(states[:, :, own], states[:, :, seen].mT), states[:, :, seen])
 
-    def both(self, tokens: int, logits: int, lengths: Sequence[int]) -> None:
+    def all(self, tokens: int, logits: int, lengths: Sequence[int]) -> None:
         """The one and the other."""
-        self.run(tokens, logits)
-        self.attend(lengths)
+        self.weights(tokens, logits)
+        self.attention(lengths)
 
 
 def least(requests: Requests) -> tuple[int, int]:
@@ -152,10 +158,10 @@ def seconds(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[f
 
 def tasks(model: Any, tokenizer: Any, asked: Requests, rounds: int) -> list[dict[str, Any]]:
     """Rows of the log-likelihoods of requests."""
-    theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, softmax_dtype="float32")
+    theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE, softmax_dtype="float32")
 
     def ours(*, tried: bool = False) -> tuple[Model, list[Any]]:
-        made = Model(model, tokenizer, batch_size=8)
+        made = Model(model, tokenizer, batch_size=BATCH_SIZE)
         made.likelihoods.shares_known = tried
         return made, made._loglikelihood_tokens(asked)
 
@@ -168,12 +174,12 @@ def tasks(model: Any, tokenizer: Any, asked: Requests, rounds: int) -> list[dict
         if abs(value - wanted) > DIGITS * len(continuation):
             raise SystemExit(f"{value} nats, but lm-eval has {wanted}")
     work, texts = made.likelihoods.work, {(*context, *continuation[:-1]) for _, context, continuation in asked}
-    lengths = [row.length for row in rows_of(list(texts), 8, made.likelihoods.attention)]
+    lengths = [row.length for row in rows_of(list(texts), BATCH_SIZE, made.likelihoods.attention)]
     ways = {
         "langadapt": ours,
         "langadapt, after its trial": lambda: ours(tried=True),
-        "weights and attention": lambda: bare.both(tokens, places, lengths),
-        "weights alone": lambda: bare.run(tokens, places),
+        "matrix products": lambda: bare.all(tokens, places, lengths),
+        "those of weights": lambda: bare.weights(tokens, places),
     }
     taken = seconds(ways, rounds)
     taken |= seconds({"lm-eval": lambda: theirs._loglikelihood_tokens(asked, disable_tqdm=True)}, 1)
@@ -181,8 +187,8 @@ def tasks(model: Any, tokenizer: Any, asked: Requests, rounds: int) -> list[dict
         "lm-eval": (their_tokens, their_logits),
         "langadapt": (work.tokens, work.logits),
         "langadapt, after its trial": (work.tokens, work.logits),
-        "weights and attention": (tokens, places),
-        "weights alone": (tokens, places),
+        "matrix products": (tokens, places),
+        "those of weights": (tokens, places),
     }
     return rows("tasks", counts, taken)
 
@@ -196,8 +202,8 @@ def text(model: Any, folder: Path, documents: Sequence[str], rounds: int) -> lis
     measured, seen, _ = counted(model, lambda: measure_bits_per_byte(model, tokenizer, documents))
     ways = {
         "langadapt": lambda: measure_bits_per_byte(model, tokenizer, documents),
-        "weights and attention": lambda: bare.both(tokens, places, [len(one.targets) for one in windows]),
-        "weights alone": lambda: bare.run(tokens, places),
+        "matrix products": lambda: bare.all(tokens, places, [len(one.targets) for one in windows]),
+        "those of weights": lambda: bare.weights(tokens, places),
     }
     counts = {"langadapt": (seen, measured.tokens)} | dict.fromkeys(list(ways)[1:], (tokens, places))
     return rows("bits per byte", counts, seconds(ways, rounds))
@@ -211,7 +217,7 @@ def measured(name: str, given: argparse.Namespace, work: Path) -> list[dict[str,
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
     found: list[dict[str, Any]] = []
     if "tasks" in given.parts:
-        asked = questions(given.data, tokenizer, Model(model, tokenizer, batch_size=8), given.questions, work)
+        asked = questions(given.data, tokenizer, Model(model, tokenizer, batch_size=BATCH_SIZE), given.questions, work)
         found += tasks(model, tokenizer, asked, given.rounds)
     if "text" in given.parts:
         documents = first_texts(corpus("de", given.data), 1000 * given.kilobytes, byte_count)
@@ -229,8 +235,8 @@ def rows(what: str, counts: dict[str, tuple[int, int]], taken: dict[str, list[fl
             "tokens": counts[way][0],
             "logits": counts[way][1],
             "cpu_s": round(middle[way], 2),
-            "times_weights": round(middle[way] / middle["weights alone"], 2),
-            "times_both": round(middle[way] / middle["weights and attention"], 2),
+            "times_those_of_weights": round(middle[way] / middle["those of weights"], 2),
+            "times_products": round(middle[way] / middle["matrix products"], 2),
             "range": [round(min(taken[way]), 2), round(max(taken[way]), 2)],
         }
         for way in counts
@@ -240,7 +246,7 @@ def rows(what: str, counts: dict[str, tuple[int, int]], taken: dict[str, list[fl
 def table(found: Sequence[dict[str, Any]]) -> str:
     """As Markdown."""
     heads = ["model", "what", "way", "tokens through the layers", "places with logits", "CPU seconds (range)"]
-    heads += ["times weights alone", "times weights and attention"]
+    heads += ["times products", "times those of weights"]
     cells = [
         [
             one["model"],
@@ -249,8 +255,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
             f"{one['tokens']:,}",
             f"{one['logits']:,}",
             f"{one['cpu_s']:.2f} ({one['range'][0]:.2f} - {one['range'][1]:.2f})",
-            f"{one['times_weights']:.2f}",
-            f"{one['times_both']:.2f}",
+            f"{one['times_products']:.2f}",
+            f"{one['times_those_of_weights']:.2f}",
         ]
         for one in found
     ]

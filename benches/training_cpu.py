@@ -81,9 +81,9 @@ class Bare:
 class Loop:
     """Ours: the stepper with everything that `train_model` does around a step but files."""
 
-    def __init__(self, mixture: Mixture, settings: TrainSettings) -> None:
-        processes = ProcessGroup()
-        self.stepper = Stepper(models.load(network(), settings, processes.device), mixture, settings, processes)
+    def __init__(self, mixture: Mixture, settings: TrainSettings, model: Any = None) -> None:
+        processes, model = ProcessGroup(), model or network()
+        self.stepper = Stepper(models.load(model, settings, processes.device), mixture, settings, processes)
         self.mixture, self.settings = mixture, settings
 
     def run(self, first: int, steps: int) -> float:

@@ -19,7 +19,7 @@ from langadapt.corpus.documents import read_documents
 from langadapt.corpus.samples import Beginning
 from langadapt.errors import ConfigError
 from langadapt.evaluation.sheet import judge
-from langadapt.evaluation.suites import evaluate_suites
+from langadapt.evaluation.suites import BATCH_SIZE, evaluate_suites
 from langadapt.evaluation.telling import FEWEST, OVER_TRAINING, write_course
 from langadapt.machine import choose_device, quiet_transformers
 from langadapt.models.folder import load_model
@@ -86,7 +86,7 @@ def command(
         int | None, typer.Option(help="Tokens scored per window of a long text. Default: half a window.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Items per task of a suite, at most.", min=1)] = None,
-    batch_size: Annotated[int, typer.Option(help="Different texts per forward pass of a suite.", min=1)] = 8,
+    batch_size: Annotated[int, typer.Option(help="Different texts per forward pass of a suite.", min=1)] = BATCH_SIZE,
     text_field: TextField = "text",
     max_bytes: MaxBytes = 1_000_000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",

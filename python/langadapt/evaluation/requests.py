@@ -29,6 +29,7 @@ from langadapt.evaluation.scoring import (
     split_head,
     text_config,
 )
+from langadapt.models.attention import in_blocks
 from langadapt.models.embeddings import check_largest
 from langadapt.progress import Progress
 
@@ -203,7 +204,8 @@ class Likelihoods:
         for batch in batches(rows, self.batch):
             if progress:
                 progress("tasks", done, total, "tokens")
-            waiting.append(self.read(batch, by_inputs, requests))
+            with in_blocks(self.model):
+                waiting.append(self.read(batch, by_inputs, requests))
             done += sum(row.length for row in batch)
             # The output matrix is read once for as many places as share it well; whole logits are too large to wait.
             if self.split is None or sum(len(one.states) for one in waiting) >= LOGIT_TOKENS:
@@ -223,7 +225,8 @@ class Likelihoods:
         """Whether the model gives a row of several requests what it gives to each of them alone."""
         work = self.work
         try:
-            together = self.results([self.read([row], by_inputs, requests)])
+            with in_blocks(self.model):
+                together = self.results([self.read([row], by_inputs, requests)])
             alone = [Row(len(one), (one,)) for one in row.sequences]
             apart = self.results([self.read(alone, by_inputs, requests)])
         except Exception as error:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from langadapt.models.attention import in_blocks
 from langadapt.models.embeddings import check_largest
 
 BATCH_TOKENS, CPU_BATCH_TOKENS = 8192, 2048
@@ -88,7 +89,7 @@ class Scorer:
             batch = longest_first[:rows]
             del longest_first[:rows]
             scored += sum(one.scored for one in batch)
-            with evaluating(self.model):
+            with evaluating(self.model), in_blocks(self.model):
                 nats = self.score_batch(batch)
             yield scored / total, list(zip((one.document for one in batch), nats, strict=True))
 
@@ -176,10 +177,16 @@ def read_by_rows(
     wanted = torch.zeros(len(targets), dtype=torch.float32, device=hidden.device)
     first = torch.zeros(len(targets), dtype=torch.bool, device=hidden.device)
     sums, tops = [], []
+    # Written again for all rows: new memory of this size comes from the system, page by page, each time.
+    made, exact = (hidden.new_empty(len(hidden) * size, dtype=dtype) for dtype in (hidden.dtype, torch.float32))
     for start in range(0, head.out_features, size):
-        rows = slice(start, start + size)
-        bias = None if head.bias is None else head.bias[rows]
-        logits = nn.functional.linear(hidden, head.weight[rows], bias).float()
+        weight = head.weight[start : start + size].t()
+        product = made[: len(hidden) * weight.shape[1]].view(len(hidden), -1)
+        if head.bias is None:
+            torch.mm(hidden, weight, out=product)
+        else:
+            torch.addmm(head.bias[start : start + size], hidden, weight, out=product)
+        logits = exact[: product.numel()].view_as(product).copy_(product)
         place = targets - start
         inside = (place >= 0) & (place < logits.shape[1])
         there = logits[places, place.clamp(0, logits.shape[1] - 1)]
@@ -190,7 +197,8 @@ def read_by_rows(
             few = inside & (there == most[places])
             first[few] = logits[places[few]].argmax(1) == place[few]
             tops.append(most)
-        sums.append(logits.sub_(most[:, None]).exp_().sum(1).log_().add_(most))
+        # Powers of two take a third of the time of powers of e on a CPU.
+        sums.append(logits.sub_(most[:, None]).mul_(1 / math.log(2)).exp2_().sum(1).log_().add_(most))
     if likeliest:
         first &= torch.stack(tops).argmax(0)[places] == targets // size
     return torch.stack(sums).logsumexp(0)[places] - wanted, first

@@ -29,7 +29,7 @@ SUITES = {file.stem: file for file in sorted((Path(__file__).parent / "languages
 CHANCE = "chance"
 """Among a task's metrics: no measure, but what guessing gets."""
 
-BATCH_SIZE = 8
+BATCH_SIZE = 16
 """Different texts per forward pass."""
 
 

@@ -1,0 +1,93 @@
+"""A training step on a CPU beside its matrix products alone, which no loop can do without.
+
+Gemma 3 270M's layers, weights drawn, windows of 512 tokens with documents of 300, bf16 with stochastic rounding. A step
+is timed as it is, and once more under `torch.profiler`, which says how much of it are matrix products of weights
+(`aten::mm`: forward, both of backward, the output matrix), attention (torch's kernel, its products among it), and the
+update. One thread, processor seconds.
+
+    OMP_NUM_THREADS=1 python benches/training_products.py [--rows 16384] [--micro-batch 2 8] [--out NAME]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from evaluation import GEMMA
+from machine import describe, write_report
+from tables import markdown
+from torch.profiler import ProfilerActivity, profile
+from training_cpu import Loop
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+from langadapt.planning.calibration import NoiseStore
+from langadapt.training import TrainSettings
+from langadapt.training.data.batches import Mixture, Windows
+
+PARTS = {"products": ("aten::mm",), "attention": ("scaled_dot_product",), "update": ("Optimizer.step",)}
+"""Parts of the names of operators; what is left is norms, activations, rotations, sums and casts."""
+
+
+def measure(rows: int, tokens: int, micro_batch: int) -> dict[str, Any]:
+    """Seconds of one step and of its parts."""
+    torch.manual_seed(0)
+    model = Gemma3ForCausalLM(Gemma3TextConfig(**GEMMA | {"vocab_size": rows})).to(torch.bfloat16)
+    settings = TrainSettings(
+        steps=1000,
+        sequence_length=512,
+        batch_tokens=tokens,
+        micro_batch=micro_batch,
+        learning_rate=1e-4,
+        warmup=0.01,
+        min_learning_rate=1e-5,
+    )
+    windows = Windows(NoiseStore(rows, 6 * tokens, 300), "noise", settings.sequence_length, start=1, end=2, seed=0)
+    loop = Loop(Mixture([windows], [1.0], settings.sequences_per_step), settings, model)
+    loop.run(0, 1)
+    seconds = loop.run(1, 1)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        loop.run(2, 1)
+    events = profiler.key_averages()
+    found = {
+        name: sum(one.self_cpu_time_total for one in events if any(key in one.key for key in keys)) / 1e6
+        for name, keys in PARTS.items()
+    }
+    profiled = sum(one.self_cpu_time_total for one in events) / 1e6
+    return {
+        "rows": rows,
+        "micro_batch": micro_batch,
+        "tokens_per_second": round(settings.tokens_per_step / seconds, 1),
+        "step_s": round(seconds, 2),
+        "profiled_s": round(profiled, 2),
+        **{f"{name}_s": round(value, 2) for name, value in found.items()},
+        "times_products": round(profiled / found["products"], 2),
+        "times_products_and_attention": round(profiled / (found["products"] + found["attention"]), 2),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """As Markdown."""
+    heads = ["rows of the vocabulary", "micro-batch", "tokens/s", "step, s", "under the profiler", "weights' products"]
+    heads += ["attention", "update", "times products", "times both"]
+    cells = [[f"{value:,}" for value in (row["rows"], row["micro_batch"], *list(row.values())[2:])] for row in rows]
+    return markdown(heads, cells, words=())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=16_384, help="of the vocabulary")
+    parser.add_argument("--tokens", type=int, default=4096, help="per step")
+    parser.add_argument("--micro-batch", type=int, nargs="+", default=[2, 8])
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [measure(given.rows, given.tokens, size) for size in given.micro_batch]
+    print(table(rows), end="")
+    if given.out:
+        write_report(given.out, describe("torch", "transformers") | {"threads": 1}, rows, table(rows))
+
+
+if __name__ == "__main__":
+    main()
