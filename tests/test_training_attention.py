@@ -211,8 +211,12 @@ def test_bounds_of_documents_are_few_and_of_few_sizes(documents: int, size: int)
 
 @pytest.mark.parametrize("which", range(4))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_pieces_on_a_cpu_have_the_gradients_of_a_mask(which: int, dtype: torch.dtype) -> None:
-    """Grouped heads, sliding windows, documents of one token, padding."""
+@pytest.mark.parametrize("block", [4, 64])
+def test_pieces_on_a_cpu_have_the_gradients_of_a_mask(
+    which: int, dtype: torch.dtype, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grouped heads, sliding windows in one block and in several, documents of one token, padding."""
+    monkeypatch.setattr("langadapt.models.attention.BLOCK", block)
     torch.manual_seed(0)
     network = architectures()[which]().to(dtype)
     network.config.attn_pdrop = 0.0

@@ -7,11 +7,14 @@ fp32: torch's bf16 one takes 190 ms for 8,192 tokens in eight heads of 32 where 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from langadapt.models.attention import blocks
 
 Piece = tuple[int, int, int]
 """Window, first token, one past the last token."""
@@ -54,10 +57,12 @@ class PieceAttention(torch.autograd.Function):
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         for piece in found:
             q, k, v = groups(query, key, piece), spread(key, query, piece), spread(value, query, piece)
-            mask = band(piece, window, q.dtype)
-            result, total = kernel(q, k, v, 0.0, mask is None, attn_mask=mask, scale=scale)
-            groups(output.transpose(1, 2), key, piece).copy_(result)
-            groups(sums[..., None], key, piece).copy_(total[..., None])
+            into, totals = groups(output.transpose(1, 2), key, piece), groups(sums[..., None], key, piece)
+            for own, seen, mask in parts(piece, window, q.dtype):
+                given = q[:, :, own], k[:, :, seen], v[:, :, seen]
+                result, total = kernel(*given, 0.0, mask is None, attn_mask=mask, scale=scale)
+                into[:, :, own].copy_(result)
+                totals[:, :, own].copy_(total[..., None])
         ctx.save_for_backward(query, key, value, output, sums)
         ctx.found, ctx.scale, ctx.window = found, scale, window
         return output
@@ -74,12 +79,16 @@ class PieceAttention(torch.autograd.Function):
             q, k, v = groups(query, key, piece), spread(key, query, piece), spread(value, query, piece)
             total = groups(sums[..., None], key, piece)[..., 0]
             grad, out = (groups(tensor.transpose(1, 2), key, piece) for tensor in (gradient, output))
-            mask = band(piece, ctx.window, torch.float32)
-            wide = (tensor.float() for tensor in (grad, q, k, v, out))
-            dq, dk, dv = kernel(*wide, total, 0.0, mask is None, attn_mask=mask, scale=ctx.scale)
-            groups(dquery, key, piece).copy_(dq)
-            dkey[row, :, start:stop] = dk.sum(dim=0)
-            dvalue[row, :, start:stop] = dv.sum(dim=0)
+            grad, q, k, v, out = (tensor.float() for tensor in (grad, q, k, v, out))
+            # Blocks share keys: their gradients are added in fp32.
+            of_keys, of_values = torch.zeros(k.shape[1:]), torch.zeros(v.shape[1:])
+            for own, seen, mask in parts(piece, ctx.window, torch.float32):
+                given = grad[:, :, own], q[:, :, own], k[:, :, seen], v[:, :, seen], out[:, :, own], total[:, :, own]
+                dq, dk, dv = kernel(*given, 0.0, mask is None, attn_mask=mask, scale=ctx.scale)
+                groups(dquery, key, piece)[:, :, own].copy_(dq)
+                of_keys[:, seen] += dk.sum(dim=0)
+                of_values[:, seen] += dv.sum(dim=0)
+            dkey[row, :, start:stop], dvalue[row, :, start:stop] = of_keys, of_values
         return dquery, dkey, dvalue, None, None, None
 
 
@@ -96,13 +105,20 @@ def spread(tensor: Tensor, query: Tensor, piece: Piece) -> Tensor:
     return part.expand(query.shape[1] // len(part), -1, -1, -1)
 
 
-def band(piece: Piece, window: int | None, dtype: torch.dtype) -> Tensor | None:
-    """The mask of a sliding window, for the pieces that are longer than it."""
+def parts(piece: Piece, window: int | None, dtype: torch.dtype) -> Iterator[tuple[slice, slice, Tensor | None]]:
+    """Some tokens of a piece, those that one of them can see, and the mask of a sliding window (none = causal).
+
+    Blocks where a window is shorter than the piece: for 2,048 tokens under a window of 512, forward and backward, they
+    take less than half of what the whole piece under a mask does.
+    """
     length = piece[2] - piece[1]
     if window is None or length <= window:
-        return None
-    allowed = torch.ones(length, length, dtype=torch.bool).tril().triu(1 - window)
-    return torch.zeros(length, length, dtype=dtype).masked_fill_(~allowed, -torch.inf)
+        yield slice(0, length), slice(0, length), None
+        return
+    for own, seen in blocks(length, window):
+        back = torch.arange(own.start, own.stop)[:, None] - torch.arange(seen.start, seen.stop)
+        allowed = (back >= 0) & (back < window)
+        yield own, seen, torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, -torch.inf)
 
 
 @torch._disable_dynamo
