@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -32,6 +33,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from langadapt import Tokenizer, tokenize_corpus
 from langadapt.errors import LangadaptError
 from langadapt.evaluation.bits_per_byte import measure_bits_per_byte
+from langadapt.models import attention
 from langadapt.models.folder import load_model
 from langadapt.models.miniature import LARGEST, shrink
 from langadapt.models.skeleton import build_skeleton
@@ -141,7 +143,25 @@ def check_folder(folder: Path) -> Any:
     named = [(role, getattr(theirs, role), getattr(ours, role)) for role in ("bos_token_id", "eos_token_id")]
     if len(theirs) != ours.vocab_size or any(one != other for _, one, other in named):
         raise Wrong(f"special tokens of {folder.name} are others for AutoTokenizer: {named}")
-    return model.eval()
+    check_blocks(model.eval())
+    return model
+
+
+@torch.no_grad()
+def check_blocks(model: Any) -> None:
+    """Evaluation computes attention in blocks: the same logits, with and without padding."""
+    ids = torch.randint(3, 200, (2, 61), generator=torch.Generator().manual_seed(1))
+    padded = torch.ones_like(ids)
+    padded[0, 40:] = 0
+    for mask, seen in ((None, padded >= 0), (padded, padded > 0)):
+        # Some models draw: the same for both.
+        torch.manual_seed(2)
+        expected = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[seen]
+        torch.manual_seed(2)
+        with patch.object(attention, "BLOCK", 6), attention.in_blocks(model):
+            found = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[seen]
+        if not torch.allclose(found, expected, rtol=1e-3, atol=2e-4):
+            raise Wrong(f"logits of attention in blocks are off by {float((found - expected).abs().max()):.2g}")
 
 
 @torch.no_grad()

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from tiny import byte_tokenizer, tiny_llama
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, MistralConfig
+from transformers import AutoModelForCausalLM, FalconConfig, Gemma3TextConfig, MistralConfig
 from transformers.integrations import sdpa_attention
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from langadapt.evaluation.bits_per_byte import measure_bits_per_byte
 from langadapt.models import attention
@@ -64,7 +65,6 @@ def test_as_the_whole_row(model: Any, length: int) -> None:
             found = model(input_ids=ids, attention_mask=mask).logits
         seen = padded.bool() if mask is not None else torch.ones_like(ids).bool()
         assert torch.allclose(found[seen], expected[seen], atol=1e-5)
-    assert model.config._attn_implementation == "sdpa"
 
 
 @torch.no_grad()
@@ -92,10 +92,23 @@ def test_long_rows_without_a_mask_are_left_to_the_kernel(pairs: list[int], monke
 
 
 @torch.no_grad()
-def test_a_model_is_as_it_was_after_an_error(model: Any) -> None:
+def test_attention_is_as_it_was_after_an_error(model: Any) -> None:
+    before = ALL_ATTENTION_FUNCTIONS["sdpa"]
     with pytest.raises(IndexError), attention.in_blocks(model):
         model(input_ids=torch.tensor([[300]]))
-    assert model.config._attn_implementation == "sdpa"
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
+
+
+@torch.no_grad()
+def test_models_that_ask_for_the_name_of_sdpa(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Falcon's layers, which show every token to every other where they find another name."""
+    monkeypatch.setattr(attention, "BLOCK", 16)
+    torch.manual_seed(0)
+    config = FalconConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=False)
+    falcon, ids = AutoModelForCausalLM.from_config(config).eval(), torch.randint(300, (2, 90))
+    expected = falcon(input_ids=ids).logits
+    with attention.in_blocks(falcon):
+        assert torch.allclose(falcon(input_ids=ids).logits, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
@@ -110,6 +123,7 @@ def test_a_mask_that_shows_more_is_obeyed(dtype: torch.dtype) -> None:
         found, _ = attention.attend(torch.nn.Module(), query, key, value, mask, sliding_window=20)
         expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         assert torch.allclose(found.transpose(1, 2), expected, atol=1e-6)
+        assert found.is_contiguous()
 
 
 def test_bits_per_byte_are_computed_so(model: Any, pairs: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

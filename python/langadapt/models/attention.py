@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-BLOCKS = "langadapt_blocks"
 BLOCK = 64
 """Tokens at a time: fewer read keys and values too often, more compute pairs that are out of sight."""
 LONG = 1024
@@ -67,10 +66,10 @@ def attend(
     outputs = [
         nn.functional.scaled_dot_product_attention(
             query[:, :, own], key[:, :, seen], value[:, :, seen], mask[..., own, seen], scale=scaling
-        )
+        ).transpose(1, 2)
         for own, seen in parts
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=1), None
 
 
 def inside(mask: Tensor, parts: list[tuple[slice, slice]]) -> bool:
@@ -81,20 +80,21 @@ def inside(mask: Tensor, parts: list[tuple[slice, slice]]) -> bool:
 
 @contextmanager
 def in_blocks(model: nn.Module) -> Iterator[None]:
-    """Inside, a model on a CPU that has SDPA computes it by `attend`."""
+    """Inside, a model on a CPU that has SDPA computes it by `attend`.
+
+    It stands under SDPA's own name: models ask for that name, and see later tokens or refuse where they find another.
+    """
     config: Any = getattr(model, "config", None)
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     if not on_cpu or getattr(config, "_attn_implementation", None) != "sdpa":
         yield
         return
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    ALL_ATTENTION_FUNCTIONS.register(BLOCKS, attend)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(BLOCKS, sdpa_mask)
-    config._attn_implementation = BLOCKS
+    before = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = attend
     try:
         yield
     finally:
-        config._attn_implementation = "sdpa"
+        ALL_ATTENTION_FUNCTIONS["sdpa"] = before
