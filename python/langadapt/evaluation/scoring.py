@@ -93,6 +93,7 @@ class Scorer:
                 nats = self.score_batch(batch)
             yield scored / total, list(zip((one.document for one in batch), nats, strict=True))
 
+    @torch.no_grad()
     def score_batch(self, windows: Sequence[Window]) -> list[float]:
         """Nats of each window of one forward pass."""
         width = len(windows[0].targets)
