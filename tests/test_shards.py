@@ -28,6 +28,9 @@ from langadapt.tokenizer.counts import merge_counts
 from langadapt.training.data.batches import Windows
 
 TEXTS = Path(__file__).parent / "texts"
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "corpus" / "de.jsonl.zst"
+LONG = 5900 if SHARED.is_file() else 1700
+"""Characters that some of the texts have."""
 BUILD: dict[str, Any] = {"block_bytes": 60_000, "validation_bytes": 20_000, "validation_share": 0.2}
 
 
@@ -40,8 +43,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven files of real text; files share documents, and hold some that differ by a few words."""
     folder = tmp_path_factory.mktemp("shards") / "in"
     folder.mkdir()
-    shared = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "corpus" / "de.jsonl.zst"
-    source = shared if shared.is_file() else TEXTS / "german.jsonl"
+    source = SHARED if SHARED.is_file() else TEXTS / "german.jsonl"
     texts = [text[:6000] for text in islice(read_documents(source), 140)]
     draw = random.Random(5)
     for number in range(7):
@@ -72,7 +74,7 @@ def build_in_shards(corpus: Path, place: Path, count: int, **options: Any) -> Pa
         {"exact_duplicates": True, "near_duplicates": True, "repetition": True, "min_chars": 300},
         {"validation_share": 1e-9},
         {"validation_share": 0.0, "exact_duplicates": True},
-        {"min_chars": 5900, "validation_bytes": 30_000, "near_duplicates": True},
+        {"min_chars": LONG, "validation_bytes": 30_000, "near_duplicates": True},
     ],
     ids=str,
 )
