@@ -158,7 +158,7 @@ def check_blocks(model: Any) -> None:
         torch.manual_seed(2)
         expected = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[seen]
         torch.manual_seed(2)
-        with patch.object(attention, "BLOCK", 6), attention.in_blocks(model):
+        with patch.object(attention, "BLOCK", 6), attention.in_blocks():
             found = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[seen]
         if not torch.allclose(found, expected, rtol=1e-3, atol=2e-4):
             raise Wrong(f"logits of attention in blocks are off by {float((found - expected).abs().max()):.2g}")

@@ -61,7 +61,7 @@ def test_as_the_whole_row(model: Any, length: int) -> None:
     padded[1, : length // 3] = 0
     for mask in (None, padded):
         expected = model(input_ids=ids, attention_mask=mask).logits
-        with attention.in_blocks(model):
+        with attention.in_blocks():
             found = model(input_ids=ids, attention_mask=mask).logits
         seen = padded.bool() if mask is not None else torch.ones_like(ids).bool()
         assert torch.allclose(found[seen], expected[seen], atol=1e-5)
@@ -70,7 +70,7 @@ def test_as_the_whole_row(model: Any, length: int) -> None:
 @torch.no_grad()
 def test_fewer_pairs(model: Any, pairs: list[int]) -> None:
     window, whole = model.config.sliding_window, 200 * 200
-    with attention.in_blocks(model):
+    with attention.in_blocks():
         model(input_ids=torch.randint(300, (1, 200)))
     assert len(pairs) == 2 * 13
     # Of Gemma's two layers one sees all tokens before: half of the pairs, and those of half a block.
@@ -84,7 +84,7 @@ def test_long_rows_without_a_mask_are_left_to_the_kernel(pairs: list[int], monke
     monkeypatch.setattr(attention, "BLOCK", 16)
     model, ids = tiny_llama().eval(), torch.randint(200, (1, 100))
     layers = model.config.num_hidden_layers
-    with attention.in_blocks(model):
+    with attention.in_blocks():
         model(input_ids=ids[:, :99])
         assert len(pairs) == layers * 7
         model(input_ids=ids)
@@ -94,7 +94,7 @@ def test_long_rows_without_a_mask_are_left_to_the_kernel(pairs: list[int], monke
 @torch.no_grad()
 def test_attention_is_as_it_was_after_an_error(model: Any) -> None:
     before = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    with pytest.raises(IndexError), attention.in_blocks(model):
+    with pytest.raises(IndexError), attention.in_blocks():
         model(input_ids=torch.tensor([[300]]))
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
 
@@ -107,7 +107,7 @@ def test_models_that_ask_for_the_name_of_sdpa(monkeypatch: pytest.MonkeyPatch) -
     config = FalconConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=False)
     falcon, ids = AutoModelForCausalLM.from_config(config).eval(), torch.randint(300, (2, 90))
     expected = falcon(input_ids=ids).logits
-    with attention.in_blocks(falcon):
+    with attention.in_blocks():
         assert torch.allclose(falcon(input_ids=ids).logits, expected, atol=1e-5)
 
 

@@ -204,7 +204,7 @@ class Likelihoods:
         for batch in batches(rows, self.batch):
             if progress:
                 progress("tasks", done, total, "tokens")
-            with in_blocks(self.model):
+            with in_blocks():
                 waiting.append(self.read(batch, by_inputs, requests))
             done += sum(row.length for row in batch)
             # The output matrix is read once for as many places as share it well; whole logits are too large to wait.
@@ -225,7 +225,7 @@ class Likelihoods:
         """Whether the model gives a row of several requests what it gives to each of them alone."""
         work = self.work
         try:
-            with in_blocks(self.model):
+            with in_blocks():
                 together = self.results([self.read([row], by_inputs, requests)])
             alone = [Row(len(one), (one,)) for one in row.sequences]
             apart = self.results([self.read(alone, by_inputs, requests)])

@@ -89,7 +89,7 @@ class Scorer:
             batch = longest_first[:rows]
             del longest_first[:rows]
             scored += sum(one.scored for one in batch)
-            with evaluating(self.model), in_blocks(self.model):
+            with evaluating(self.model), in_blocks():
                 nats = self.score_batch(batch)
             yield scored / total, list(zip((one.document for one in batch), nats, strict=True))
 

@@ -52,7 +52,8 @@ def attend(
 
     length = query.shape[2]
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
-    plain = not dropout and BLOCK < length == key.shape[2] and all(kwargs.get(name) is None for name in NOT_HERE)
+    plain = query.device.type == "cpu" and not dropout and BLOCK < length == key.shape[2]
+    plain = plain and all(kwargs.get(name) is None for name in NOT_HERE)
     mask = attention_mask
     if mask is None and plain and causal and length < LONG:
         mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
@@ -79,17 +80,11 @@ def inside(mask: Tensor, parts: list[tuple[slice, slice]]) -> bool:
 
 
 @contextmanager
-def in_blocks(model: nn.Module) -> Iterator[None]:
-    """Inside, a model on a CPU that has SDPA computes it by `attend`.
+def in_blocks() -> Iterator[None]:
+    """Inside, models that have SDPA compute it by `attend`.
 
     It stands under SDPA's own name: models ask for that name, and see later tokens or refuse where they find another.
     """
-    config: Any = getattr(model, "config", None)
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
-    if not on_cpu or getattr(config, "_attn_implementation", None) != "sdpa":
-        yield
-        return
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     before = ALL_ATTENTION_FUNCTIONS["sdpa"]
