@@ -246,6 +246,25 @@ def test_ctrl_c_is_answered_soon(case: str, folder: Path) -> None:
     assert statistics.median(result["seconds"] for result in results) < BOUND, results
 
 
+def test_ctrl_c_while_numpy_is_imported_is_no_panic() -> None:
+    """As it may be at the end of a training in a process that has made no array yet."""
+    code = """
+import sys
+from langadapt._core import NativeTokenizer
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+try:
+    NativeTokenizer.load(b"{}", "tokenizer.json")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "interrupted\n", done.stderr
+
+
 def main() -> None:
     if sys.argv[1] == "--work":
         sys.stdout.write(json.dumps(interrupt(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))))

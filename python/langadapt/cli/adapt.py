@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from langadapt.artefacts.names import RESULTS_NAME
 from langadapt.cli.options import Address, EngineOption, Shards, engine_of
 from langadapt.cli.progress import next_step, progress
 from langadapt.errors import TrainingDiverged
 from langadapt.recipe.recipe import Recipe
 from langadapt.report import results_table
-from langadapt.report.results import RESULTS_NAME
 from langadapt.terminal import Terminal, echo
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import re
@@ -18,84 +17,20 @@ from rich.text import Text
 
 from langadapt import __version__
 from langadapt.artefacts.places import FULL
-from langadapt.cli import (
-    adapt,
-    compare,
-    corpus,
-    demo,
-    dial,
-    doctor,
-    evaluate,
-    export,
-    fertility,
-    fetch_sample,
-    finish,
-    generate,
-    init,
-    items,
-    merge,
-    plan,
-    report,
-    sheet,
-    slurm,
-    swap,
-    tokenize,
-    tokenizer,
-    train,
-    upload,
-    vectors,
-)
+from langadapt.cli.commands import Program
 from langadapt.cli.progress import console
 from langadapt.errors import ConfigError, LangadaptError, TrainingStopped, is_panic, shorten
 from langadapt.terminal import PlainLines, echo, visible
 
 app = typer.Typer(
     name="langadapt",
+    cls=Program,
     help="Adapt a pretrained language model to another language within a budget.",
     no_args_is_help=True,
-    # Frames of rich leave names of options too little room in 80 columns, and cut them.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo.command)
-app.command("doctor")(doctor.command)
-app.command("fetch-sample")(fetch_sample.command)
-app.command("init")(init.command)
-app.command("adapt")(adapt.command)
-app.command("plan")(plan.command)
-app.add_typer(corpus.app, name="corpus", help="Files to documents: stream, filter, deduplicate, split.")
-tokenizer.app.command("compare")(compare.command)
-app.add_typer(tokenizer.app, name="tokenizer", help="Train, extend, trim, check and compare tokenizers.")
-app.command("fertility")(fertility.command)
-app.command("tokenize")(tokenize.command)
-app.add_typer(vectors.app, name="vectors", help="Auxiliary token vectors.")
-app.command("merge")(merge.command)
-app.command("swap")(swap.command)
-app.command("slurm")(slurm.command)
-app.command("train")(train.command)
-app.command("finish")(finish.command)
-app.add_typer(export.app, name="export", help="A model for llama.cpp, Ollama and vLLM.")
-app.command("items")(items.command)
-app.command("sheet")(sheet.command)
-app.command("evaluate")(evaluate.command)
-app.command("generate")(generate.command)
-app.command("dial")(dial.command)
-app.command("report")(report.command)
-app.command("upload")(upload.upload)
-app.command("download")(upload.download)
-
-
-def paragraphs(text: str) -> str:
-    """Each on one line, for a terminal to fold: typer keeps the lines of a docstring behind the first paragraph."""
-    return "\n\n".join(" ".join(one.split()) for one in text.split("\n\n"))
-
-
-for commands in (app, *(group.typer_instance for group in app.registered_groups)):
-    for command in commands.registered_commands if commands else ():
-        command.help = paragraphs(inspect.cleandoc((command.callback and command.callback.__doc__) or ""))
-        # In the list of commands; without it each is cut to a line.
-        command.short_help = command.help.split("\n\n")[0]
 
 DEBUG = {"on": False}
 STORES = ("fsspec", "s3fs", "aiobotocore", "botocore", "boto3", "aiohttp", "gcsfs", "adlfs", "azure")

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from langadapt.artefacts.names import RESULTS_NAME
 from langadapt.cli.progress import next_step
 from langadapt.pipeline.job import RECIPE_NAME
 from langadapt.report import write_report
-from langadapt.report.results import RESULTS_NAME
 from langadapt.terminal import echo
 
 

@@ -14,6 +14,7 @@ from langadapt.artefacts.places import check_folder
 from langadapt.artefacts.remote import RemoteFile
 from langadapt.artefacts.shards import Shard
 from langadapt.artefacts.stages import make_once
+from langadapt.cli import compare
 from langadapt.cli.options import (
     Address,
     AsJson,
@@ -349,3 +350,6 @@ def check(
         raise typer.Exit(1)
     if not as_json:
         next_step(f"langadapt tokenize FILES --tokenizer {tokenizer} --out store")
+
+
+app.command("compare")(compare.command)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from langadapt.artefacts.folders import read_manifest
+from langadapt.artefacts.names import RESULTS_NAME
 from langadapt.artefacts.stages import read_stamp
 from langadapt.errors import ConfigError
 from langadapt.models.folder import resolve_model
 from langadapt.pipeline.job import RECIPE_NAME
 from langadapt.recipe.recipe import Recipe
-from langadapt.report.results import RESULTS_NAME
 from langadapt.swap.rows.names import KEEP
 
 CHAT = "chat"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from langadapt.artefacts.engine import Engine
 from langadapt.artefacts.folders import write_atomically
+from langadapt.artefacts.names import RESULTS_NAME
 from langadapt.artefacts.stages import Run
 from langadapt.machine import quiet_transformers
 from langadapt.models.folder import resolve_model
 from langadapt.progress import Progress
 from langadapt.recipe.recipe import Recipe
-from langadapt.report.results import RESULTS_NAME
 
 log = logging.getLogger(__name__)
 

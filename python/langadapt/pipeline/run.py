@@ -20,6 +20,7 @@ import torch
 
 from langadapt.artefacts.engine import Engine
 from langadapt.artefacts.folders import write_atomically
+from langadapt.artefacts.names import RESULTS_NAME
 from langadapt.artefacts.plain_json import to_json
 from langadapt.machine import describe_device, versions
 from langadapt.pipeline import swap, text
@@ -33,7 +34,7 @@ from langadapt.progress import Progress
 from langadapt.recipe.recipe import Recipe, RecipeLike
 from langadapt.report import write_report
 from langadapt.report.outcome import Outcome
-from langadapt.report.results import RESULTS_NAME, Cost, Results, TokenizerFacts, Training
+from langadapt.report.results import Cost, Results, TokenizerFacts, Training
 from langadapt.swap.rows.names import AUTO, KEEP
 from langadapt.tokenizer.conversations import Example
 from langadapt.tokenizer.encoder import Tokenizer

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from langadapt.artefacts.names import RESULTS_NAME
 from langadapt.artefacts.plain_json import read_object
 from langadapt.errors import ConfigError, DataError
 from langadapt.recipe.plain_values import build
 from langadapt.training.result import TrainResult
-
-RESULTS_NAME = "results.json"
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from langadapt.artefacts.names import RESULTS_NAME
 from langadapt.recipe.recipe import Recipe
-from langadapt.report.results import RESULTS_NAME, Results, read_results
+from langadapt.report.results import Results, read_results
 from langadapt.report.unfinished import results_so_far, what_is_done
 
 AXES = {"tokens": "training tokens", "bytes": "bytes of text", "seconds": "seconds of training"}

@@ -33,9 +33,8 @@ impl PyTokenizer {
     /// The tokenizer of `json`, read from `path`, or the reason why it is none of the native families.
     #[staticmethod]
     fn load(py: Python<'_>, json: &[u8], path: PathBuf) -> PyResult<(Option<Self>, Option<String>)> {
-        // The first array loads NumPy's interface; a Ctrl-C at that moment would be a panic, so it is not left to the
-        // end of long work.
-        PyArray1::<u32>::zeros(py, 0, false);
+        // The first array would import NumPy, and a Ctrl-C at that moment would be a panic.
+        py.import("numpy")?;
         let loaded = py.detach(|| NativeTokenizer::load(json, &path)).map_err(|error| to_python(py, error))?;
         Ok(match loaded {
             Load::Native(tokenizer) => (Some(Self { tokenizer: *tokenizer, pool: CachePool::default() }), None),
