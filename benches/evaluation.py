@@ -1,13 +1,13 @@
 """Evaluation beside the matrix products that it cannot do without: bits per byte, and log-likelihoods of tasks.
 
 One model has Gemma 3 270M's shape: 262,144 rows, so that logits cost more than all layers, and a window of 512 tokens
-in most layers; the same with 32,768 rows; and a Llama of 0.11 billion parameters. Weights are drawn. Questions and text are real German
-ones, read by a German tokenizer. `matrix products` are those of the layers' matrices with every token that has to be
-read, once, of the output matrix with every place where a token is scored, and of attention with the keys and values
-that tokens can see, in batches as large as they like; `those of weights` leave attention out.
-lm-eval is asked through its own class, softmax in float32, and both must agree before anything is timed. `after its
-trial` is without the three questions that are computed both ways first, which tasks of thousands do not feel. One
-thread, processor seconds, rounds of all ways in turn.
+in most layers; the same with 32,768 rows; and a Llama of 0.11 billion parameters. Weights are drawn. Questions and text
+are real German ones, read by a German tokenizer. `matrix products` are those of the layers' matrices with every token
+that has to be read, once, of the output matrix with every place where a token is scored, and of attention with the keys
+and values that tokens can see, in batches as large as they like; `those of weights` leave attention out. lm-eval is
+asked through its own class, softmax in float32, and both must agree before anything is timed. `after its trial` is
+without the three questions that are computed both ways first, which tasks of thousands do not feel. One thread,
+processor seconds, rounds of all ways in turn.
 
     OMP_NUM_THREADS=1 python benches/evaluation.py [--data ../shared/data] [--out NAME]
 """

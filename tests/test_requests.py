@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -22,7 +23,7 @@ from transformers import (
 )
 
 from langadapt.errors import MismatchError
-from langadapt.evaluation.requests import Likelihoods, Request, batches, common, rows_of
+from langadapt.evaluation.requests import Likelihoods, Request, Row, batches, common, rows_of
 from langadapt.evaluation.scoring import read_by_rows
 
 SMALL = {
@@ -198,6 +199,24 @@ def test_rows_hold_each_sequence_once() -> None:
         for batch in batches(rows, 8):
             assert sum(len(row.sequences) for row in batch) <= 8
         assert sum(len(batch) for batch in batches(rows, 8)) == len(rows)
+
+
+def test_batches_waste_as_little_as_can_be() -> None:
+    """Beside all ways to cut a list."""
+    for seed in range(40):
+        chance = random.Random(seed)
+        lengths = sorted((chance.randrange(1, 60) for _ in range(chance.randrange(1, 9))), reverse=True)
+        rows = [Row(length, (tuple(range(length)),)) for length in lengths]
+        passes, most = chance.choice([0, 5, 1000]), chance.randrange(1, 5)
+        costs = []
+        for cuts in itertools.product([False, True], repeat=len(rows) - 1):
+            ends = [0, *(at for at, cut in enumerate(cuts, 1) if cut), len(rows)]
+            parts = [rows[start:end] for start, end in itertools.pairwise(ends)]
+            if max(map(len, parts)) <= most:
+                costs.append(sum(passes + len(part) * part[0].length for part in parts))
+        found = list(batches(rows, most, passes))
+        assert [row for batch in found for row in batch] == rows
+        assert sum(passes + len(part) * part[0].length for part in found) == min(costs)
 
 
 def test_short_beginnings_are_not_worth_a_mask() -> None:

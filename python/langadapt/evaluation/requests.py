@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 WIDEST = 8192
 """Tokens of a row of several requests: its mask has the square of them."""
+CPU_PASS_TOKENS, PASS_TOKENS = 16, 1024
+"""Tokens that take as long as a forward pass costs beyond its own; on a GPU not measured: as few passes as can be."""
 AGREEMENT = 8
 """Roundings of the model's digits, relative to a token's nats, by which two ways to the same number may differ."""
 
@@ -139,19 +141,32 @@ def common(one: Sequence[int], other: Sequence[int]) -> int:
     return min(len(one), len(other))
 
 
-def batches(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
-    """Rows of ``most`` sequences together, at least one row; those that need a mask apart from those that do not."""
+def batches(rows: Sequence[Row], most: int, passes: int = 0) -> Iterator[list[Row]]:
+    """Rows of ``most`` sequences together, at least one row, those that need a mask apart from those that do not, so
+    that as few tokens as can be go through the layers; ``rows`` are sorted, the longest first.
+
+    Args:
+        rows: sorted, the longest first.
+        most: sequences.
+        passes: tokens that take as long as a forward pass costs beyond its own.
+    """
     for alone in (False, True):
-        batch: list[Row] = []
-        for row in rows:
-            if (len(row.sequences) == 1) is not alone:
-                continue
-            if batch and sum(len(one.sequences) for one in (*batch, row)) > most:
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
+        kind = [row for row in rows if (len(row.sequences) == 1) is alone]
+        # Tokens of the best way to cut all from a row on, and where its first batch ends; from the last row backwards.
+        best = [(0, 0)] * len(kind) + [(0, len(kind))]
+        for start in reversed(range(len(kind))):
+            ways, sequences = [], 0
+            for end in range(start + 1, len(kind) + 1):
+                sequences += len(kind[end - 1].sequences)
+                if sequences > most and end > start + 1:
+                    break
+                ways.append((passes + (end - start) * kind[start].length + best[end][0], -end))
+            tokens, end = min(ways)
+            best[start] = tokens, -end
+        start = 0
+        while start < len(kind):
+            yield kind[start : best[start][1]]
+            start = best[start][1]
 
 
 class Likelihoods:
@@ -201,7 +216,7 @@ class Likelihoods:
         done, total = 0, sum(row.length for row in rows)
         found: dict[int, tuple[float, bool]] = {}
         waiting: list[Read] = []
-        for batch in batches(rows, self.batch):
+        for batch in batches(rows, self.batch, CPU_PASS_TOKENS if self.device.type == "cpu" else PASS_TOKENS):
             if progress:
                 progress("tasks", done, total, "tokens")
             with in_blocks():

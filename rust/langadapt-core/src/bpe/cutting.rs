@@ -42,6 +42,7 @@ impl Cutting {
                 other => this.words.0.push(step(other)?),
             }
         }
+        this.words = this.words.fused();
         if mapped { Ok(this) } else { Err(format!("pre-tokenizer {splits:?} without ByteLevel or Metaspace")) }
     }
 

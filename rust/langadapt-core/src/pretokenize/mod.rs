@@ -13,13 +13,14 @@
 //! | `blocks.rs` | GPT-2's regex, 64 bytes at a time |
 //! | `scanner.rs` | where the matches of a text are |
 //! | `split.rs` | matches to pieces |
-//! | `steps.rs` | several steps in one pass |
+//! | `steps.rs`, `fusing.rs` | several steps in one pass, two steps as one |
 //! | `patterns.rs` | regexes by name |
 
 mod automaton;
 mod blocks;
 mod brackets;
 mod characters;
+mod fusing;
 mod patterns;
 mod scanner;
 mod sets;

@@ -42,6 +42,11 @@ impl Scanner {
     /// # Errors
     /// What in the regex is outside the subset.
     pub fn new(regex: &str) -> Result<Self, Outside> {
+        Self::with_tree(regex).map(|(this, _)| this)
+    }
+
+    /// The same with the regex as a tree.
+    pub(super) fn with_tree(regex: &str) -> Result<(Self, Node), Outside> {
         let node = parse(regex)?;
         if node.is_nullable() {
             return Err(Outside { construct: "a regex that may match nothing".into(), at: 0 });
@@ -51,7 +56,7 @@ impl Scanner {
         if regex == Pattern::Gpt2.regex() {
             this.kinds = Some(Box::new(Kinds::new(&this.classes)));
         }
-        Ok(this)
+        Ok((this, node))
     }
 
     /// The scanner of a tree that is not nullable; `None` if it would be too large.
@@ -96,7 +101,13 @@ impl Scanner {
 
     /// The same for texts whose every byte stands for a character.
     pub(crate) fn over(self, alphabet: [char; 256]) -> Self {
-        Self { alphabet: Some(Box::new(alphabet)), begins: [true; 256], kinds: None, ..self }
+        let mut this = Self { alphabet: Some(Box::new(alphabet)), kinds: None, ..self };
+        let bytes: [u8; 256] = std::array::from_fn(|byte| byte as u8);
+        this.begins = std::array::from_fn(|byte| {
+            let (column, _) = this.column::<true>(&bytes, byte);
+            this.table[usize::from(START) | column] >= START
+        });
+        this
     }
 
     /// The entry of the character at `at`, and its width.

@@ -1,5 +1,8 @@
 //! One step of cutting: a scanner, and what becomes of its matches and of the text between them.
 
+use regex_syntax::hir::ClassUnicode;
+
+use super::characters::decode;
 use super::scanner::{Reader, Scanner};
 use super::sets;
 use super::syntax::{Node, Outside};
@@ -33,23 +36,33 @@ impl Behavior {
 #[derive(Debug)]
 pub struct Split {
     pub(super) scanner: Scanner,
-    behavior: Behavior,
+    pub(super) behavior: Behavior,
     /// What the regex matches counts as between matches, and the other way round.
-    invert: bool,
+    pub(super) invert: bool,
     /// Whether every match is a piece.
     keeps_matches: bool,
+    /// The regex, where it may be fused with another.
+    pub(super) tree: Option<Node>,
+    /// What lies between matches is also cut where one of these sets begins or ends.
+    pub(super) seams: Vec<ClassUnicode>,
 }
 
 impl Split {
     fn by(scanner: Scanner, behavior: Behavior, invert: bool) -> Self {
         let keeps_matches = behavior == Behavior::Isolated || (behavior == Behavior::Removed && invert);
-        Self { scanner, behavior, invert, keeps_matches }
+        Self { scanner, behavior, invert, keeps_matches, tree: None, seams: Vec::new() }
+    }
+
+    /// Every match of `tree`, and what lies between two, cut at the seams.
+    pub(super) fn with_seams(scanner: Scanner, tree: Node, seams: Vec<ClassUnicode>) -> Self {
+        Self { tree: Some(tree), seams, ..Self::by(scanner, Behavior::Isolated, false) }
     }
 
     /// # Errors
     /// What in the regex is outside the subset.
     pub fn new(regex: &str, behavior: Behavior, invert: bool) -> Result<Self, Outside> {
-        Ok(Self::by(Scanner::new(regex)?, behavior, invert))
+        let (scanner, tree) = Scanner::with_tree(regex)?;
+        Ok(Self { tree: Some(tree), ..Self::by(scanner, behavior, invert) })
     }
 
     /// Cuts at a text.
@@ -59,12 +72,36 @@ impl Split {
 
     /// Cuts at single characters.
     pub fn at_characters(is: impl Fn(char) -> bool, behavior: Behavior) -> Option<Self> {
-        Some(Self::by(Scanner::of(&Node::Class(sets::that(is)))?, behavior, false))
+        let tree = Node::Class(sets::that(is));
+        Some(Self { tree: Some(tree.clone()), ..Self::by(Scanner::of(&tree)?, behavior, false) })
     }
 
     /// The same for texts whose every byte stands for a character.
     pub fn over(self, alphabet: [char; 256]) -> Self {
-        Self { scanner: self.scanner.over(alphabet), ..self }
+        Self { scanner: self.scanner.over(alphabet), tree: None, ..self }
+    }
+
+    /// Where the first of the seams in a stretch is; its end if there is none.
+    fn seam(&self, text: &[u8], from: usize, to: usize) -> usize {
+        let sides = |at: usize| {
+            let (code, width) = if text[at] < 128 { (u32::from(text[at]), 1) } else { decode(text, at) };
+            let is_in = |set: &ClassUnicode| {
+                let range = set.ranges().partition_point(|range| (range.end() as u32) < code);
+                set.ranges().get(range).is_some_and(|range| range.start() as u32 <= code)
+            };
+            (self.seams.iter().map(is_in).collect::<Vec<_>>(), width)
+        };
+        let (first, mut width) = sides(from);
+        let mut at = from + width;
+        while at < to {
+            let next = sides(at);
+            if next.0 != first {
+                return at;
+            }
+            width = next.1;
+            at += width;
+        }
+        to
     }
 }
 
@@ -149,6 +186,13 @@ impl<'s> Pieces<'s> {
                 Some((_, end, false)) => to = end,
                 next => self.ahead = next,
             },
+            Behavior::Isolated if !is_match && !self.split.seams.is_empty() => {
+                let seam = self.split.seam(text, from, to);
+                if seam < to {
+                    self.ahead = Some((seam, to, false));
+                    to = seam;
+                }
+            }
             Behavior::Isolated | Behavior::MergedWithPrevious | Behavior::MergedWithNext => {}
         }
         Some((from, to))

@@ -1,5 +1,6 @@
 //! Several steps, one within the pieces of another, in one pass over the text.
 
+use super::fusing::fuse;
 use super::split::{Pieces, Split};
 
 /// Steps of cutting; each cuts the pieces of the one before. Without a step a text is one piece.
@@ -7,6 +8,20 @@ use super::split::{Pieces, Split};
 pub struct Steps(pub Vec<Split>);
 
 impl Steps {
+    /// The same with fewer steps, where several can be told by one regex.
+    pub fn fused(self) -> Self {
+        let mut fewer: Vec<Split> = Vec::new();
+        for step in self.0.into_iter().rev() {
+            let both = fewer.last().and_then(|inner| fuse(&step, inner));
+            if both.is_some() {
+                fewer.pop();
+            }
+            fewer.push(both.unwrap_or(step));
+        }
+        fewer.reverse();
+        Self(fewer)
+    }
+
     /// Calls `piece` with the bounds of every piece of `text`, in order.
     #[inline]
     pub fn for_each(&self, text: &[u8], mut piece: impl FnMut(usize, usize)) {

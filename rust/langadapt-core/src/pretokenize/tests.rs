@@ -228,6 +228,68 @@ proptest! {
     }
 }
 
+fn pieces(steps: &Steps, text: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    steps.for_each(text.as_bytes(), |from, to| found.push((from, to)));
+    found
+}
+
+/// Steps twice, as they are and fused to `left` of them.
+fn both(steps: impl Fn() -> Vec<Split>, left: usize) -> (Steps, Steps) {
+    let fused = Steps(steps()).fused();
+    assert_eq!(fused.0.len(), left);
+    (Steps(steps()), fused)
+}
+
+fn published_steps() -> Vec<(Steps, Steps)> {
+    let isolated = |regex: &str| Split::new(regex, Behavior::Isolated, false).unwrap();
+    let characters = |is: fn(char) -> bool, behavior| Split::at_characters(is, behavior).unwrap();
+    let gpt2 = || isolated(Pattern::Gpt2.regex());
+    vec![
+        // DeepSeek, Falcon, StarCoder.
+        both(|| PUBLISHED[..3].iter().map(|regex| isolated(regex)).collect(), 1),
+        both(|| vec![characters(|c| c.is_ascii_punctuation() || c == '،', Behavior::Contiguous), gpt2()], 1),
+        both(|| vec![characters(char::is_numeric, Behavior::Isolated), gpt2()], 1),
+        both(|| vec![characters(char::is_numeric, Behavior::Contiguous), isolated(r"\p{L}+'?|[1-3]")], 1),
+        // A piece of several spaces is cut by the regex inside, and not by what it would be fused to.
+        both(|| vec![isolated(r"\s{1,2}"), gpt2()], 2),
+        both(|| vec![characters(char::is_numeric, Behavior::MergedWithNext), gpt2()], 2),
+        // What the regex inside leaves out is removed, and would be kept.
+        both(|| vec![isolated(r"\s"), Split::new(r"\p{Lu}*\p{Ll}+", Behavior::Removed, true).unwrap()], 2),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn fused_steps_cut_as_one_within_the_other(
+        regex in regexes(), outer in prop::sample::select(vec!["[ab]", "[ab]+", r"\s", r"\p{L}+", "[ac]{1,2}"]),
+        contiguous in any::<bool>(), text in "[abcA \n\u{e4}]{0,14}",
+    ) {
+        let behavior = if contiguous { Behavior::Contiguous } else { Behavior::Isolated };
+        let steps = || Some(vec![
+            Split::new(outer, behavior, false).ok()?, Split::new(&regex, Behavior::Isolated, false).ok()?,
+        ]);
+        if let (Some(apart), Some(fused)) = (steps(), steps()) {
+            let (apart, fused) = (Steps(apart), Steps(fused).fused());
+            prop_assert_eq!(pieces(&fused, &text), pieces(&apart, &text), "{} in {} on {:?}", regex, outer, text);
+        }
+    }
+
+    #[test]
+    fn published_steps_cut_alike_when_fused(
+        text in r"[a-cA-D'stlrevmd1² \t\r\n.,/\u{a0}\u{301}\u{7f}\u{3000}\u{3040}\u{30fb}äßλ中あ，0-9ॐ़ไ😀]{0,60}", any in any::<String>(),
+    ) {
+        thread_local!(static ALL: Vec<(Steps, Steps)> = published_steps());
+        ALL.with(|all| for (number, (apart, fused)) in all.iter().enumerate() {
+            for text in [&text, &any] {
+                assert_eq!(pieces(fused, text), pieces(apart, text), "{number} on {text:?}");
+            }
+        });
+    }
+}
+
 proptest! {
     #[test]
     fn published_regexes_on_any_text(
