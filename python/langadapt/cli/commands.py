@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -53,6 +54,7 @@ def paragraphs(text: str) -> str:
     return "\n\n".join(" ".join(one.split()) for one in text.split("\n\n"))
 
 
+@cache
 def load(name: str) -> Any:
     """A command or a group of them, as click has it."""
     home, function = FUNCTIONS.get(name, (name.replace("-", "_"), "command"))
@@ -75,15 +77,10 @@ def load(name: str) -> Any:
 class Commands(Mapping[str, Any]):
     """The commands, loaded as they are asked for."""
 
-    def __init__(self) -> None:
-        self.loaded: dict[str, Any] = {}
-
     def __getitem__(self, name: str) -> Any:
         if name not in LINES:
             raise KeyError(name)
-        if name not in self.loaded:
-            self.loaded[name] = load(name)
-        return self.loaded[name]
+        return load(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(LINES)

@@ -160,9 +160,9 @@ def batches(rows: Sequence[Row], most: int, passes: int = 0) -> Iterator[list[Ro
                 sequences += len(kind[end - 1].sequences)
                 if sequences > most and end > start + 1:
                     break
-                ways.append((passes + (end - start) * kind[start].length + best[end][0], -end))
-            tokens, end = min(ways)
-            best[start] = tokens, -end
+                ways.append((passes + (end - start) * kind[start].length + best[end][0], end))
+            # Of equal ways the one with the longest batch.
+            best[start] = min(ways, key=lambda way: (way[0], -way[1]))
         start = 0
         while start < len(kind):
             yield kind[start : best[start][1]]

@@ -65,14 +65,14 @@ def attend(
     plain = query.device.type == "cpu" and not dropout and BLOCK < length == key.shape[2]
     plain = plain and not torch.is_grad_enabled() and query.dtype != torch.float64
     plain = plain and all(kwargs.get(name) is None for name in NOT_HERE)
-    parts = blocks(length, sliding_window or length)
+    # Where a window is shorter than the row there is a mask.
+    window = None if attention_mask is None else sliding_window
+    parts = blocks(length, window or length)
     if not plain or not (causal if attention_mask is None else inside(attention_mask, parts)):
         result: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs
         )
         return result
-    if attention_mask is None:
-        parts = blocks(length, length)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return by_blocks(query, key, value, parts, mask=attention_mask, scale=scale), None
 

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 
 use regex_syntax::hir::ClassUnicode;
 
+use super::sets::holds;
 use super::syntax::Node;
 
 /// Entries of a row.
@@ -176,11 +177,7 @@ fn partition(sets: &[ClassUnicode]) -> Option<(Codes, Vec<Vec<bool>>)> {
     let mut numbers: HashMap<Vec<bool>, usize> = HashMap::new();
     let (mut codes, mut members) = (Vec::new(), Vec::new());
     for first in borders {
-        let holds = |set: &ClassUnicode| {
-            let at = set.ranges().partition_point(|range| (range.end() as u32) < first);
-            set.ranges().get(at).is_some_and(|range| range.start() as u32 <= first)
-        };
-        let inside: Vec<bool> = sets.iter().map(holds).collect();
+        let inside: Vec<bool> = sets.iter().map(|set| holds(set, first)).collect();
         let number = *numbers.entry(inside).or_insert_with_key(|inside| {
             members.push(inside.clone());
             members.len() - 1

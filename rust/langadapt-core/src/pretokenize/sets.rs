@@ -20,6 +20,12 @@ pub(super) fn not(class: &ClassUnicode) -> ClassUnicode {
     class
 }
 
+/// Whether a code point is in a set.
+pub(super) fn holds(set: &ClassUnicode, code: u32) -> bool {
+    let at = set.ranges().partition_point(|range| (range.end() as u32) < code);
+    set.ranges().get(at).is_some_and(|range| range.start() as u32 <= code)
+}
+
 /// Behind it there is no number and no punctuation.
 const LAST: char = '\u{32400}';
 

@@ -83,22 +83,14 @@ impl Split {
 
     /// Where the first of the seams in a stretch is; its end if there is none.
     fn seam(&self, text: &[u8], from: usize, to: usize) -> usize {
-        let sides = |at: usize| {
-            let (code, width) = if text[at] < 128 { (u32::from(text[at]), 1) } else { decode(text, at) };
-            let is_in = |set: &ClassUnicode| {
-                let range = set.ranges().partition_point(|range| (range.end() as u32) < code);
-                set.ranges().get(range).is_some_and(|range| range.start() as u32 <= code)
-            };
-            (self.seams.iter().map(is_in).collect::<Vec<_>>(), width)
-        };
-        let (first, mut width) = sides(from);
-        let mut at = from + width;
+        let (mut at, mut before) = (from, None);
         while at < to {
-            let next = sides(at);
-            if next.0 != first {
+            let (code, width) = if text[at] < 128 { (u32::from(text[at]), 1) } else { decode(text, at) };
+            let sides: Vec<bool> = self.seams.iter().map(|set| sets::holds(set, code)).collect();
+            if before.is_some_and(|before| before != sides) {
                 return at;
             }
-            width = next.1;
+            before = Some(sides);
             at += width;
         }
         to
