@@ -84,6 +84,7 @@ LATE: dict[str, tuple[dict[str, Any], str]] = {
     "suite twice": ({"evaluate": {"suites": ["arc", "arc"]}}, "asked for twice"),
     "lm-eval": ({"evaluate": {"suites": ["german"]}}, "suites need lm-eval"),
     "parallel text": ({"evaluate": {"parallel": str(MISSING)}}, "No such file"),
+    "foreign text": ({"corpus": {"foreign": [str(MISSING)]}}, "No such file"),
     "start of documents": ({"train": {"document_start": "bos"}, "compare": ["keep"]}, "tokenizer has no BOS"),
     "store of checkpoints": ({"train": {"checkpoints_url": "hf://me/x"}}, "folders go to s3://, gs:// or az://"),
     "8-bit optimizer": ({"train": {"optimizer": "adamw-8bit"}}, "needs `torchao` or `bitsandbytes`"),

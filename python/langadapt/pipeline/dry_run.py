@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from langadapt.corpus.build import READING
-from langadapt.corpus.documents import Reading, files_of
+from langadapt.corpus.documents import Reading
 from langadapt.corpus.language import learn
 from langadapt.pipeline.job import checked_model
 from langadapt.recipe.recipe import Recipe
 from langadapt.swap.rows.names import AUTO, KEEP, VECTOR_METHODS
-from langadapt.tokenizer.encoder import Tokenizer
 
 
 def dry_run(recipe: Recipe) -> list[tuple[str, bool]]:
@@ -24,12 +23,6 @@ def dry_run(recipe: Recipe) -> list[tuple[str, bool]]:
         ConfigError, DataError, OSError: what would stop the run later.
     """
     checked_model(recipe.of_text("adapt"))
-    for name in (*(path for source in recipe.corpus.texts for path in source.paths), *recipe.corpus.foreign):
-        files_of([name])
-    if recipe.tokenizer.path is not None:
-        Tokenizer.from_pretrained(recipe.tokenizer.path)
-    for file in (*recipe.swap.words, *([recipe.evaluate.parallel] if recipe.evaluate.parallel else [])):
-        Path(file).stat()
     stamps = Path(recipe.out) / "stages"
     return [(stage, (stamps / f"{stage}.json").is_file()) for stage in stages(recipe)]
 

@@ -117,6 +117,7 @@ def check_inputs(recipe: Recipe) -> None:
         files_of(inputs)
         if source.kind == "pairs":
             next(pairs_as_documents(inputs))
+    files_of(recipe.corpus.foreign)
     for words in recipe.swap.words:
         with Path(words).open("rb"):
             pass
