@@ -124,11 +124,10 @@ def exactly(run: Callable[..., Any]) -> Callable[..., Any]:
 
 # An operator, so that what recomputes activations can keep its results, and does not see the products inside.
 @torch.library.custom_op("langadapt::attend_in_pieces", mutates_args=())
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, places: list[int], hidden: list[Tensor], scale: float
-) -> tuple[Tensor, Tensor]:
-    """(what `PieceAttention` returns; binary logarithm of the sums of each token's powers ``[windows, heads, length,
-    1]``). ``places`` and ``hidden``: of the blocks, as `flat` gives them."""
+def attend(states: list[Tensor], places: list[int], hidden: list[Tensor], scale: float) -> tuple[Tensor, Tensor]:
+    """(what `PieceAttention` returns of query, key and value; binary logarithm of the sums of each token's powers
+    ``[windows, heads, length, 1]``). ``places`` and ``hidden``: of the blocks, as `flat` gives them."""
+    query, key, value = states
     windows, heads, length, _ = query.shape
     shared, wide = key.shape[1], torch.promote_types(query.dtype, torch.float32)
     output = query.new_empty(windows, length, heads, value.shape[-1])
@@ -154,7 +153,7 @@ class PieceAttention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, found: list[Block], scale: float) -> Tensor:
         """query ``[windows, heads, length, d]``, key and value with the key-value heads, which each serve as many
         heads of the query -> ``[windows, length, heads, d]``."""
-        output, sums = attend(query, key, value, *flat(found), scale)
+        output, sums = attend([query, key, value], *flat(found), scale)
         ctx.save_for_backward(query, key, value, output, sums)
         ctx.found, ctx.scale = found, scale
         return output
