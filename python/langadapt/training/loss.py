@@ -48,6 +48,14 @@ def plain_losses_(narrow: Tensor, wide: Tensor, target: Tensor, *, scale: float,
     return torch.where(valid, (total.log() + maximum)[:, 0] - picked, 0.0)
 
 
+def plus(total: Tensor | None, part: Tensor, *, wide: bool) -> Tensor:
+    """``part``, ``wide`` in float32, added to ``total`` in place if there is one: zeros to begin with would be as much
+    memory again, written and read."""
+    if total is not None:
+        return total.add_(part)
+    return part.float() if wide else part
+
+
 class ChunkedCrossEntropy(torch.autograd.Function):
     """Sum over tokens of cross-entropy times ``scale``; gradients are made in the forward pass.
 
@@ -71,7 +79,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         dhidden = torch.empty_like(hidden) if need[0] else None
         # Sums over chunks lose nothing in fp32; a single chunk needs no sum.
         once = len(hidden) <= chunk
-        dweight = torch.zeros_like(weight, dtype=weight.dtype if once else torch.float32) if need[1] else None
+        dweight: Tensor | None = None
         dbias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and need[2] else None
         # Memory for all chunks: on a CPU fresh pages cost as much as the arithmetic.
         rows = min(chunk, len(hidden))
@@ -93,9 +101,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             # From here on `logits` is their gradient.
             if dhidden is not None:
                 torch.mm(logits, weight, out=dhidden[start : start + chunk])
-            if dweight is not None:
-                product = logits.t() @ part
-                dweight = product if once else dweight.add_(product)
+            if need[1]:
+                dweight = plus(dweight, logits.t() @ part, wide=not once)
             if dbias is not None:
                 dbias += (logits if kernel else wide).sum(dim=0, dtype=torch.float32)
         ctx.save_for_backward(

@@ -299,6 +299,7 @@ def expensive() -> frozenset[Any]:
         (aten, "_scaled_dot_product_efficient_attention"),
         (aten, "_scaled_dot_product_cudnn_attention"),
         (aten, "_scaled_dot_product_flash_attention_for_cpu"),
+        (torch.ops.langadapt, "attend_in_pieces"),
         (torch.ops.torch_attn, "_varlen_attn"),
         (torch.ops.flash_attn, "_flash_attn_varlen_forward"),
         (torch.ops.flash_attn_3, "_flash_attn_forward"),

@@ -45,7 +45,7 @@ def packed_inputs(
         return {
             "input_ids": input_ids,
             "position_ids": positions,
-            "document_pieces": piece_attention.pieces(positions),
+            "document_pieces": piece_attention.Pieces(positions),
         }
     if attention not in varlen_attention.PLACES and not states:
         return {"input_ids": input_ids, "position_ids": positions}
