@@ -141,7 +141,9 @@ class Lesson:
 
     def step(self, snippets: Sequence[Integers], done: float) -> tuple[float, float]:
         """Teach a batch; ``done``: share of the lesson after it. Returns both losses, before the update."""
-        hidden, logits = self.losses(snippets)
+        # Rows of weights are fp32, as steps this small would be rounded away; products need not be.
+        with torch.autocast(self.device.type, torch.bfloat16):
+            hidden, logits = self.losses(snippets)
         (hidden + logits).backward()
         self.rows.take_gradients()
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
