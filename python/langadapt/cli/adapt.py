@@ -13,6 +13,7 @@ from langadapt.artefacts.names import RESULTS_NAME
 from langadapt.cli.options import Address, EngineOption, Shards, engine_of
 from langadapt.cli.progress import next_step, progress
 from langadapt.errors import TrainingDiverged
+from langadapt.pipeline.dry_run import dry_run, language_looks
 from langadapt.recipe.recipe import Recipe
 from langadapt.report import results_table
 from langadapt.terminal import Terminal, echo
@@ -59,8 +60,6 @@ def show_results(results: Mapping[str, Any], folder: Path) -> None:
 
 def show_stages(plan: Recipe) -> None:
     """Print what a run would do."""
-    from langadapt.pipeline.dry_run import dry_run, language_looks
-
     for stage, made in dry_run(plan):
         echo(f"{stage}: {'made already' if made else 'to do'}")
     for line in language_looks(plan):
