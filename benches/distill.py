@@ -9,17 +9,15 @@ first 500 of these. All new tokens twenty times, the default, would take longer 
 - `time`: as many steps as fit into the CPU seconds of FOCUS after the lesson, with a schedule that long; lessons that
   leave none are left out.
 
-    python benches/distill.py run --prepared runs/initialisers --rows docs/runs/distill.jsonl
-    python benches/distill.py table --rows docs/runs/distill.jsonl > docs/runs/distill.md
+    python benches/distill.py run --out runs/initialisers --rows docs/runs/distill.jsonl
+    python benches/distill.py table --rows docs/runs/distill.jsonl
 
 Resumable: rows that are there are not made again.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import logging
 import statistics
 import time
 from pathlib import Path
@@ -28,6 +26,7 @@ from typing import Any
 import torch
 from initialisers import LANGUAGES, SEEDS, STEPS, TRAIN, VECTORS, Experiment
 from row_files import RowFile, read_rows
+from small_base import commands
 from tables import markdown
 from transformers import AutoModelForCausalLM
 
@@ -58,9 +57,9 @@ class Course:
     """A language, and what its trainings share."""
 
     def __init__(self, experiment: Experiment, language: str) -> None:
-        self.experiment, self.folder = experiment, experiment.sides[language].folder
-        self.tokenizer = Tokenizer.from_pretrained(self.folder / "tokenizer")
-        self.store = self.folder / "stores" / "target-new"
+        self.experiment, folder = experiment, experiment.sides[language].folder
+        self.tokenizer = Tokenizer.from_pretrained(folder / "tokenizer")
+        self.store, self.vectors = folder / "stores" / "target-new", load_vectors(folder / "vectors.safetensors")
         self.texts = experiment.watched(language)
 
     def lesson(self, arm: str, swap: SwapOptions) -> tuple[SwapOptions, dict[str, float]]:
@@ -104,9 +103,8 @@ class Course:
         return {"steps": steps, "cpu_seconds": round(time.process_time() - begun - measuring, 1), "marks": marks}
 
 
-def run(prepared: Path, data: Path, file: Path) -> None:
+def run(experiment: Experiment, file: Path) -> None:
     """All rows that are not there yet, one seed after the other."""
-    experiment = Experiment(data, prepared)
     courses = {language: Course(experiment, language) for language in LANGUAGES}
     found = RowFile(file, {"train": TRAIN, "steps": STEPS, "vectors": VECTORS, "versions": versions()})
     for seed, language, arm in itertools.product(SEEDS, LANGUAGES, ARMS):
@@ -114,8 +112,7 @@ def run(prepared: Path, data: Path, file: Path) -> None:
         if (language, arm, seed) in rows:
             continue
         course = courses[language]
-        vectors = load_vectors(course.folder / "vectors.safetensors")
-        swap, cost = course.lesson(arm, SwapOptions(FOCUS, vectors=vectors, seed=seed))
+        swap, cost = course.lesson(arm, SwapOptions(FOCUS, vectors=course.vectors, seed=seed))
         row = {"language": language, "arm": arm, "seed": seed, "lesson": cost, "steps": course.train(swap, STEPS)}
         if arm != FOCUS:
             rest = STEPS - round(STEPS * cost["cpu_seconds"] / rows[language, FOCUS, seed]["steps"]["cpu_seconds"])
@@ -156,20 +153,12 @@ def table(file: Path) -> str:
     return "\n".join(lines).strip()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--prepared", type=Path, default=Path("runs/initialisers"), help="of initialisers.py prepare")
-    parser.add_argument("--rows", type=Path, default=Path("docs/runs/distill.jsonl"))
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)
-    if arguments.what == "table":
-        print(table(arguments.rows))
-    else:
-        run(arguments.prepared, arguments.data, arguments.rows)
+def measure(data: Path, out: Path, rows: Path | None) -> None:
+    """Make the fixed part, and the rows that are missing."""
+    experiment = Experiment(data, out)
+    if rows is not None:
+        run(experiment, rows)
 
 
 if __name__ == "__main__":
-    main()
+    commands(__doc__, "distill", measure, table)

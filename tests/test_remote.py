@@ -388,7 +388,8 @@ def test_the_folder_between_stays_small(
         for file in self.folder.iterdir():
             # The reader deletes what it has read meanwhile.
             with contextlib.suppress(FileNotFoundError):
-                there += [file.stat().st_size] if file.suffix == "" and file.name != "over" else []
+                if file.suffix == "" and file.name != "over":
+                    there.append(file.stat().st_size)
         seen.append((len(there), sum(there)))
 
     monkeypatch.setattr(arriving.Spool, "fetch", watched)
