@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -55,6 +56,15 @@ def choose_device(name: str) -> str:
             f"device: {name} cannot be used here ({shorten(str(error))}); give auto, cpu or cuda"
         ) from None
     return name
+
+
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for products of bfloat16; without them they are slower than float32's."""
+    import torch
+
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(test is not None and test() for test in tests)
 
 
 def quiet_transformers() -> None:

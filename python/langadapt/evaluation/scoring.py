@@ -14,6 +14,7 @@ from torch import nn
 
 from langadapt.models.attention import in_blocks
 from langadapt.models.embeddings import check_largest
+from langadapt.models.products import outputs, widening
 
 BATCH_TOKENS, CPU_BATCH_TOKENS = 8192, 2048
 """Input tokens, padding included, per forward pass. A CPU gains nothing by more, and would go long without a word."""
@@ -181,12 +182,10 @@ def read_by_rows(
     # Written again for all rows: new memory of this size comes from the system, page by page, each time.
     made, exact = (hidden.new_empty(len(hidden) * size, dtype=dtype) for dtype in (hidden.dtype, torch.float32))
     for start in range(0, head.out_features, size):
-        weight = head.weight[start : start + size].t()
-        product = made[: len(hidden) * weight.shape[1]].view(len(hidden), -1)
-        if head.bias is None:
-            torch.mm(hidden, weight, out=product)
-        else:
-            torch.addmm(head.bias[start : start + size], hidden, weight, out=product)
+        weight = head.weight[start : start + size]
+        product = made[: len(hidden) * len(weight)].view(len(hidden), -1)
+        bias = None if head.bias is None else head.bias[start : start + size]
+        outputs(hidden, weight, bias, out=product)
         logits = exact[: product.numel()].view_as(product).copy_(product)
         place = targets - start
         inside = (place >= 0) & (place < logits.shape[1])
@@ -235,7 +234,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield
+        with widening(next(model.parameters()).device):
+            yield
     finally:
         for module, training in modes:
             module.training = training

@@ -25,6 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from langadapt.models.products import widens
+
 BLOCK = 64
 """Tokens at a time: fewer read keys and values too often, more compute pairs that are out of sight."""
 HIDDEN = -1e30
@@ -90,7 +92,7 @@ def by_blocks(
     rows, heads, _, width = query.shape
     # [rows x key heads, d, length]: all queries of a key are one product.
     keys = key.float().contiguous().flatten(0, 1).mT
-    values = value.contiguous().flatten(0, 1)
+    values = (value.float() if widens(value) else value).contiguous().flatten(0, 1)
     queries = (query.float() * (scale / math.log(2))).unflatten(1, (key.shape[1], -1))
     later = torch.full((BLOCK, BLOCK), HIDDEN).triu_(1)
     made = []
@@ -111,7 +113,7 @@ def by_blocks(
         scores.mul_(scores.sum(-1, keepdim=True).reciprocal_())
         mixed = torch.bmm(scores.to(values.dtype), values[:, seen])
         made.append(mixed.view(rows, heads, size, -1).transpose(1, 2))
-    return torch.cat(made, dim=1)
+    return torch.cat(made, dim=1).to(value.dtype)
 
 
 def inside(mask: Tensor, parts: list[tuple[slice, slice]]) -> bool:

@@ -160,10 +160,14 @@ def here(shape: Shape, settings: TrainSettings, measured: Mapping[str, Any] | No
     if device.name != "cpu" or measured is not None or shape.layer_parameters > LARGEST_LAYER:
         return count, device
     # Lazy: torch.
+    import torch
+
     from langadapt.costs.cpu import trained_flops
+    from langadapt.models.products import widening
 
     length = 2048 if settings.sequence_length == "auto" else settings.sequence_length
-    reached = trained_flops(shape, length, pure_bf16=settings.precision == "pure-bf16")
+    with widening(torch.device("cpu")):
+        reached = trained_flops(shape, length, pure_bf16=settings.precision == "pure-bf16")
     return count, replace(device, reached=reached, flops=max(device.flops, reached))
 
 

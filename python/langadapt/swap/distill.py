@@ -33,6 +33,7 @@ from langadapt.errors import ConfigError, DataError
 from langadapt.machine import choose_device
 from langadapt.models.embeddings import find_token_tables
 from langadapt.models.folder import load_model
+from langadapt.models.products import is_slow
 from langadapt.models.skeleton import skeleton_of
 from langadapt.progress import Progress
 from langadapt.store import TokenStore
@@ -142,8 +143,8 @@ class Lesson:
 
     def step(self, snippets: Sequence[Integers], done: float) -> tuple[float, float]:
         """Teach a batch; ``done``: share of the lesson after it. Returns both losses, before the update."""
-        # Rows of weights are fp32, as steps this small would be rounded away; products need not be.
-        with torch.autocast(self.device.type, torch.bfloat16):
+        # Rows of weights are fp32, as steps this small would be rounded away; products need not be, if that is faster.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type != "cpu" or not is_slow()):
             hidden, logits = self.losses(snippets)
         (hidden + logits).backward()
         self.rows.take_gradients()

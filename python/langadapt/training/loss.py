@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from langadapt.costs.memory import chunk_tokens
 from langadapt.errors import ConfigError
+from langadapt.models import products
 from langadapt.training.data.batches import IGNORE
 from langadapt.training.teacher import SoftLabels
 from langadapt_kernels import cross_entropy_
@@ -88,10 +89,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             part, target = hidden[start : start + chunk], targets[start : start + chunk]
             logits, wide = narrow_rows[: len(part)], wide_rows[: len(part)]
-            if bias is None:
-                torch.mm(part, weight.t(), out=logits)
-            else:
-                torch.addmm(bias, part, weight.t(), out=logits)
+            products.outputs(part, weight, bias, out=logits)
             if kernel:
                 losses[start : start + chunk] = cross_entropy_(
                     logits, target, scale=scale, ignore_index=IGNORE, gradient=any(need[:3]), backend="triton"
@@ -100,9 +98,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 losses[start : start + chunk] = plain_losses_(logits, wide, target, scale=scale, gradient=any(need[:3]))
             # From here on `logits` is their gradient.
             if dhidden is not None:
-                torch.mm(logits, weight, out=dhidden[start : start + chunk])
+                products.of_states(logits, weight, out=dhidden[start : start + chunk])
             if need[1]:
-                dweight = plus(dweight, logits.t() @ part, wide=not once)
+                dweight = plus(dweight, products.of_weight(logits, part), wide=not once)
             if dbias is not None:
                 dbias += (logits if kernel else wide).sum(dim=0, dtype=torch.float32)
         ctx.save_for_backward(

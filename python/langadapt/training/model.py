@@ -15,6 +15,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from langadapt.errors import ConfigError, MismatchError, shorten
 from langadapt.models.embeddings import token_weights as embeddings
 from langadapt.models.folder import load_model
+from langadapt.models.products import bound
 from langadapt.models.weights import check_precision
 from langadapt.tokenizer.files import read_files, write_files
 from langadapt.training import adapter
@@ -280,10 +281,10 @@ def again_in_backward(forward: Any, selective: bool) -> Any:
     """
 
     def keeping_some(*inputs: Any, **named: Any) -> Any:
-        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=keep_expensive, **named)
+        return checkpoint(bound(forward), *inputs, use_reentrant=False, context_fn=keep_expensive, **named)
 
     def keeping_none(*inputs: Any, **named: Any) -> Any:
-        return checkpoint(forward, *inputs, use_reentrant=False, **named)
+        return checkpoint(bound(forward), *inputs, use_reentrant=False, **named)
 
     chosen: Any = keeping_some if selective else keeping_none
     chosen.plain = forward
@@ -300,6 +301,7 @@ def expensive() -> frozenset[Any]:
         (aten, "_scaled_dot_product_cudnn_attention"),
         (aten, "_scaled_dot_product_flash_attention_for_cpu"),
         (torch.ops.langadapt, "attend_in_pieces"),
+        (torch.ops.langadapt, "linear"),
         (torch.ops.torch_attn, "_varlen_attn"),
         (torch.ops.flash_attn, "_flash_attn_varlen_forward"),
         (torch.ops.flash_attn_3, "_flash_attn_forward"),

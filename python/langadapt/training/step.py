@@ -17,6 +17,7 @@ from torch import Tensor
 from langadapt.costs import devices
 from langadapt.costs.flops import Shape
 from langadapt.errors import LangadaptError
+from langadapt.models import products
 from langadapt.training import layout as layouts
 from langadapt.training import model as models
 from langadapt.training import optimizer as optimizers
@@ -168,11 +169,14 @@ class Stepper:
             if sums is not None:
                 sums.release()
 
-    def compute(self) -> Any:
+    @contextlib.contextmanager
+    def compute(self) -> Iterator[None]:
         """The context for forward passes."""
-        if self.settings.precision == "mixed-bf16" and not self.sharded:
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return contextlib.nullcontext()
+        mixed = self.settings.precision == "mixed-bf16" and not self.sharded
+        # The compiler makes products of its own.
+        widened = contextlib.nullcontext() if self.settings.compile else products.widening(self.device)
+        with widened, torch.autocast(self.device.type, torch.bfloat16) if mixed else contextlib.nullcontext():
+            yield
 
     def uncompiled(self) -> Any:
         """The context for validations: their windows have many shapes, each of which would be compiled, and training's

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from langadapt import _core
 from langadapt.errors import MismatchError
-from langadapt.machine import thread_count
+from langadapt.machine import multiplies_bfloat16, thread_count
 from langadapt.swap.matching import VocabularyMatch
 from langadapt.swap.rows.plan import RowPlan, copied_entries, plan_of
 
@@ -141,9 +141,3 @@ def similarity_weights(
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
     lengths, columns, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
     return lengths.astype(np.int64), columns.astype(np.int64), weights
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for products of bfloat16; without them they are slower than float32's."""
-    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(test is not None and test() for test in tests)
