@@ -48,6 +48,7 @@ from langadapt.recipe.plain_values import build
 from langadapt.recipe.recipe import Recipe
 from langadapt.store import TokenStore, tokenize_corpus
 from langadapt.swap.files import input_rows
+from langadapt.swap.frequencies import token_counts
 from langadapt.swap.loaded import swap_tokenizer
 from langadapt.swap.rows.names import VECTOR_METHODS
 from langadapt.swap.rows.options import SwapOptions
@@ -55,7 +56,6 @@ from langadapt.swap.rows.wechsel import vectors_from_files
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings, train_model
 from langadapt.training.rehearsal import rehearse
-from langadapt.trials.inputs import token_counts
 from langadapt.trials.probe import ProbeText, probe_methods
 from langadapt.vectors.cbow import load_vectors, token_surfaces, train_vectors
 
@@ -173,8 +173,8 @@ class Experiment:
             return {"vectors": load_vectors(side.folder / "vectors.safetensors")}
         if method == "zipf":
             return {
-                "counts": token_counts(TokenStore.open(side.folder / "stores" / "target-new")),
-                "source_counts": token_counts(self.counts),
+                "counts": counted(TokenStore.open(side.folder / "stores" / "target-new")),
+                "source_counts": counted(self.counts),
             }
         if method == "clp":
             return {"helper_rows": input_rows(self.helper(language))}
@@ -325,6 +325,11 @@ def compare_vectors(experiment: Experiment, rows_file: Path) -> None:
             swap=SwapOptions(vectors=vectors, seed=1),
         )
         found.add({"vectors": name, "seed": seed, "seconds": seconds, **ranking.rows[0]})
+
+
+def counted(store: TokenStore) -> Any:
+    """Occurrences of each token."""
+    return token_counts(store.tokens, store.vocab_size)
 
 
 def our_vectors(store: Path, seed: int) -> Any:

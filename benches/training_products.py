@@ -2,8 +2,9 @@
 
 Gemma 3 270M's layers, weights drawn, windows of 512 tokens with documents of 300, bf16 with stochastic rounding. A step
 is timed as it is, and once more under `torch.profiler`, which says how much of it are matrix products of weights
-(`aten::mm`: forward, both of backward, the output matrix), attention, its products (`aten::bmm` and `aten::baddbmm`, in
-float32, of blocks of tokens with all that they can see), and the update. One thread, processor seconds.
+(`aten::mm`, `aten::addmm`: forward, both of backward, the output matrix), attention, its products (`aten::bmm` and
+`aten::baddbmm`, in float32, of blocks of tokens with all that they can see), and the update. One thread, processor
+seconds. A CPU without instructions for bf16 has a second row, with products of bf16 as torch makes them there.
 
     OMP_NUM_THREADS=1 python benches/training_products.py [--rows 16384] [--micro-batch 2 8] [--out NAME]
 """
@@ -22,18 +23,25 @@ from torch.profiler import ProfilerActivity, profile
 from training_cpu import Loop
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
+from langadapt.models import products
 from langadapt.planning.calibration import NoiseStore
 from langadapt.training import TrainSettings
 from langadapt.training.data.batches import Mixture, Windows
 
-PARTS = {"products": ("aten::mm",), "attention_products": ("aten::bmm", "aten::baddbmm"), "update": ("Optimizer.step",)}
+SLOW = products.is_slow
+PARTS = {
+    "products": ("aten::mm", "aten::addmm"),
+    "attention_products": ("aten::bmm", "aten::baddbmm"),
+    "update": ("Optimizer.step",),
+}
 """Parts of the names of operators; what is left is norms, activations, rotations, sums and casts."""
 ATTENTION = ("PieceAttention", "PieceAttentionBackward")
 """With all that they call."""
 
 
-def measure(rows: int, tokens: int, micro_batch: int) -> dict[str, Any]:
-    """Seconds of one step and of its parts."""
+def measure(rows: int, tokens: int, micro_batch: int, *, by_torch: bool) -> dict[str, Any]:
+    """Seconds of one step and of its parts; ``by_torch``: with its own products of bf16."""
+    products.is_slow = (lambda: False) if by_torch else SLOW
     torch.manual_seed(0)
     model = Gemma3ForCausalLM(Gemma3TextConfig(**GEMMA | {"vocab_size": rows})).to(torch.bfloat16)
     settings = TrainSettings(
@@ -61,6 +69,7 @@ def measure(rows: int, tokens: int, micro_batch: int) -> dict[str, Any]:
     return {
         "rows": rows,
         "micro_batch": micro_batch,
+        "products_by": "torch" if by_torch or not SLOW() else "float32",
         "tokens_per_second": round(settings.tokens_per_step / seconds, 1),
         "step_s": round(seconds, 2),
         "profiled_s": round(profiled, 2),
@@ -72,10 +81,18 @@ def measure(rows: int, tokens: int, micro_batch: int) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """As Markdown."""
-    heads = ["rows of the vocabulary", "micro-batch", "tokens/s", "step, s", "under the profiler", "weights' products"]
+    heads = [
+        "rows of the vocabulary",
+        "micro-batch",
+        "products of bf16 by",
+        "tokens/s",
+        "step, s",
+        "under the profiler",
+        "weights' products",
+    ]
     heads += ["products of attention", "update", "attention", "times products of weights", "times all products"]
-    cells = [[f"{value:,}" for value in (row["rows"], row["micro_batch"], *list(row.values())[2:])] for row in rows]
-    return markdown(heads, cells, words=())
+    cells = [[value if isinstance(value, str) else f"{value:,}" for value in row.values()] for row in rows]
+    return markdown(heads, cells, words=(2,))
 
 
 def main() -> None:
@@ -86,7 +103,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [measure(given.rows, given.tokens, size) for size in given.micro_batch]
+    ways = [False, True] if SLOW() else [False]
+    rows = [measure(given.rows, given.tokens, size, by_torch=way) for size in given.micro_batch for way in ways]
     print(table(rows), end="")
     if given.out:
         write_report(given.out, describe("torch", "transformers") | {"threads": 1}, rows, table(rows))

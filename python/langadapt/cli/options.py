@@ -61,6 +61,13 @@ Weighting = Annotated[str, typer.Option(help="Of subword_mean: uniform, or chara
 Seed = Annotated[int, typer.Option(help="Of the draws, and of the probes' data order.")]
 Padding = Annotated[int, typer.Option(help="Rows are rounded up to this.")]
 ScaleRows = Annotated[bool, typer.Option("--scale-rows", help="Scale combined rows to the copied rows' norm.")]
+MatchFrequencies = Annotated[
+    bool,
+    typer.Option(
+        "--match-frequencies/--no-match-frequencies",
+        help="Shift the logits of new tokens to how often these come in --store, which takes the model into memory.",
+    ),
+]
 Fuzzy = Annotated[bool, typer.Option("--fuzzy", help="Match up to case and leading space, too.")]
 SourceText = Annotated[
     list[str] | None, typer.Option("--source-text", help="Text of the source language, to see what it costs.")

@@ -17,6 +17,7 @@ from langadapt.cli.compare import show_choices
 from langadapt.cli.options import (
     Fuzzy,
     Helper,
+    MatchFrequencies,
     Model,
     Padding,
     ScaleRows,
@@ -104,6 +105,7 @@ def command(
     scale_rows: ScaleRows = False,
     calibrate: Annotated[bool, typer.Option("--calibrate", hidden=True)] = False,
     fuzzy: Fuzzy = False,
+    match_frequencies: MatchFrequencies = True,
     text: Text = None,
     source_text: SourceText = None,
     source_tokenizer: SourceTokenizer = None,
@@ -186,6 +188,7 @@ def run_once(
         return run(inputs, swap, wish, auto=auto, out=out, trust_remote_code=trust_remote_code)
     settings = {name: value for name, value in asdict(swap).items() if value is not None}
     settings |= {"bake-off": asdict(wish) if auto else None, "source tokenizer": inputs.source_tokenizer}
+    settings["match_frequencies"] = inputs.match_frequencies
     report = make_once(
         "swap",
         out,
@@ -232,7 +235,9 @@ def run(
         if auto:
             ranking, swap = choose_method(inputs, wish, swap, trust_remote_code=trust_remote_code)
         else:
-            swap = inputs.complete(swap)
+            # Without weights to write there is nothing to shift.
+            inputs = replace(inputs, match_frequencies=inputs.match_frequencies and out is not None)
+            swap = inputs.complete(swap, trust_remote_code=trust_remote_code)
         return swap_folder(
             inputs.model,
             inputs.tokenizer,

@@ -88,6 +88,7 @@ def method_inputs(job: Job, corpora: text.Corpora, made: Material, method: str) 
         helper=settings.helper,
         source_text=corpora["source"].train if "source" in corpora else [],
         seed=job.recipe.seed,
+        match_frequencies=settings.match_frequencies,
         progress=job.progress,
     )
 
@@ -122,6 +123,7 @@ def bake_off(job: Job, corpora: text.Corpora, made: Material) -> Ranking:
             settings=probe_settings(recipe.train, settings.probe_steps),
             swap=swap_options(recipe, SwapOptions.method),
             options=files.options,
+            match_frequencies=settings.match_frequencies,
             progress=job.progress,
         )
         write_atomically(out, json.dumps(ranking.rows, indent=2) + "\n")
@@ -158,6 +160,7 @@ def swapped(job: Job, corpora: text.Corpora, made: Material, method: str, *, ran
         return swap_folder(job.model, made.tokenizer, out, swap=swap, ranking=list(ranking), **texts).to_dict()
 
     stamp = {name: value for name, value in asdict(options).items() if value is not None}
+    stamp["match_frequencies"] = settings.match_frequencies
     present = {name: path for name, path in inputs.items() if path is not None}
     report = job.run.stage(f"swap-{method}", out, make, settings=stamp, inputs=present)
     return Arm(method, out, made.tokenizer, made.stores, report)

@@ -102,6 +102,8 @@ class SwapSettings:
     """Scale combined rows to the mean norm of copied ones."""
     fuzzy: bool = False
     """Match tokens up to case and leading space, too."""
+    match_frequencies: bool = True
+    """Shift the logits of new tokens to how often these come in the text."""
     words: list[str] = field(default_factory=list)
     """For ``wechsel``: word vectors of the source and of the target language, and a dictionary of pairs."""
     helper: str | None = None

@@ -32,7 +32,7 @@ from langadapt.swap.report import Sizes, SwapReport, make_report
 from langadapt.swap.rows.kept import write_plans
 from langadapt.swap.rows.options import DEFAULTS, SwapOptions
 from langadapt.swap.rows.plan import RowPlan
-from langadapt.swap.rows.tables import TablePlans, plan_tables, table_matrix
+from langadapt.swap.rows.tables import TablePlans, plan_tables, shifted, table_matrix
 from langadapt.swap.special_ids import is_id, mismatch_notes, translated_ids
 from langadapt.tokenizer.agreement import check_agreement
 from langadapt.tokenizer.files import TOKENIZER_FILES
@@ -259,7 +259,12 @@ def stored_notes(job: PreparedSwap) -> list[str]:
     """What a user should know of the model before it is swapped."""
     stored = job.stored
     notes = mismatch_notes(stored.config.get_text_config().to_dict(), job.match, stored.tables.rows)
-    loaded, rows = loaded_names(stored.skeleton, stored.entries), stored.tables.rows
+    shift, loaded, rows = job.swap.logit_shift, loaded_names(stored.skeleton, stored.entries), stored.tables.rows
+    if shift is not None:
+        notes.append(
+            f"logits of {len(shift.target_ids):,} new tokens were shifted to how often these come, by {shift.tokens:,} "
+            "tokens of text"
+        )
     known = loaded.same.keys() | loaded.computed
     unread = [name for name, entry in stored.entries.items() if rows in entry.shape and name not in known]
     if unread:
@@ -287,7 +292,8 @@ def write_weights(job: PreparedSwap, out: Path, progress: Progress | None) -> No
         table = stored.names[name]
         scale = job.swap.scale_rows and table != stored.tables.bias
         plan = job.plans.of(table, stored.tables)
-        return plan.apply(load_rows(job, name), seed=job.swap.seed, rows=rows, scale=scale)[0].reshape(shapes[name])
+        made = plan.apply(load_rows(job, name), seed=job.swap.seed, rows=rows, scale=scale)[0]
+        return shifted(made, table, stored.tables, job.swap).reshape(shapes[name])
 
     shapes = {name: (rows, *stored.entries[name].shape[1:]) for name in stored.names}
     rewrite_shards(stored.folder, out, shapes, make, entries=stored.entries, progress=progress)

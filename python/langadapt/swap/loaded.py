@@ -16,7 +16,7 @@ from langadapt.models.skeleton import skeleton_of
 from langadapt.swap.matching import VocabularyMatch, match_vocabularies
 from langadapt.swap.report import Sizes, SwapReport, make_report
 from langadapt.swap.rows.options import DEFAULTS, SwapOptions
-from langadapt.swap.rows.tables import TablePlans, plan_tables, table_matrix
+from langadapt.swap.rows.tables import TablePlans, plan_tables, shifted, table_matrix
 from langadapt.swap.special_ids import mismatch_notes, translated_ids
 
 
@@ -63,7 +63,7 @@ def swap_tokenizer(
     before, rows = count_parameters(model), padded_size(match.target_size, swap.pad_to_multiple_of)
     plans = plan_tables(match, swap, tables.output is not None, old[tables.input].device)
     for name, made in new_tables(matrices, tables, plans, swap, rows=rows).items():
-        put_parameter(model, old[name], made)
+        put_parameter(model, old[name], shifted(made, name, tables, swap))
     notes = mismatch_notes(model.config.get_text_config().to_dict(), match, tables.rows)
     update_sizes(model, tables, rows)
     update_special_ids(model, tables, match)

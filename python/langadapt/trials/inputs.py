@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from langadapt.artefacts.folders import scratch_folder
 from langadapt.corpus.documents import read_documents
@@ -20,6 +19,7 @@ from langadapt.progress import Progress
 from langadapt.store import TokenStore
 from langadapt.swap.distill import distil_rows
 from langadapt.swap.files import input_rows
+from langadapt.swap.frequencies import fit_frequencies, token_counts
 from langadapt.swap.rows.names import DISTILL, VECTOR_METHODS
 from langadapt.swap.rows.options import SwapOptions
 from langadapt.swap.rows.wechsel import vectors_from_files
@@ -50,6 +50,8 @@ class MethodInputs:
     helper: str | None = None
     source_text: Sequence[str] = ()
     seed: int = 0
+    match_frequencies: bool = False
+    """Whether logits of new tokens are shifted to their frequencies in the store, see `langadapt.swap.frequencies`."""
     progress: Progress | None = None
     source_tokenizer: str | None = None
     """The model's own, where it does not lie in its folder."""
@@ -71,7 +73,7 @@ class MethodInputs:
     @cached_property
     def counts(self) -> dict[str, Any]:
         """``counts`` of target tokens in the store, where there is one."""
-        return {} if self.opened is None else {"counts": token_counts(self.opened)}
+        return {} if self.opened is None else {"counts": token_counts(self.opened.tokens, self.opened.vocab_size)}
 
     @cached_property
     def target_vectors(self) -> dict[str, Any]:
@@ -124,10 +126,22 @@ class MethodInputs:
         rows = distil_rows(self.model, self.opened, self.own, self.tokenizer, swap=start, progress=self.progress)
         return {"learnt_rows": rows, **self.target_vectors}
 
-    def complete(self, swap: SwapOptions) -> SwapOptions:
-        """A swap with what its methods need."""
+    def complete(self, swap: SwapOptions, *, trust_remote_code: bool = False) -> SwapOptions:
+        """A swap with what its methods need, and what logits lack to the frequencies of text, if they are to match."""
         made = {name: value for method in swap.methods for name, value in self.options(method).items()}
-        return swap.updated(made)
+        swap = swap.updated(made)
+        if not self.match_frequencies or self.opened is None:
+            return swap
+        shift = fit_frequencies(
+            self.model,
+            self.opened,
+            self.own,
+            self.tokenizer,
+            swap=swap,
+            trust_remote_code=trust_remote_code,
+            progress=self.progress,
+        )
+        return replace(swap, logit_shift=shift)
 
     def candidates(self) -> list[str]:
         """Methods worth trying for which there is everything they need."""
@@ -191,19 +205,12 @@ def choose_method(
             settings=probe_settings(train, wish.steps),
             swap=swap,
             options=inputs.options,
+            match_frequencies=inputs.match_frequencies,
             source_tokenizer=inputs.own,
             trust_remote_code=trust_remote_code,
             progress=inputs.progress,
         )
-        return ranking, inputs.complete(replace(swap, method=ranking.best))
-
-
-def token_counts(store: TokenStore) -> NDArray[np.int64]:
-    """How often each token occurs in a store: ``[vocabulary]``, read in blocks."""
-    counts, block = np.zeros(store.vocab_size, dtype=np.int64), 1 << 24
-    for start in range(0, len(store.tokens), block):
-        counts += np.bincount(store.tokens[start : start + block], minlength=store.vocab_size)
-    return counts
+        return ranking, inputs.complete(replace(swap, method=ranking.best), trust_remote_code=trust_remote_code)
 
 
 def source_documents(inputs: MethodInputs) -> Iterable[str]:

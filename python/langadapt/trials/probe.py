@@ -19,11 +19,13 @@ from langadapt.evaluation.bits_per_byte import measure_bits_per_byte
 from langadapt.models.folder import load_model
 from langadapt.progress import Progress
 from langadapt.store import tokenize_corpus
+from langadapt.swap.frequencies import shift_logits
 from langadapt.swap.loaded import swap_tokenizer
 from langadapt.swap.rows.learnt import LearntRows
 from langadapt.swap.rows.options import DEFAULTS, SwapOptions
 from langadapt.tokenizer.encoder import Tokenizer
 from langadapt.training import StoreShare, TrainSettings
+from langadapt.training.data.mixture import open_store
 from langadapt.training.model import no_bars
 from langadapt.training.rehearsal import rehearse
 from langadapt.trials.bake_off import Probe, Ranking, bake_off
@@ -128,6 +130,7 @@ def probe_methods(
     settings: TrainSettings,
     swap: SwapOptions = DEFAULTS,
     options: Callable[[str], Mapping[str, Any]] = lambda method: {},
+    match_frequencies: bool = False,
     source_tokenizer: Any = None,
     trust_remote_code: bool = False,
     progress: Progress | None = None,
@@ -142,6 +145,7 @@ def probe_methods(
         settings: of the training, see :func:`probe_settings`.
         swap: what all swaps have in common.
         options: what a method needs besides the two tokenizers, as fields of ``swap``.
+        match_frequencies: shift logits of new tokens to their frequencies in the first store, whatever the method.
         source_tokenizer: the model's own, where it does not lie in its folder.
         trust_remote_code: run model code that comes with the folder.
         progress: called as ``progress(phase, done, total, unit)``.
@@ -159,6 +163,8 @@ def probe_methods(
             loaded = load_model(model, dtype=dtype, trust_remote_code=trust_remote_code)
         given = options(method)
         swap_tokenizer(loaded, own, tokenizer, swap=swaps[method], **given)
+        if match_frequencies:
+            shift_logits(loaded, open_store(text.stores[0]).tokens, own, tokenizer, swap=swaps[method])
         left = after(settings, given.get("learnt_rows"))
         return short_training(loaded, tokenizer, text, left, progress=one_phase(progress, f"probe {method}"))
 

@@ -52,6 +52,8 @@ class SwapOptions:
     """Of ``wechsel``: of the softmax."""
     learnt_rows: Any = None
     """Of ``distill``: what :func:`langadapt.swap.distill.distil_rows` gives."""
+    logit_shift: Any = None
+    """What :func:`langadapt.swap.frequencies.fit_frequencies` gives: added to rows of new tokens that make logits."""
     atoms: int | None = None
     """Of ``omp``: shared tokens per new token, see :func:`langadapt.swap.rows.omp.plan_omp`."""
     ridge: float = 1.0

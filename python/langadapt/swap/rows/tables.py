@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from langadapt.errors import MismatchError
 from langadapt.models.embeddings import TokenTables
 from langadapt.swap.matching import VocabularyMatch
 from langadapt.swap.rows.initialize import check_rows, plan_rows
@@ -37,10 +39,24 @@ class TablePlans:
         return self.output if name == tables.output else self.input
 
 
+def shifted(rows: Tensor, name: str, tables: TokenTables, swap: SwapOptions) -> Tensor:
+    """``rows`` of the table ``name``; where it makes logits, by ``swap.logit_shift``."""
+    if swap.logit_shift is None or name != (tables.output or tables.input):
+        return rows
+    made: Tensor = swap.logit_shift.add_to(rows)
+    return made
+
+
 def plan_tables(
     match: VocabularyMatch, swap: SwapOptions, untied: bool, device: torch.device | str = "cpu"
 ) -> TablePlans:
-    """Plans for a model; one computation where the methods are the same."""
+    """Plans for a model; one computation where the methods are the same.
+
+    Raises:
+        MismatchError: see :func:`langadapt.swap.rows.initialize.plan_rows`; or the shift of logits is another swap's.
+    """
+    if swap.logit_shift is not None and not np.array_equal(swap.logit_shift.target_ids, match.new_ids):
+        raise MismatchError("a shift of logits is of other new tokens than this swap has; it is of other tokenizers")
     plan = plan_rows(match, swap, device)
     method, other = swap.methods
     if not untied or (other == method and method != DISTILL):

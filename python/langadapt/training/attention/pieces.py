@@ -20,7 +20,7 @@ one core, forward and backward, by that kernel (backward in float32, where it is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from langadapt.models import attention
+from langadapt.models.products import exactly
 
 LN2 = math.log(2)
 
@@ -115,11 +116,6 @@ def hide(scores: Tensor, block: Block) -> Tensor:
 def rows(tensor: Tensor, block: Block, shared: int, dtype: torch.dtype) -> Tensor:
     """A block of ``[windows, heads, length, d]`` as ``[key-value heads, heads of each x own, d]``."""
     return tensor[block.row, :, block.own].to(dtype).reshape(shared, -1, tensor.shape[-1])
-
-
-def exactly(run: Callable[..., Any]) -> Callable[..., Any]:
-    """``run`` without autocast, under which products of float32 would be bf16."""
-    return torch.autocast("cpu", enabled=False)(run)
 
 
 # An operator, so that what recomputes activations can keep its results, and does not see the products inside.
