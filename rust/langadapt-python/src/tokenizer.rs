@@ -33,8 +33,10 @@ impl PyTokenizer {
     /// The tokenizer of `json`, read from `path`, or the reason why it is none of the native families.
     #[staticmethod]
     fn load(py: Python<'_>, json: &[u8], path: PathBuf) -> PyResult<(Option<Self>, Option<String>)> {
-        // The first array would import NumPy, and a Ctrl-C at that moment would be a panic.
+        // The first array imports NumPy and asks for its version, in Python; a Ctrl-C at that moment would be a panic.
         py.import("numpy")?;
+        py.check_signals()?;
+        PyArray1::<u32>::zeros(py, 0, false);
         let loaded = py.detach(|| NativeTokenizer::load(json, &path)).map_err(|error| to_python(py, error))?;
         Ok(match loaded {
             Load::Native(tokenizer) => (Some(Self { tokenizer: *tokenizer, pool: CachePool::default() }), None),

@@ -1,32 +1,36 @@
 //! What one merge meets: the neighbours of its places, summed up before anything is written to the counts.
 
 use super::pairs::NONE;
+use super::places::{Packer, Places};
 
 /// What a step found on one side of the merged pair, by neighbour.
 pub(super) struct Local {
-    /// The pair of the neighbour and the new symbol; [`NONE`] if it is never made.
+    pub on_left: bool,
+    pub neighbour: u32,
+    /// The tie key of the pair of the neighbour and the new symbol; `None` if it is never made.
+    pub tie: Option<u64>,
+    /// Its slot, once it has one.
     pub slot: u32,
-    /// The pair that the neighbour formed before; [`NONE`] if it had no slot.
-    pub old: u32,
-    pub tie: u64,
-    /// Moved from `old` to `slot`.
     pub weight: i64,
-    /// Given to `slot` alone.
-    pub extra: i64,
-    pub places: u32,
-    pub start: usize,
+}
+
+impl Local {
+    /// Whether the new pair is that of two new symbols, seen from the left one: places are noted at the other entry.
+    pub fn is_twin(&self, symbol: u32) -> bool {
+        self.neighbour == symbol && !self.on_left
+    }
 }
 
 /// The neighbours met in the current step. Sums are kept here and written to the counts once per neighbour: the counts
-/// lie all over the memory.
+/// lie all over the memory, and pairs are looked up by their symbols.
 pub(super) struct Around {
-    pub step: u32,
+    step: u32,
     /// By symbol: the step in which it was last seen on this side, and its entry in `locals`.
-    pub lefts: Vec<(u32, u32)>,
-    pub rights: Vec<(u32, u32)>,
+    lefts: Vec<(u32, u32)>,
+    rights: Vec<(u32, u32)>,
     pub locals: Vec<Local>,
-    /// New places: entry in `locals`, cell.
-    pub hits: Vec<(u32, u32)>,
+    /// Places of the new pairs, by entry in `locals`; kept from step to step for their memory.
+    places: Vec<Packer>,
 }
 
 impl Around {
@@ -37,32 +41,48 @@ impl Around {
             lefts: vec![(0, 0); symbols],
             rights: vec![(0, 0); symbols],
             locals: Vec::new(),
-            hits: Vec::new(),
+            places: Vec::new(),
         }
     }
 
-    /// The entry of a neighbour whose pair was `old` until now; `open` gives slot and tie of the new pair.
+    /// Opens a step, which may meet symbols below `symbols`.
+    pub fn begin(&mut self, symbols: usize) {
+        self.step += 1;
+        if symbols > self.lefts.len() {
+            self.lefts.resize(symbols, (0, 0));
+            self.rights.resize(symbols, (0, 0));
+        }
+        let written = self.locals.len();
+        self.places[..written].iter_mut().for_each(Packer::clear);
+        self.locals.clear();
+    }
+
+    /// Adds a place's weight to the entry of a neighbour; `open` gives the tie key of the new pair.
     #[inline(always)]
-    pub fn local(&mut self, on_left: bool, neighbour: u32, old: u32, open: impl FnOnce(&[Local]) -> (u32, u64)) -> u32 {
+    pub fn meet(&mut self, on_left: bool, neighbour: u32, weight: i64, open: impl FnOnce() -> Option<u64>) -> usize {
         let side = if on_left { &mut self.lefts } else { &mut self.rights };
         let seen = &mut side[neighbour as usize];
         if seen.0 != self.step {
             *seen = (self.step, self.locals.len() as u32);
-            let (slot, tie) = open(&self.locals);
-            self.locals.push(Local { slot, old, tie, weight: 0, extra: 0, places: 0, start: 0 });
+            self.locals.push(Local { on_left, neighbour, tie: open(), slot: NONE, weight: 0 });
+            if self.places.len() < self.locals.len() {
+                self.places.push(Packer::default());
+            }
         }
-        seen.1
+        self.locals[seen.1 as usize].weight += weight;
+        seen.1 as usize
     }
 
-    /// Notes a new place; the slot for its cell.
+    /// Notes a place of an entry's new pair; they ascend.
     #[inline(always)]
-    pub fn note(&mut self, local: u32, place: usize, weight: i64) -> u32 {
-        let entry = &mut self.locals[local as usize];
-        entry.weight += weight;
-        if entry.slot != NONE {
-            entry.places += 1;
-            self.hits.push((local, place as u32));
+    pub fn note(&mut self, local: usize, place: usize) {
+        if self.locals[local].tie.is_some() {
+            self.places[local].push(place as u32);
         }
-        entry.slot
+    }
+
+    /// The noted places of an entry.
+    pub fn places(&self, local: usize) -> Places {
+        self.places[local].places()
     }
 }

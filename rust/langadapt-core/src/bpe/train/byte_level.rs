@@ -107,10 +107,9 @@ pub fn learn_byte_level(words: WordCounts, options: &ByteLevelOptions, monitor: 
             vocabulary.tokens.len()
         )));
     }
-    let mut learner = Learner::new(vocabulary.tokens.len(), true);
+    let mut learner = Learner::new(vocabulary.tokens.len());
     let applied = Given::new(&given, vocabulary.tokens.len());
-    fill(&mut learner, &words, &symbol_of_byte, applied, monitor)?;
-    drop(words);
+    fill(&mut learner, words, &symbol_of_byte, applied, monitor)?;
     // Special tokens of several characters get their length when a merge makes them.
     let length = |id: usize| if id < base { 1 } else { vocabulary.tokens[id].chars().count() };
     let lengths = (0..vocabulary.tokens.len()).map(length).collect();
@@ -152,21 +151,16 @@ pub(super) fn alphabet_of(special_tokens: &[String]) -> (Vec<String>, [u32; 256]
 
 fn fill(
     learner: &mut Learner,
-    words: &WordCounts,
+    words: WordCounts,
     symbol_of_byte: &[u32; 256],
     mut given: Given,
     monitor: &Monitor,
 ) -> Result<()> {
     learner.reserve(words.total_bytes() + words.len());
-    let mut outcome = Ok(());
-    words.for_each(|word, count| {
-        if outcome.is_ok() {
-            let symbols = given.applied(word.iter().map(|&byte| symbol_of_byte[byte as usize]));
-            outcome = learner.push_word(symbols.iter().copied(), count);
-        }
-    });
-    outcome?;
-    monitor.check()
+    words.drain(monitor, |word, count| {
+        let symbols = given.applied(word.iter().map(|&byte| symbol_of_byte[byte as usize]));
+        learner.push_word(symbols.iter().copied(), count)
+    })
 }
 
 fn merge(

@@ -85,9 +85,8 @@ pub fn extend(
     shapes.push_text("");
     let outside = existing.tokens.len() as u32;
     shapes.set_apart(outside);
-    let mut learner = Learner::new(existing.tokens.len() + 1, false);
-    encode_words(&mut learner, &words, existing, &ids, outside, monitor)?;
-    drop(words);
+    let mut learner = Learner::new(existing.tokens.len() + 1);
+    encode_words(&mut learner, words, existing, &ids, outside, monitor)?;
     let mut style = Extension { shapes, ids, byte_level: existing.byte_level };
     found.extend(merge(learner, &mut style, tokens.len() as u32, wanted, options.min_frequency, monitor)?);
     if found.len() < options.new_tokens && !options.accept_fewer {
@@ -107,7 +106,7 @@ fn missing_letters(words: &WordCounts, ids: &HashMap<String, u32>, options: &Ext
 
 fn encode_words(
     learner: &mut Learner,
-    words: &WordCounts,
+    words: WordCounts,
     existing: &Existing<'_>,
     ids: &HashMap<String, u32>,
     outside: u32,
@@ -118,11 +117,7 @@ fn encode_words(
         symbols.extend(existing.tokens[id as usize].chars().map(base));
     });
     let (mut symbols, mut scratch) = (Vec::new(), Scratch::default());
-    let mut outcome = Ok(());
-    words.for_each(|word, count| {
-        if outcome.is_err() {
-            return;
-        }
+    words.drain(monitor, |word, count| {
         let text = if existing.byte_level {
             characters_of(word)
         } else {
@@ -137,9 +132,8 @@ fn encode_words(
                 merges.apply(&mut symbols, &mut scratch);
             }
         }
-        outcome = learner.push_word(symbols.iter().copied(), count).and_then(|()| monitor.check());
-    });
-    outcome
+        learner.push_word(symbols.iter().copied(), count)
+    })
 }
 
 struct Extension {

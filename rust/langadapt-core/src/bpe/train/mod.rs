@@ -6,12 +6,13 @@
 //!
 //! | file | concern |
 //! |---|---|
-//! | `words.rs` | the counting map |
+//! | `words.rs`, `word_maps.rs` | the counting map |
 //! | `count.rs` | documents to counts, on several threads |
 //! | `counts.rs` | counts as files, and their sum |
 //! | `sentence.rs`, `scripts.rs` | lines to words as SentencePiece sees them |
 //! | `learn.rs` | the merge engine |
-//! | `pairs.rs`, `around.rs`, `queue.rs` | what it keeps: pairs, the neighbours of a merge, the order of candidates |
+//! | `cells.rs`, `pairs.rs`, `places.rs` | what it keeps: words, pairs, where each pair stands |
+//! | `around.rs`, `queue.rs` | the neighbours of a merge, the order of candidates |
 //! | `fetch.rs` | prefetching |
 //! | `given.rs` | tokens that are not learnt |
 //! | `byte_level.rs` | the rules of Hugging Face `BpeTrainer` |
@@ -24,6 +25,7 @@
 
 mod around;
 mod byte_level;
+mod cells;
 mod count;
 mod counts;
 mod derive;
@@ -35,9 +37,11 @@ mod learn;
 mod pairs;
 mod parity;
 mod piece_merges;
+mod places;
 mod queue;
 mod sentence;
 mod sentencepiece;
+mod word_maps;
 mod words;
 
 pub use byte_level::{ByteLevelOptions, learn_byte_level};

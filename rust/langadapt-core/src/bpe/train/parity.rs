@@ -78,7 +78,7 @@ pub fn learn_parity(languages: Vec<WordCounts>, options: &ByteLevelOptions, moni
     let mut known = Known { taken: texts.iter().cloned().collect(), texts, longest };
     let mut all = Vec::with_capacity(languages.len());
     for words in languages {
-        all.push(language(&words, &symbol_of_byte, &given, &known, monitor)?);
+        all.push(language(words, &symbol_of_byte, &given, &known, monitor)?);
     }
     let mut merges: Vec<(u32, u32)> = given.iter().map(|&(left, right, _)| (left, right)).collect();
     merges.extend(merge(&mut all, &mut known, options, monitor)?);
@@ -93,7 +93,7 @@ pub fn learn_parity(languages: Vec<WordCounts>, options: &ByteLevelOptions, moni
 }
 
 fn language(
-    words: &WordCounts,
+    words: WordCounts,
     symbol_of_byte: &[u32; 256],
     given: &[(u32, u32, u32)],
     known: &Known,
@@ -102,16 +102,12 @@ fn language(
     let mut given = Given::new(given, known.texts.len());
     let mut language =
         Language { learner: Learner::following(known.texts.len()), tokens: 0, characters: 0, is_through: false };
-    let mut outcome = Ok(());
-    words.for_each(|word, count| {
-        if outcome.is_ok() {
-            let symbols = given.applied(word.iter().map(|&byte| symbol_of_byte[usize::from(byte)]));
-            language.tokens += symbols.len() as i64 * count as i64;
-            language.characters += word.iter().filter(|&&byte| byte & 0xC0 != 0x80).count() as i64 * count as i64;
-            outcome = language.learner.push_word(symbols.iter().copied(), count);
-        }
-    });
-    outcome?;
+    words.drain(monitor, |word, count| {
+        let symbols = given.applied(word.iter().map(|&byte| symbol_of_byte[usize::from(byte)]));
+        language.tokens += symbols.len() as i64 * count as i64;
+        language.characters += word.iter().filter(|&&byte| byte & 0xC0 != 0x80).count() as i64 * count as i64;
+        language.learner.push_word(symbols.iter().copied(), count)
+    })?;
     language.learner.count_pairs(known, monitor)?;
     Ok(language)
 }

@@ -256,9 +256,8 @@ pub fn learn_sentencepiece(words: WordCounts, options: &SentencePieceOptions, mo
     let first = style.0.shapes.len() as u32;
     options.given_tokens.iter().for_each(|token| style.0.push_text(token));
     let given = given_merges(&options.given_tokens, |text| given_id(text, &options.given_tokens, first, &symbols));
-    let mut learner = Learner::new(style.0.shapes.len(), false);
-    fill(&mut learner, &words, &symbols, Given::new(&given, style.0.shapes.len()), monitor)?;
-    drop(words);
+    let mut learner = Learner::new(style.0.shapes.len());
+    fill(&mut learner, words, &symbols, Given::new(&given, style.0.shapes.len()), monitor)?;
     let learnt = merge(learner, &mut style, options, options.vocab_size - fixed, monitor)?;
     let given = options.given_tokens.iter().cloned();
     let texts = given.chain(learnt).chain(alphabet.iter().map(char::to_string));
@@ -347,7 +346,7 @@ fn base_symbols(counts: &[(char, u64)], alphabet: &[char], style: &mut SentenceP
 
 fn fill(
     learner: &mut Learner,
-    words: &WordCounts,
+    words: WordCounts,
     symbols: &HashMap<char, u32>,
     mut given: Given,
     monitor: &Monitor,
@@ -358,14 +357,7 @@ fn fill(
     }
     let symbol = |c: char| low.get(c as usize).copied().unwrap_or_else(|| symbols[&c]);
     learner.reserve(words.total_bytes() + words.len());
-    let mut outcome = Ok(());
-    words.for_each(|word, count| {
-        if outcome.is_ok() {
-            outcome = learner.push_word(given.applied(chars(word).map(symbol)).iter().copied(), count);
-        }
-    });
-    outcome?;
-    monitor.check()
+    words.drain(monitor, |word, count| learner.push_word(given.applied(chars(word).map(symbol)).iter().copied(), count))
 }
 
 /// The texts of the learnt pieces, best first.

@@ -2,19 +2,44 @@
 //!
 //! Words of up to 15 bytes, nearly all of them, are their own key: a `u128` with the length on top. They are loaded
 //! with one unaligned read, compared with one comparison, and need no memory beyond their entry. Longer words lie in an
-//! arena. Memory: about 24 bytes a slot at a load of at most 5/8 for short words; counts are `u64` and cannot overflow.
+//! arena. The map is in parts that grow one after the other, so that old and new slots stand side by side for one of
+//! them alone. Memory: 24 bytes a slot, filled to 5/16 at least; counts are `u64` and cannot overflow.
 
 use super::fetch::fetch;
-use crate::hash::hash_bytes;
+use super::word_maps::{INLINE, LongWords, ShortEntry, ShortWords, hash_key, hash_long, key_at};
+use crate::{Monitor, Result};
 
-/// Longest word that is its own key.
-pub(super) const INLINE: usize = 15;
+/// Of the map, by the upper bits of a word's hash.
+const PARTS: usize = 64;
+/// Words taken out between two looks at the monitor.
+const CHECK_EVERY: usize = 1 << 14;
 
 /// How often each word was seen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WordCounts {
-    short: ShortWords,
-    long: LongWords,
+    short: [ShortWords; PARTS],
+    long: [LongWords; PARTS],
+}
+
+impl Default for WordCounts {
+    fn default() -> Self {
+        Self {
+            short: std::array::from_fn(|_| ShortWords::default()),
+            long: std::array::from_fn(|_| LongWords::default()),
+        }
+    }
+}
+
+/// The part of a short word.
+#[inline(always)]
+fn short_part(hash: u64) -> usize {
+    (hash >> 58) as usize
+}
+
+/// The part of a longer one.
+#[inline(always)]
+fn long_part(hash: u32) -> usize {
+    (hash >> 26) as usize
 }
 
 impl WordCounts {
@@ -23,10 +48,20 @@ impl WordCounts {
     pub fn add(&mut self, text: &[u8], start: usize, end: usize, count: u64) {
         if end - start <= INLINE {
             let key = key_at(text, start, end - start);
-            self.short.add(key, hash_key(key), count);
+            self.add_short(key, hash_key(key), count);
         } else {
-            self.long.add(&text[start..end], count);
+            self.add_long(&text[start..end], count);
         }
+    }
+
+    #[inline(always)]
+    fn add_short(&mut self, key: u128, hash: u64, count: u64) {
+        self.short[short_part(hash)].add(key, hash, count);
+    }
+
+    fn add_long(&mut self, word: &[u8], count: u64) {
+        let hash = hash_long(word);
+        self.long[long_part(hash)].add(word, hash, count);
     }
 
     /// Something to add many words with.
@@ -36,21 +71,23 @@ impl WordCounts {
 
     /// Adds the counts of `other`.
     pub fn absorb(&mut self, other: Self) {
-        let Self { short, long } = other;
-        if short.used > self.short.used {
-            let smaller = std::mem::replace(&mut self.short, short);
-            self.short.absorb(&smaller);
-        } else {
-            self.short.absorb(&short);
+        for (mine, mut short) in self.short.iter_mut().zip(other.short) {
+            if short.used > mine.used {
+                std::mem::swap(mine, &mut short);
+            }
+            mine.absorb(&short.entries);
         }
-        for entry in long.entries.iter().filter(|entry| entry.count > 0) {
-            self.long.add_hashed(long.word(entry), entry.hash, entry.count);
+        for (mine, long) in self.long.iter_mut().zip(other.long) {
+            for entry in long.entries.iter().filter(|entry| entry.count > 0) {
+                mine.add(long.word(entry), entry.hash, entry.count);
+            }
         }
     }
 
     /// Number of different words.
     pub fn len(&self) -> usize {
-        self.short.used + self.long.used
+        let short: usize = self.short.iter().map(|part| part.used).sum();
+        short + self.long.iter().map(|part| part.used).sum::<usize>()
     }
 
     /// Whether no word was seen.
@@ -60,25 +97,53 @@ impl WordCounts {
 
     /// Bytes of all different words.
     pub(super) fn total_bytes(&self) -> usize {
-        let short = self.short.entries.iter().map(|entry| (entry.key[1] >> 56) as usize).sum::<usize>();
-        short + self.long.arena.len()
+        let length = |entry: &ShortEntry| entry.give(|word, _| word.len());
+        let short = self.short.iter().flat_map(|part| &part.entries).map(length).sum::<usize>();
+        short + self.long.iter().map(|part| part.arena.len()).sum::<usize>()
     }
 
     /// Calls `visit` with every word and its count, in no particular order.
     pub fn for_each(&self, mut visit: impl FnMut(&[u8], u64)) {
-        for entry in self.short.entries.iter().filter(|entry| entry.count > 0) {
-            let bytes = entry.key().to_le_bytes();
-            visit(&bytes[..bytes[INLINE] as usize], entry.count);
+        for entry in self.short.iter().flat_map(|part| &part.entries).filter(|entry| entry.count > 0) {
+            entry.give(&mut visit);
         }
-        for entry in self.long.entries.iter().filter(|entry| entry.count > 0) {
-            visit(self.long.word(entry), entry.count);
+        for part in &self.long {
+            part.entries.iter().filter(|entry| entry.count > 0).for_each(|entry| visit(part.word(entry), entry.count));
+        }
+    }
+
+    /// Calls `visit` with every word and its count, most frequent first, and frees memory on the way.
+    ///
+    /// # Errors
+    /// Those of `visit`; [`crate::Error::Interrupted`].
+    pub(super) fn drain(self, monitor: &Monitor, mut visit: impl FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
+        let Self { mut short, mut long } = self;
+        for part in &mut short {
+            sort(&mut part.entries, |entry| entry.count);
+            monitor.check()?;
+        }
+        for part in &mut long {
+            sort(&mut part.entries, |entry| entry.count);
+            monitor.check()?;
+        }
+        loop {
+            let of_short = short.iter().filter_map(|part| part.entries.last()).map(|entry| entry.count);
+            let of_long = long.iter().filter_map(|part| part.entries.last()).map(|entry| entry.count);
+            let Some(count) = of_short.chain(of_long).max() else { return Ok(()) };
+            for part in &mut short {
+                each_last(&mut part.entries, monitor, |entry| entry.count == count, |entry| entry.give(&mut visit))?;
+            }
+            for LongWords { entries, arena, .. } in &mut long {
+                each_last(entries, monitor, |entry| entry.count == count, |entry| visit(entry.word(arena), count))?;
+            }
         }
     }
 
     /// Multiplies all counts.
     pub fn scale(&mut self, factor: u64) {
-        self.short.entries.iter_mut().for_each(|entry| entry.count = entry.count.saturating_mul(factor));
-        self.long.entries.iter_mut().for_each(|entry| entry.count = entry.count.saturating_mul(factor));
+        let short = self.short.iter_mut().flat_map(|part| &mut part.entries).map(|entry| &mut entry.count);
+        let long = self.long.iter_mut().flat_map(|part| &mut part.entries).map(|entry| &mut entry.count);
+        short.chain(long).for_each(|count| *count = count.saturating_mul(factor));
     }
 
     /// Forgets words that were seen fewer than `least` times.
@@ -91,6 +156,32 @@ impl WordCounts {
         });
         *self = kept;
     }
+}
+
+/// Leaves out free slots and puts the highest counts last.
+fn sort<T>(entries: &mut Vec<T>, count: impl Fn(&T) -> u64) {
+    entries.retain(|entry| count(entry) > 0);
+    entries.shrink_to_fit();
+    entries.sort_unstable_by_key(count);
+}
+
+/// Takes the last entries off, as long as they are `wanted`; memory is given back with the last of all.
+fn each_last<T>(
+    entries: &mut Vec<T>,
+    monitor: &Monitor,
+    wanted: impl Fn(&T) -> bool,
+    mut take: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    while let Some(entry) = entries.pop_if(|entry| wanted(entry)) {
+        if entries.len().is_multiple_of(CHECK_EVERY) {
+            monitor.check()?;
+        }
+        take(entry)?;
+    }
+    if entries.is_empty() {
+        *entries = Vec::new();
+    }
+    Ok(())
 }
 
 /// Words that wait for their entry to arrive from memory.
@@ -112,7 +203,7 @@ impl Feeder<'_> {
         if end - start <= INLINE {
             self.wait(key_at(text, start, end - start));
         } else {
-            self.words.long.add(&text[start..end], 1);
+            self.words.add_long(&text[start..end], 1);
         }
     }
 
@@ -127,19 +218,19 @@ impl Feeder<'_> {
             let mut word = Vec::with_capacity(len + 1);
             word.push(b' ');
             word.extend_from_slice(&text[start..end]);
-            self.words.long.add(&word, 1);
+            self.words.add_long(&word, 1);
         }
     }
 
     #[inline(always)]
     fn wait(&mut self, key: u128) {
-        let short = &mut self.words.short;
         let hash = hash_key(key);
-        fetch(&short.entries, hash as usize & short.entries.len().wrapping_sub(1));
+        let entries = &self.words.short[short_part(hash)].entries;
+        fetch(entries, hash as usize & entries.len().wrapping_sub(1));
         let (ready, ready_hash) = std::mem::replace(&mut self.waiting[self.next % DEPTH], (key, hash));
         self.next += 1;
         if ready != 0 {
-            short.add(ready, ready_hash, 1);
+            self.words.add_short(ready, ready_hash, 1);
         }
     }
 }
@@ -147,163 +238,7 @@ impl Feeder<'_> {
 impl Drop for Feeder<'_> {
     fn drop(&mut self) {
         for (key, hash) in self.waiting.into_iter().filter(|&(key, _)| key != 0) {
-            self.words.short.add(key, hash, 1);
-        }
-    }
-}
-
-/// `MASKS[n]` keeps the first `n` bytes.
-const MASKS: [u128; INLINE + 1] = {
-    let mut masks = [0; INLINE + 1];
-    let mut len = 0;
-    while len <= INLINE {
-        masks[len] = (1 << (8 * len)) - 1;
-        len += 1;
-    }
-    masks
-};
-
-/// The word of at most 15 bytes as a key; never zero for a word that is not empty.
-#[inline(always)]
-fn key_at(text: &[u8], start: usize, len: usize) -> u128 {
-    let raw = match text.get(start..start + 16) {
-        Some(chunk) => u128::from_le_bytes(chunk.try_into().unwrap_or_default()),
-        None => {
-            let mut chunk = [0; 16];
-            chunk[..len].copy_from_slice(&text[start..start + len]);
-            u128::from_le_bytes(chunk)
-        }
-    };
-    raw & MASKS[len] | (len as u128) << 120
-}
-
-/// Folded multiplication: both halves of the product depend on all bits of the key.
-#[inline(always)]
-fn hash_key(key: u128) -> u64 {
-    let (low, high) = (key as u64 ^ 0x9E37_79B9_7F4A_7C15, (key >> 64) as u64 ^ 0xD1B5_4A32_D192_ED03);
-    let product = u128::from(low) * u128::from(high);
-    (product >> 64) as u64 ^ product as u64
-}
-
-/// A `u128` would be aligned to 16 and leave 8 bytes of each entry unused.
-#[derive(Debug, Clone, Copy, Default)]
-struct ShortEntry {
-    key: [u64; 2],
-    /// Zero marks a free slot.
-    count: u64,
-}
-
-impl ShortEntry {
-    fn key(&self) -> u128 {
-        u128::from(self.key[0]) | u128::from(self.key[1]) << 64
-    }
-}
-
-/// Open addressing with linear probing; the length is a power of two.
-#[derive(Debug, Default)]
-struct ShortWords {
-    entries: Vec<ShortEntry>,
-    used: usize,
-}
-
-impl ShortWords {
-    #[inline(always)]
-    fn add(&mut self, key: u128, hash: u64, count: u64) {
-        if self.used * 8 >= self.entries.len() * 5 {
-            self.grow();
-        }
-        let key = [key as u64, (key >> 64) as u64];
-        let mask = self.entries.len() - 1;
-        let mut slot = hash as usize;
-        loop {
-            let entry = &mut self.entries[slot & mask];
-            if entry.key == key {
-                entry.count += count;
-                return;
-            }
-            if entry.count == 0 {
-                *entry = ShortEntry { key, count };
-                self.used += 1;
-                return;
-            }
-            slot += 1;
-        }
-    }
-
-    #[cold]
-    fn grow(&mut self) {
-        let len = (self.entries.len() * 2).max(1 << 12);
-        let old = std::mem::replace(&mut self.entries, vec![ShortEntry::default(); len]);
-        self.used = 0;
-        for entry in old.iter().filter(|entry| entry.count > 0) {
-            self.add(entry.key(), hash_key(entry.key()), entry.count);
-        }
-    }
-
-    fn absorb(&mut self, other: &Self) {
-        for entry in other.entries.iter().filter(|entry| entry.count > 0) {
-            self.add(entry.key(), hash_key(entry.key()), entry.count);
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct LongEntry {
-    hash: u64,
-    start: usize,
-    len: usize,
-    /// Zero marks a free slot.
-    count: u64,
-}
-
-#[derive(Debug, Default)]
-struct LongWords {
-    entries: Vec<LongEntry>,
-    used: usize,
-    arena: Vec<u8>,
-}
-
-impl LongWords {
-    fn word(&self, entry: &LongEntry) -> &[u8] {
-        &self.arena[entry.start..entry.start + entry.len]
-    }
-
-    fn add(&mut self, word: &[u8], count: u64) {
-        self.add_hashed(word, hash_bytes(word) as u64, count);
-    }
-
-    fn add_hashed(&mut self, word: &[u8], hash: u64, count: u64) {
-        if self.used * 8 >= self.entries.len() * 5 {
-            self.grow();
-        }
-        let mask = self.entries.len() - 1;
-        let mut slot = hash as usize & mask;
-        loop {
-            let entry = self.entries[slot];
-            if entry.count == 0 {
-                break;
-            }
-            if entry.hash == hash && self.word(&entry) == word {
-                self.entries[slot].count += count;
-                return;
-            }
-            slot = (slot + 1) & mask;
-        }
-        self.entries[slot] = LongEntry { hash, start: self.arena.len(), len: word.len(), count };
-        self.arena.extend_from_slice(word);
-        self.used += 1;
-    }
-
-    #[cold]
-    fn grow(&mut self) {
-        let len = (self.entries.len() * 2).max(1 << 8);
-        let old = std::mem::replace(&mut self.entries, vec![LongEntry::default(); len]);
-        for entry in old.into_iter().filter(|entry| entry.count > 0) {
-            let mut slot = entry.hash as usize & (len - 1);
-            while self.entries[slot].count > 0 {
-                slot = (slot + 1) & (len - 1);
-            }
-            self.entries[slot] = entry;
+            self.words.add_short(key, hash, 1);
         }
     }
 }
@@ -352,6 +287,21 @@ mod tests {
                 counts.feed().add_after_space(word.as_bytes(), 0, word.len());
             }
             prop_assert_eq!(as_map(&counts), BTreeMap::from([(format!(" {word}").into_bytes(), 3)]));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_most_frequent_words_come_out_first(words in prop::collection::vec(("[a-c]{1,20}", 1u64..9), 0..100)) {
+            let mut counts = WordCounts::default();
+            words.iter().for_each(|(word, count)| counts.add(word.as_bytes(), 0, word.len(), *count));
+            let (expected, mut found, mut last) = (as_map(&counts), BTreeMap::new(), u64::MAX);
+            counts.drain(&Monitor::default(), |word, count| {
+                assert!(count <= std::mem::replace(&mut last, count));
+                assert!(found.insert(word.to_vec(), count).is_none());
+                Ok(())
+            }).unwrap();
+            prop_assert_eq!(found, expected);
         }
     }
 
