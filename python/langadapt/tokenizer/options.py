@@ -52,7 +52,7 @@ class BpeOptions:
     max_words: int | None = None
     """Keep at most so many different words per thread by forgetting the rarest. This bounds memory on any corpus, but
     counts become lower bounds and the result depends on the number of threads. Without it memory grows with the number
-    of different words, about 180 bytes for each of 16 letters."""
+    of different words, 130 to 180 bytes for each."""
     code_tokens: bool = False
     """Give every printable character of ASCII a token, and runs of spaces, tabs and line feeds one each: those that
     ``like`` has, else up to 16, 8 and 4. Text in the new language is short of both, code is full of them."""

@@ -115,14 +115,6 @@ fn push<C: Cell>(cells: &mut Vec<C>, symbols: impl Iterator<Item = u32>) -> Resu
     Ok(Some(start as u32))
 }
 
-/// Every pair of words that nothing was merged in yet, with its place.
-pub(super) fn first_pairs<C: Cell>(cells: &[C]) -> impl Iterator<Item = (u32, [u32; 2])> {
-    (0u32..)
-        .zip(cells.windows(2))
-        .filter(|(_, pair)| pair[0] != C::BOUNDARY && pair[1] != C::BOUNDARY)
-        .map(|(place, pair)| (place, [pair[0].symbol(), pair[1].symbol()]))
-}
-
 /// How often the words were seen, by the cell in which a run of words that were seen equally often begins.
 #[derive(Default)]
 pub(super) struct Weights {

@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 
 use super::around::Around;
-use super::cells::{Cell, Cells, Weights, first_pairs};
+use super::cells::{Cell, Cells, Weights};
 use super::fetch::fetch;
 use super::pairs::{NONE, Pairs, Square};
 use super::places::{Packer, Places, width};
@@ -96,15 +96,12 @@ impl Learner {
         let (mut square, mut ties) = (Square::new(self.span.len()), Vec::new());
         let pairs = &mut self.pairs;
         let mut slot_of = |pair: [u32; 2], pairs: &mut Pairs| {
-            let mut open = || {
-                let known = pairs.find(pair);
-                if known != NONE {
-                    return known;
-                }
-                style.pair(pair[0], pair[1]).map_or(NONE, |tie| {
+            let mut open = || match pairs.find(pair) {
+                NONE => style.pair(pair[0], pair[1]).map_or(NONE, |tie| {
                     ties.push(tie);
                     pairs.open(pair)
-                })
+                }),
+                known => known,
             };
             if let Some(square) = &mut square { square.get_or_insert(pair, open) } else { open() }
         };
@@ -241,32 +238,41 @@ fn list_pairs<C: Cell>(
 ) -> Result<Vec<Places>> {
     // Bytes of each list and its last place, so that lists are written without growing.
     let (mut sizes, mut run): (Vec<(u32, u32)>, _) = (Vec::new(), 0);
-    for (index, (place, pair)) in first_pairs(cells).enumerate() {
-        if index % CHECK_EVERY == 0 {
-            monitor.check()?;
+    each_pair(cells, monitor, |place, pair| {
+        let slot = slot_of(pair, pairs);
+        if slot == NONE {
+            return;
         }
-        let slot = slot_of(pair, pairs) as usize;
-        if slot != NONE as usize {
-            pairs.counts[slot] += weights.at(place, &mut run);
-            if slot == sizes.len() {
-                sizes.push((0, 0));
-            }
-            let (bytes, last) = &mut sizes[slot];
-            *bytes += width(place - *last);
-            *last = place;
+        let slot = slot as usize;
+        pairs.counts[slot] += weights.at(place, &mut run);
+        if slot == sizes.len() {
+            sizes.push((0, 0));
         }
-    }
+        let (bytes, last) = &mut sizes[slot];
+        *bytes += width(place - *last);
+        *last = place;
+    })?;
     let mut lists: Vec<Packer> = sizes.into_iter().map(|(bytes, _)| Packer::with_capacity(bytes)).collect();
-    for (index, (place, pair)) in first_pairs(cells).enumerate() {
-        if index % CHECK_EVERY == 0 {
-            monitor.check()?;
-        }
+    each_pair(cells, monitor, |place, pair| {
         let slot = slot_of(pair, pairs);
         if slot != NONE {
             lists[slot as usize].push(place);
         }
-    }
+    })?;
     Ok(lists.into_iter().map(Packer::into_places).collect())
+}
+
+/// Calls `visit` with every pair of words that nothing was merged in yet, and its place.
+fn each_pair<C: Cell>(cells: &[C], monitor: &Monitor, mut visit: impl FnMut(u32, [u32; 2])) -> Result<()> {
+    for (place, pair) in (0u32..).zip(cells.windows(2)) {
+        if (place as usize).is_multiple_of(CHECK_EVERY) {
+            monitor.check()?;
+        }
+        if !pair.contains(&C::BOUNDARY) {
+            visit(place, [pair[0].symbol(), pair[1].symbol()]);
+        }
+    }
+    Ok(())
 }
 
 /// All places of `pair` in the words that `places` lie in.
